@@ -1,0 +1,1 @@
+"""Clones of a network over the devices of one machine."""

@@ -1,0 +1,62 @@
+"""Errors that a user can mend: one line, exit code 1, no traceback."""
+
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+from absl import flags
+
+INTERRUPTED = 130  # what a shell reports for Ctrl-C: 128 + SIGINT
+
+
+class UserError(Exception):
+    """What is wrong, where, what was expected, and what to do, in one line."""
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """The known names nearest to a mistyped one, else all of them, to end a `UserError` with."""
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+
+
+def run_command(
+    define: Callable[[flags.FlagValues], None],
+    main: Callable[[flags.FlagValues], None],
+    argv: Sequence[str] | None = None,
+    description: str | None = None,
+) -> None:
+    """Parses a command line, runs `main` on its flags, and exits.
+
+    Flags live in an object of their own rather than in `absl.flags.FLAGS`, so that commands can be
+    imported side by side.
+
+    Args:
+        define: Adds the command's flags to an empty `FlagValues`.
+        main: The command; it raises `UserError` for what the user can mend.
+        argv: The command line, the program's name first. Default: `sys.argv`.
+        description: The first line of `--help`.
+
+    Raises:
+        SystemExit: 0 when done, 1 with one line on stderr after a `UserError` or a wrong flag,
+            130 after Ctrl-C.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    values = flags.FlagValues()
+    define(values)
+    if any(argument in ("-h", "--help", "-help", "--helpfull") for argument in argv[1:]):
+        print(description or main.__doc__)
+        print(values.main_module_help() or values.get_help())
+        raise SystemExit(0)
+    try:
+        unused = values(argv)[1:]
+        if unused:
+            raise UserError(f"unexpected argument '{unused[0]}': flags are given as --name=value")
+        main(values)
+    except (UserError, flags.Error) as error:
+        message = " ".join(str(error).split())
+        print(f"error: {message}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    raise SystemExit(0)

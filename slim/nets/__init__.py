@@ -1,0 +1,1 @@
+"""The networks and the factory that builds them by name."""
