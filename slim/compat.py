@@ -11,16 +11,43 @@ other module takes from here, so that what they need to work together is done on
 
 import os
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import tensorflow.compat.v1 as tf
-from tf_keras.src import legacy_tf_layers
+@contextmanager
+def _without_start_up_notes() -> Iterator[None]:
+    """Holds back what is written to file descriptor 2, and shows it if an exception leaves.
 
-sys.modules.setdefault("tf_keras.legacy_tf_layers", legacy_tf_layers)
+    While TensorFlow is being loaded its C++ side logs before `TF_CPP_MIN_LOG_LEVEL` counts.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as notes:
+        stderr = os.dup(2)
+        os.dup2(notes.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            notes.seek(0)
+            os.write(stderr, notes.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
-import tf_slim as slim  # noqa: E402, after the alias that it looks for
+
+# Without an NVIDIA device the search for one ends in an error message that means nothing.
+_has_gpu = Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if _has_gpu else "3")
+with _without_start_up_notes():
+    import tensorflow.compat.v1 as tf
+    from tf_keras.src import legacy_tf_layers
+
+    sys.modules.setdefault("tf_keras.legacy_tf_layers", legacy_tf_layers)
+    import tf_slim as slim
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 warnings.filterwarnings("ignore", message="`layer.apply` is deprecated")
