@@ -1,0 +1,116 @@
+"""Finding, checking and restoring checkpoints."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from slim.compat import tf
+from slim.errors import UserError
+
+_SHOWN = 3
+
+
+def find_checkpoint(path: str, flag: str = "--checkpoint_path") -> str:
+    """The checkpoint that a path means: itself, or the newest one of a folder.
+
+    Args:
+        path: A checkpoint's prefix (`model.ckpt-100`), one of its files, or a folder.
+        flag: What to call the path in an error.
+
+    Returns:
+        The prefix.
+
+    Raises:
+        UserError: There is no checkpoint.
+    """
+    if Path(path).is_dir():
+        latest = tf.train.latest_checkpoint(path)
+        if latest is None:
+            raise UserError(
+                f"{flag}: the folder {path} holds no checkpoint; ./train.sh writes them, for the "
+                "released models see checkpoints/README.md"
+            )
+        return latest
+    for prefix in (path, path.removesuffix(".index"), path.rpartition(".data-")[0]):
+        if prefix and tf.train.checkpoint_exists(prefix):
+            return prefix
+    raise UserError(
+        f"{flag}: no checkpoint at {path} (expected {path}.index beside its data, or a folder of "
+        "checkpoints); ./train.sh writes them, for the released models see checkpoints/README.md"
+    )
+
+
+def read_shapes(checkpoint: str) -> dict[str, list[int]]:
+    """The shape of every variable in a checkpoint by name.
+
+    Raises:
+        UserError: The checkpoint cannot be read.
+    """
+    try:
+        return tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"checkpoint {checkpoint} cannot be read ({_first_line(error)}); fetch or train it "
+            "again, or use an older one beside it"
+        ) from error
+
+
+def read_step(checkpoint: str) -> int:
+    """The step at which a checkpoint was written; 0 where it does not say."""
+    if "global_step" not in read_shapes(checkpoint):
+        return 0
+    return int(tf.train.load_variable(checkpoint, "global_step"))
+
+
+def check_fits(
+    checkpoint: str, variables: Mapping[str, tf.Variable], missing_hint: str, shape_hint: str
+) -> None:
+    """Compares a checkpoint's variables with those to restore, before TensorFlow fails to.
+
+    Args:
+        checkpoint: The checkpoint's prefix.
+        variables: What to restore, by its name in the checkpoint.
+        missing_hint: What to do about variables that the checkpoint lacks.
+        shape_hint: What to do about variables of another shape.
+
+    Raises:
+        UserError: Naming the first few variables that do not fit, and the flag to use.
+    """
+    shapes = read_shapes(checkpoint)
+    missing = [name for name in variables if name not in shapes]
+    if missing:
+        raise UserError(
+            f"checkpoint {checkpoint} lacks {len(missing)} of {len(variables)} variables: "
+            f"{_first_few(missing)}; {missing_hint}"
+        )
+    differing = [
+        f"{name} is {shapes[name]} there and {variable.shape.as_list()} here"
+        for name, variable in variables.items()
+        if shapes[name] != variable.shape.as_list()
+    ]
+    if differing:
+        raise UserError(
+            f"checkpoint {checkpoint} has {len(differing)} variables of other shapes: "
+            f"{_first_few(differing)}; {shape_hint}"
+        )
+
+
+def averaged_variables(
+    model_variables: Sequence[tf.Variable], decay: float
+) -> dict[str, tf.Variable]:
+    """The model's variables by the names that their moving averages have in a checkpoint."""
+    averages = tf.train.ExponentialMovingAverage(decay)
+    return {averages.average_name(variable): variable for variable in model_variables}
+
+
+def by_name(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
+    """Variables by the names that they have in a checkpoint."""
+    return {variable.op.name: variable for variable in variables}
+
+
+def _first_few(items: Sequence[str]) -> str:
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + more
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

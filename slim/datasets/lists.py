@@ -1,0 +1,110 @@
+"""Image lists: a line an image, `relative/path.jpg: label`, labels from 0 without gaps."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from slim.errors import UserError
+
+_LABEL = re.compile(r"-?[0-9]{1,9}")
+
+
+class Entry(NamedTuple):
+    """One line of a list."""
+
+    path: str  # relative to the dataset's folder
+    label: int
+    line: int  # counted from 1
+
+
+class Problem(NamedTuple):
+    """What stands in the way of one line, or of a whole list (line 0)."""
+
+    list_name: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.list_name}{f' line {self.line}' if self.line else ''}: {self.text}"
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """A list as read: what can be used of it, what cannot, and the hash of its bytes."""
+
+    entries: list[Entry]
+    problems: list[Problem]
+    sha256: str
+
+
+def hash_list(path: Path) -> str:
+    """The SHA-256 of a list's bytes, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_list(path: Path) -> ImageList:
+    """Reads and checks a list. Blank lines, a byte order mark and CRLF are fine.
+
+    Raises:
+        UserError: There is no such list, or nothing is in it.
+    """
+    expected = "expected a line 'relative/path.jpg: label' for each image"
+    if not path.is_file():
+        raise UserError(f"no list {path}: {expected}; data/README.md says how to make one")
+    content = path.read_bytes()
+    # File names are bytes: those that are not UTF-8 go through as they are.
+    lines = content.decode("utf-8-sig", errors="surrogateescape").split("\n")
+    entries, problems = [], []
+    first_line: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        image, _, label = line.rpartition(": ")
+        if fault := _find_fault(image, label.strip(), line.strip()):
+            problems.append(Problem(path.name, number, fault))
+        elif (earlier := first_line.setdefault(str(PurePosixPath(image)), number)) != number:
+            problems.append(Problem(path.name, number, f"{image}: already on line {earlier}"))
+        else:
+            entries.append(Entry(image, int(label), number))
+    if not entries and not problems:
+        raise UserError(f"{path} is empty: {expected}")
+    return ImageList(entries, problems, hashlib.sha256(content).hexdigest())
+
+
+def _find_fault(image: str, label: str, line: str) -> str | None:
+    """What is wrong with one line, if anything."""
+    if not image or "\0" in image or not _LABEL.fullmatch(label):
+        return f"'{line}' is not of the form 'relative/path.jpg: label', label an integer from 0"
+    if label.startswith("-"):
+        return f"{image}: label {label} is negative, labels count from 0"
+    # The text is judged, not where links lead: folders of images are often linked in.
+    if image.startswith("/") or ".." in image.split("/"):
+        return f"{image}: leaves the dataset's folder, paths are relative to it and without '..'"
+    return None
+
+
+def count_classes(lists: dict[str, ImageList]) -> int:
+    """The number of classes over all splits: the largest label plus one."""
+    return 1 + max((entry.label for list_ in lists.values() for entry in list_.entries), default=-1)
+
+
+def find_gaps(lists: dict[str, ImageList]) -> list[Problem]:
+    """A problem when some label from 0 to the largest occurs in no split, else none."""
+    labels = {entry.label for list_ in lists.values() for entry in list_.entries}
+    num_classes = count_classes(lists)
+    if len(labels) == num_classes:
+        return []
+    first = next(label for label in range(num_classes) if label not in labels)
+    text = (
+        f"labels are not dense: {num_classes - len(labels)} of 0..{num_classes - 1} occur in "
+        f"neither list, the first is {first}; number the classes from 0 without gaps"
+    )
+    return [Problem("train.txt and val.txt", 0, text)]
+
+
+def find_overlap(lists: dict[str, ImageList]) -> list[str]:
+    """The training images that are validation images, too."""
+    validation = {entry.path for entry in lists["validation"].entries}
+    return [entry.path for entry in lists["train"].entries if entry.path in validation]

@@ -1,0 +1,236 @@
+"""The datasets that are there: their shards, what was counted when they were converted."""
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from slim.datasets.lists import hash_list
+from slim.datasets.tfrecord import LISTS, Shard, find_shards
+from slim.errors import UserError, did_you_mean
+
+DESCRIPTION = "dataset.json"
+FORMAT = 1  # of the shards and of their description
+STAGING = ".conversion-"  # begins the name of the folder that holds unfinished work
+
+
+class Sizes(NamedTuple):
+    """Images of each split, and classes."""
+
+    train: int
+    validation: int
+    classes: int
+
+    def __str__(self) -> str:
+        return f"{self.train} train, {self.validation} validation, {self.classes} classes"
+
+
+KNOWN = {  # table 1 of the paper
+    "ILSVRC2012": Sizes(1281167, 50000, 1000),
+    "inat2017": Sizes(665473, 9697, 5089),
+    "aircraft": Sizes(6667, 3333, 100),
+    "cub_200": Sizes(5994, 5794, 200),
+    "flower_102": Sizes(2040, 6149, 102),
+    "food_101": Sizes(75750, 25250, 101),
+    "nabirds": Sizes(23929, 24633, 555),
+    "stanford_cars": Sizes(8144, 8041, 196),
+    "stanford_dogs": Sizes(12000, 8580, 120),
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One split of a converted dataset."""
+
+    name: str
+    split_name: str  # "train" | "validation"
+    files: tuple[str, ...]  # paths of the shards, in order
+    num_samples: int
+    num_classes: int
+    class_names: tuple[str, ...] | None  # from classes.txt, where it is there
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a conversion counted in one split."""
+
+    samples: int
+    skipped: int  # lines of the list that were left out
+    shard_bytes: list[int]  # the size of each shard
+    list_sha256: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a conversion counted: the content of `dataset.json`."""
+
+    classes: int
+    seed: int
+    verified: bool  # every image was decoded
+    on_error: str  # "fail" | "skip"
+    splits: dict[str, Split]
+
+    def to_json(self) -> str:
+        """As it is written to `dataset.json`."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
+
+    @property
+    def shards(self) -> list[Shard]:
+        """All shards, in order."""
+        return [
+            Shard(name, index, len(split.shard_bytes))
+            for name, split in self.splits.items()
+            for index in range(len(split.shard_bytes))
+        ]
+
+    def find_damage(self, folder: Path, shards: Iterable[Shard]) -> str | None:
+        """Names the first of the given shards that is missing or not of the size written."""
+        for shard in shards:
+            path = folder / shard.file_name
+            expected = self.splits[shard.split_name].shard_bytes[shard.index]
+            if not path.exists():
+                return f"{path} is missing"
+            if (size := path.stat().st_size) != expected:
+                return f"{path} has {size} bytes, expected {expected}"
+        return None
+
+
+def read_description(folder: Path) -> Description | None:
+    """Reads `dataset.json`, None where there is none.
+
+    Raises:
+        UserError: The file is not what a conversion writes.
+    """
+    path = folder / DESCRIPTION
+    try:
+        content = json.loads(path.read_bytes())
+        if content.pop("format") != FORMAT:
+            raise ValueError("another format")
+        content["splits"] = {name: Split(**content["splits"][name]) for name in LISTS}
+        return Description(**content)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not what this version of convert_dataset.py writes ({error}): "
+            f"delete it and the shards beside it, and convert again"
+        ) from None
+
+
+def dataset_folder(name: str, dataset_dir: str | Path) -> Path:
+    """The folder of a dataset.
+
+    Raises:
+        UserError: There is none; says which names come near.
+    """
+    folder = Path(dataset_dir, name or "")
+    if name and folder.is_dir():
+        return folder
+    names = [path.name for path in sorted(Path(dataset_dir).glob("*")) if path.is_dir()]
+    names += [known for known in KNOWN if known not in names]
+    if not name:
+        raise UserError(f"--dataset_name is missing: {did_you_mean('', names)}")
+    advice = (
+        "put its images, train.txt and val.txt there (data/README.md), or set --dataset_dir"
+        if name in KNOWN
+        else did_you_mean(name, names)
+    )
+    raise UserError(f"no dataset '{name}', there is no folder {folder}: {advice}")
+
+
+def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
+    """Finds the shards of a split, all of them and none of another conversion.
+
+    Shards of the published script, which have no `dataset.json`, are taken to be of the size that
+    the paper gives for the dataset's name.
+
+    Args:
+        name: The dataset, a folder in `dataset_dir`.
+        split_name: `train` or `validation`.
+        dataset_dir: The folder that holds the datasets.
+
+    Raises:
+        UserError: The dataset or split is unknown, or its shards are missing, incomplete or stale;
+            says how to convert it.
+    """
+    if split_name not in LISTS:
+        raise UserError(f"no split '{split_name}': expected {' or '.join(LISTS)}")
+    folder = dataset_folder(name, dataset_dir)
+    command = f"python convert_dataset.py --dataset_name={name}"
+    if Path(dataset_dir) != Path("data"):
+        command += f" --dataset_dir={dataset_dir}"
+    if any(folder.glob(f"{STAGING}*/{DESCRIPTION}")):
+        raise UserError(f"the conversion of {folder} was interrupted: finish it with `{command}`")
+    shards = [shard for shard in find_shards(folder) if shard.split_name == split_name]
+    if not shards:
+        raise UserError(f"no {split_name} shards in {folder}: make them with `{command}`")
+    if description := read_description(folder):
+        _check_current(folder, description, split_name, shards, command)
+        num_samples = description.splits[split_name].samples
+        num_classes = description.classes
+    else:
+        sizes = _known_sizes(name, folder, shards, command)
+        num_samples, num_classes = getattr(sizes, split_name), sizes.classes
+    files = tuple(str(folder / shard.file_name) for shard in shards)
+    class_names = _read_class_names(folder / "classes.txt", num_classes)
+    return Dataset(name, split_name, files, num_samples, num_classes, class_names)
+
+
+def _check_current(
+    folder: Path, description: Description, split_name: str, shards: list[Shard], command: str
+) -> None:
+    """Refuses shards that are not, all of them, those of the description and of the lists."""
+    described = [shard for shard in description.shards if shard.split_name == split_name]
+    if stale := [shard for shard in shards if shard not in described]:
+        raise UserError(
+            f"{folder / stale[0].file_name} is not of the conversion that {DESCRIPTION} describes "
+            f"({len(described)} {split_name} shards): delete the {len(stale)} shards of that kind"
+        )
+    if damage := description.find_damage(folder, described):
+        raise UserError(f"{damage}: convert again with `{command}`")
+    for name, list_name in LISTS.items():
+        path = folder / list_name
+        if path.is_file() and hash_list(path) != description.splits[name].list_sha256:
+            raise UserError(
+                f"{path} has changed since the shards were made: "
+                f"{removal(folder)}, and convert again with `{command}`"
+            )
+
+
+def _known_sizes(name: str, folder: Path, shards: list[Shard], command: str) -> Sizes:
+    """The sizes of shards without a description, if they can be told."""
+    remedy = f"{removal(folder)}, and convert with `{command}`"
+    if name not in KNOWN:
+        raise UserError(f"{folder} has shards but no {DESCRIPTION} that counts them: {remedy}")
+    counts = {shard.count for shard in shards}
+    if len(counts) > 1 or len(shards) != max(counts):
+        raise UserError(
+            f"{folder} has {len(shards)} {shards[0].split_name} shards, expected one set of "
+            f"{' or '.join(map(str, sorted(counts)))}: {remedy}"
+        )
+    print(
+        f"note: {folder} has no {DESCRIPTION}; taking the paper's sizes for {name}: {KNOWN[name]}",
+        file=sys.stderr,
+    )
+    return KNOWN[name]
+
+
+def removal(folder: Path) -> str:
+    """How to remove all shards of a dataset."""
+    return f"delete them (rm -f {folder}/*.tfrecord {folder / DESCRIPTION})"
+
+
+def _read_class_names(path: Path, num_classes: int) -> tuple[str, ...] | None:
+    """The names of all classes from lines of `label name`, None where they are not given."""
+    if not path.is_file():
+        return None
+    lines = [
+        line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line.strip()
+    ]
+    if [line[0] for line in lines] != [str(label) for label in range(num_classes)]:
+        # Such as the file of that name in the archive of CUB-200, which counts from 1.
+        print(f"note: {path} does not name labels 0 to {num_classes - 1}: unused", file=sys.stderr)
+        return None
+    return tuple(line[-1].strip() for line in lines)

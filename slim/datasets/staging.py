@@ -1,0 +1,200 @@
+"""A conversion's unfinished work, and how it is resumed and published.
+
+Shards are collected in a hidden folder beside the images. Each is renamed from a temporary file
+when it is whole, and followed by a note of what was found wrong. When all are there and nothing is
+in the way, `dataset.json` is written into that folder: from then on the conversion only goes
+forward. The shards are renamed into place, `dataset.json` last. Wherever a run is killed, the next
+one goes on. Nothing is synced to disk, which would take longer than the conversion: after a loss of
+power, the sizes in the notes and in `dataset.json` tell which shards are not whole.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from slim.datasets.images import ImageError, load_image
+from slim.datasets.lists import Entry, ImageList, Problem
+from slim.datasets.registry import DESCRIPTION, FORMAT, STAGING
+from slim.datasets.tfrecord import LISTS, Shard, encode_example, write_record
+from slim.errors import UserError
+
+LOCK = ".conversion.lock"
+LOCK_SECONDS = 5  # the workers of a killed run notice within an image
+WRITE_BUFFER = 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a conversion is asked to do."""
+
+    folder: Path
+    lists: dict[str, ImageList]  # by split
+    num_shards: int
+    seed: int
+    verify: bool
+    on_error: str  # "fail" | "skip"
+
+    @cached_property
+    def staging(self) -> Path:
+        """The folder of unfinished work, its name fixed by all that the shards depend on."""
+        hashes = [list_.sha256 for list_ in self.lists.values()]
+        key = json.dumps([FORMAT, hashes, self.seed, self.num_shards])
+        return self.folder / f"{STAGING}{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """All shards to be made, in order."""
+        return [Shard(s, i, self.num_shards) for s in self.lists for i in range(self.num_shards)]
+
+    @cached_property
+    def order(self) -> dict[str, list[Entry]]:
+        """The images of each split in the order of the shards: training shuffled."""
+        order = {split_name: list(list_.entries) for split_name, list_ in self.lists.items()}
+        random.Random(self.seed).shuffle(order["train"])
+        return order
+
+    def entries(self, shard: Shard) -> list[Entry]:
+        """The images of a shard: the i-th run of ceil(n / num_shards), the last ones shorter."""
+        order = self.order[shard.split_name]
+        length = -(-len(order) // self.num_shards)
+        return order[shard.index * length : (shard.index + 1) * length]
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is kept beside a finished shard until all are finished."""
+
+    verified: bool
+    samples: int
+    size: int  # in bytes
+    problems: list[Problem]
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keeps other conversions out of a folder.
+
+    Workers inherit the lock: it is free when the last one has noticed that its parent was killed.
+
+    Raises:
+        UserError: Another conversion does not end.
+    """
+    path = folder / LOCK
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        file = path.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                break  # and not a file that its last holder has just removed
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{folder} is being converted by another process: wait for its end"
+                ) from None
+            time.sleep(0.1)
+        file.close()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def remove_staging(folder: Path, keep: Path | None = None) -> None:
+    """Removes the unfinished work of all other conversions."""
+    for path in folder.glob(f"{STAGING}*"):
+        if path != keep:
+            shutil.rmtree(path)
+
+
+def remove_half_written(plan: Plan) -> None:
+    """Removes the temporary files of a run that was stopped."""
+    for path in plan.staging.glob("*.tmp"):
+        path.unlink()
+
+
+def make_shard(plan: Plan, shard: Shard, count_image: Callable[[], None]) -> None:
+    """Makes a shard in the staging folder, and a note on it.
+
+    Args:
+        plan: The conversion.
+        shard: One of its shards.
+        count_image: Is called after each image.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    note_path(plan, shard).unlink(missing_ok=True)  # of an earlier, less thorough run
+    samples, problems = 0, []
+    with (
+        replacing(plan.staging / shard.file_name) as temporary,
+        temporary.open("wb", buffering=WRITE_BUFFER) as file,
+    ):
+        for entry in plan.entries(shard):
+            try:
+                jpeg, height, width = load_image(plan.folder / entry.path, plan.verify)
+            except ImageError as error:
+                text = f"{entry.path}: {error}"
+                problems.append(Problem(LISTS[shard.split_name], entry.line, text))
+            else:
+                write_record(file, encode_example(jpeg, entry.label, height, width))
+                samples += 1
+            count_image()
+    size = (plan.staging / shard.file_name).stat().st_size
+    note = Note(plan.verify, samples, size, problems)
+    write_whole(note_path(plan, shard), json.dumps(asdict(note)))
+
+
+def note_path(plan: Plan, shard: Shard) -> Path:
+    """Where the note on a shard is. It appears after the shard: what has a note is finished."""
+    return plan.staging / f"{shard.file_name}.json"
+
+
+def read_note(plan: Plan, shard: Shard) -> Note | None:
+    """The note on a shard, None where the shard is not finished, or not as thoroughly as asked."""
+    staged = plan.staging / shard.file_name
+    try:
+        note = Note(**json.loads(note_path(plan, shard).read_bytes()))
+        if note.size != staged.stat().st_size or (plan.verify and not note.verified):
+            return None
+    except (FileNotFoundError, ValueError):  # empty, for one, after a loss of power
+        return None
+    return replace(note, problems=[Problem(*problem) for problem in note.problems])
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary path, and renames it to the path meant when all has gone well."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    yield temporary
+    temporary.replace(path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def publish(plan: Plan) -> None:
+    """Renames the shards into place, if `dataset.json` says that all are there."""
+    description = plan.staging / DESCRIPTION
+    if not description.exists():
+        return
+    (plan.folder / DESCRIPTION).unlink(missing_ok=True)
+    for shard in plan.shards:
+        staged = plan.staging / shard.file_name
+        if staged.exists():  # else an earlier run has renamed it
+            staged.replace(plan.folder / shard.file_name)
+    description.replace(plan.folder / DESCRIPTION)
+    shutil.rmtree(plan.staging)

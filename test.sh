@@ -1,0 +1,6 @@
+#!/bin/sh
+# Installs what is missing and runs the tests: ./test.sh [pytest arguments]
+set -eu
+cd "$(dirname "$0")"
+./install.sh -r tests/requirements.txt
+exec .venv/bin/python -m pytest "$@"

@@ -1,0 +1,102 @@
+"""What tests share: the repository's commands, the published figures, a dataset of a few images."""
+
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+def shared(name: str) -> Path:
+    """A file or folder of published figures or photographs, which the repository does not hold."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{name}: no such file or folder beside the repository (../shared/{name})")
+    return path
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    return shared("reference")
+
+
+@pytest.fixture(scope="session")
+def birds() -> Path:
+    return shared("birds")
+
+
+def recipe_weights(name: str, shape: list[int]) -> np.ndarray:
+    """The value of a variable in the reference figures: a function of its name."""
+    random = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF)
+    noise = random.standard_normal(size=shape).astype(np.float32)
+    match name.rsplit("/", 1)[-1]:
+        case "weights":
+            return noise * np.sqrt(2 / np.prod(shape[:-1])).astype(np.float32)
+        case "biases":
+            return noise * np.float32(0.01)
+        case "beta" | "moving_mean":
+            return noise * np.float32(0.1)
+        case "gamma":
+            return np.float32(0.3) + noise * np.float32(0.1)
+        case "moving_variance":
+            return 1 + np.abs(noise) * np.float32(0.1)
+    raise ValueError(name)
+
+
+def run(*command: str, env: dict[str, str] | None = None, **kwargs) -> subprocess.CompletedProcess:
+    """Runs a command in the repository's root; `python` is the one that runs the tests."""
+    command = tuple(sys.executable if part == "python" else str(part) for part in command)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        **kwargs,
+    )
+
+
+NUM_CLASSES = 3
+NUM_TRAIN = 30
+NUM_VALIDATION = 14
+
+
+def draw_images(folder: Path, seed: int) -> None:
+    """A dataset whose three classes are the colours red, green and blue, with noise."""
+    random = np.random.RandomState(seed)
+    for list_name, count in (("train.txt", NUM_TRAIN), ("val.txt", NUM_VALIDATION)):
+        lines = []
+        for index in range(count):
+            label = index % NUM_CLASSES
+            pixels = random.randint(0, 100, (90, 80 + index, 3))
+            pixels[..., label] += 130
+            name = f"images/{list_name[:-4]}_{index:03d}.jpg"
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(path, quality=90)
+            lines.append(f"{name}: {label}\n")
+        (folder / list_name).write_text("".join(lines))
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory) -> Path:
+    """A folder with the converted dataset `colours`."""
+    data = tmp_path_factory.mktemp("data")
+    draw_images(data / "colours", seed=0)
+    done = run(
+        "python",
+        "convert_dataset.py",
+        "--dataset_name=colours",
+        f"--dataset_dir={data}",
+        "--num_shards=3",
+    )
+    assert done.returncode == 0, done.stderr
+    return data

@@ -1,0 +1,159 @@
+"""Batches: what is read, how often, in which order, and what a broken shard says."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from slim.compat import tf
+from slim.datasets.input import evaluation_batches, explain_input_error, training_batches
+from slim.datasets.registry import Dataset
+from slim.errors import UserError
+
+
+def grey(image: tf.Tensor, height: int, width: int, seed: tf.Tensor | None = None) -> tf.Tensor:
+    """Preprocessing that keeps an image's brightness, which identifies it in these tests."""
+    mean = tf.reduce_mean(tf.cast(image, tf.float32))
+    return tf.fill([height, width, 3], mean)
+
+
+def with_seed(image: tf.Tensor, height: int, width: int, seed: tf.Tensor) -> tf.Tensor:
+    """Preprocessing that is its seed."""
+    return tf.fill([height, width, 3], tf.random.stateless_uniform([], seed))
+
+
+def write_shards(
+    folder: Path, labels: list[int], num_shards: int, kind: str = "PNG", num_classes: int = 3
+) -> Dataset:
+    """Shards whose image i is a plane of brightness i, written with TensorFlow's own classes."""
+    files = []
+    for shard in range(num_shards):
+        files.append(str(folder / f"train_{shard:05d}-of-{num_shards:05d}.tfrecord"))
+        with tf.python_io.TFRecordWriter(files[-1]) as writer:
+            for index in range(shard, len(labels), num_shards):
+                buffer = io.BytesIO()
+                Image.new("RGB", (9, 8), (index,) * 3).save(buffer, kind)
+                writer.write(example(buffer.getvalue(), labels[index]))
+    return Dataset("made", "train", tuple(files), len(labels), num_classes, None)
+
+
+def example(encoded: bytes, label: int) -> bytes:
+    feature = {
+        "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded])),
+        "image/format": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"png"])),
+        "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def take(make_batches, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The first batches: the brightness of each image, and its label."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        iterator = tf.data.make_initializable_iterator(make_batches())
+        session.run(iterator.initializer)
+        images, labels = iterator.get_next()
+        batches = []
+        for _ in range(count):
+            try:
+                batches.append(session.run([images[:, 0, 0, 0], labels]))
+            except tf.errors.OutOfRangeError:
+                break
+        return batches
+
+
+def test_evaluation_reads_each_image_once_in_order_and_the_last_batch_is_smaller(tmp_path):
+    dataset = write_shards(tmp_path, [index % 3 for index in range(14)], num_shards=2)
+    batches = take(lambda: evaluation_batches(dataset, grey, 4, 4, 3), 99)
+    assert [len(labels) for _, labels in batches] == [4, 4, 4, 2]
+    images = np.concatenate([images for images, _ in batches])
+    labels = np.concatenate([labels for _, labels in batches])
+    np.testing.assert_allclose(images, [*range(0, 14, 2), *range(1, 14, 2)])
+    np.testing.assert_array_equal(labels, images % 3)
+
+
+def test_training_reads_each_image_once_an_epoch_in_another_order(tmp_path):
+    dataset = write_shards(tmp_path, [index % 3 for index in range(30)], num_shards=3)
+    batches = take(lambda: training_batches(dataset, grey, 4, 5, 3, num_readers=3), 12)
+    images = np.concatenate([images for images, _ in batches]).round().astype(int)
+    labels = np.concatenate([labels for _, labels in batches])
+    assert all(len(labels) == 5 for _, labels in batches)
+    np.testing.assert_array_equal(labels, images % 3)
+    first, second = images[:30].tolist(), images[30:].tolist()
+    assert sorted(first) == sorted(second) == list(range(30))
+    assert first != second
+    assert first != sorted(first)
+
+
+def test_seed_repeats_order_and_distortions(tmp_path):
+    dataset = write_shards(tmp_path, [0] * 20, num_shards=4)
+    for preprocess in (grey, with_seed):
+        first, again, other = (
+            np.concatenate(
+                [
+                    images
+                    for images, _ in take(
+                        lambda p=preprocess, s=seed: training_batches(dataset, p, 4, 5, 3, seed=s),
+                        8,
+                    )
+                ]
+            )
+            for seed in (1, 1, 2)
+        )
+        np.testing.assert_array_equal(first, again)
+        assert list(first) != list(other)
+    assert len(set(first)) == 40  # every image of both epochs has a seed of its own
+
+
+def test_labels_offset(tmp_path):
+    dataset = write_shards(tmp_path, [1, 2, 3, 1], num_shards=1, num_classes=4)
+    batches = take(lambda: evaluation_batches(dataset, grey, 4, 4, 3, labels_offset=1), 1)
+    np.testing.assert_array_equal(batches[0][1], [0, 1, 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("labels", "offset", "message"),
+    [
+        (
+            [0, 1, 7],
+            0,
+            r"label 7 in a shard, with --labels_offset=0, is beyond .* 3 classes \(0 to",
+        ),
+        ([1, 2, 0], 1, r"label 0 in a shard, with --labels_offset=1, is beyond the network's 3"),
+        ([0, -2, 1], 0, r"label -2 in a shard, with --labels_offset=0, is beyond the network's 3"),
+    ],
+)
+def test_label_beyond_the_classes(tmp_path, labels, offset, message):
+    dataset = write_shards(tmp_path, labels, num_shards=1)
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        take(lambda: evaluation_batches(dataset, grey, 4, 4, 3, labels_offset=offset), 1)
+    explained = explain_input_error(caught.value)
+    assert isinstance(explained, UserError)
+    with pytest.raises(UserError, match=message):
+        raise explained
+
+
+def test_damaged_shard(tmp_path):
+    dataset = write_shards(tmp_path, [0, 1, 2], num_shards=1)
+    content = bytearray(Path(dataset.files[0]).read_bytes())
+    content[40] ^= 255
+    Path(dataset.files[0]).write_bytes(content)
+    with pytest.raises(tf.errors.DataLossError) as caught:
+        take(lambda: evaluation_batches(dataset, grey, 4, 4, 3), 1)
+    assert "a shard is damaged" in str(explain_input_error(caught.value))
+
+
+def test_record_that_is_no_image(tmp_path):
+    path = tmp_path / "train_00000-of-00001.tfrecord"
+    with tf.python_io.TFRecordWriter(str(path)) as writer:
+        writer.write(example(b"no image", 0))
+    dataset = Dataset("made", "train", (str(path),), 1, 3, None)
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        take(lambda: evaluation_batches(dataset, grey, 4, 4, 3), 1)
+    assert "an image in a shard cannot be read" in str(explain_input_error(caught.value))
+
+
+def test_other_errors_stay_what_they_are():
+    error = tf.errors.InvalidArgumentError(None, None, "Incompatible shapes: [2] vs. [3]")
+    assert explain_input_error(error) is error

@@ -1,0 +1,97 @@
+"""Clones: equal gradients, shared variables, where things stand."""
+
+import numpy as np
+import pytest
+
+from slim.compat import slim, tf
+from slim.deployment.model_deploy import DeploymentConfig, create_clones, optimize_clones
+from slim.errors import UserError
+from slim.nets.inception_v3 import inception_v3, inception_v3_arg_scope
+
+IMAGES = np.random.RandomState(0).uniform(-1, 1, (8, 75, 75, 3)).astype(np.float32)
+LABELS = np.random.RandomState(1).randint(0, 4, 8)
+
+
+def gradients_of(num_clones: int) -> tuple[float, dict[str, np.ndarray]]:
+    """Loss and gradients of 8 images over clones, batch norm in inference mode."""
+    batches = [
+        (tf.constant(images), tf.one_hot(labels, 4))
+        for images, labels in zip(
+            np.split(IMAGES, num_clones), np.split(LABELS, num_clones), strict=True
+        )
+    ]
+    batch = iter(batches)
+
+    def model_fn() -> None:
+        images, one_hot = next(batch)
+        with slim.arg_scope(inception_v3_arg_scope()):
+            logits, end_points = inception_v3(
+                images, 4, is_training=False, depth_multiplier=0.125, min_depth=8
+            )
+        tf.losses.softmax_cross_entropy(one_hot, end_points["AuxLogits"], weights=0.4)
+        tf.losses.softmax_cross_entropy(one_hot, logits)
+
+    tf.set_random_seed(0)
+    config = DeploymentConfig(num_clones, clone_on_cpu=True)
+    clones = create_clones(config, model_fn)
+    loss, pairs = optimize_clones(clones, tf.train.GradientDescentOptimizer(1.0))
+    with tf.Session() as session:
+        for index, variable in enumerate(slim.get_model_variables()):
+            random = np.random.RandomState(index)
+            value = random.standard_normal(variable.shape.as_list()) * 0.1
+            if variable.op.name.endswith("variance"):
+                value = 1 + np.abs(value)
+            variable.load(value, session)
+        values, loss = session.run([{v.op.name: g for g, v in pairs}, loss])
+    return loss, values
+
+
+def test_clones_with_parts_of_a_batch_give_the_gradient_of_the_whole():
+    found = {}
+    for num_clones in (1, 2, 4):
+        with tf.Graph().as_default():
+            found[num_clones] = gradients_of(num_clones)
+    whole_loss, whole = found[1]
+    for num_clones in (2, 4):
+        loss, parts = found[num_clones]
+        assert loss == pytest.approx(whole_loss, rel=1e-5)
+        assert parts.keys() == whole.keys()
+        for name, gradient in whole.items():
+            np.testing.assert_allclose(parts[name], gradient, atol=1e-4 * np.abs(gradient).max())
+
+
+def test_clones_share_variables_and_regularization_counts_once():
+    def model_fn() -> None:
+        net = slim.fully_connected(
+            tf.ones([2, 3]), 1, weights_regularizer=slim.l2_regularizer(1.0), scope="fc"
+        )
+        tf.losses.absolute_difference(tf.zeros([2, 1]), net)
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        clones = create_clones(DeploymentConfig(3, clone_on_cpu=True), model_fn)
+        loss, _ = optimize_clones(clones, tf.train.GradientDescentOptimizer(1.0))
+        assert [v.op.name for v in tf.trainable_variables()] == ["fc/weights", "fc/biases"]
+        session.run(tf.global_variables_initializer())
+        weights, biases = tf.trainable_variables()
+        weights.load(np.full((3, 1), 2.0), session)
+        biases.load([0.0], session)
+        # |2 + 2 + 2| in each clone, and half of 2² + 2² + 2² once.
+        assert session.run(loss) == pytest.approx(6 + 6)
+
+
+def test_devices():
+    assert DeploymentConfig().clone_device(0) == ""
+    assert DeploymentConfig().clone_scope(0) == ""
+    two = DeploymentConfig(2)
+    assert [two.clone_device(0), two.clone_device(1)] == ["/device:GPU:0", "/device:GPU:1"]
+    assert two.variables_device() == "/device:CPU:0"
+    assert DeploymentConfig(2, clone_on_cpu=True).clone_device(1) == "/device:CPU:0"
+    with pytest.raises(ValueError, match="num_clones must be 1 at least"):
+        DeploymentConfig(0)
+
+
+def test_more_clones_than_gpus_are_refused():
+    DeploymentConfig(2).check_devices(num_gpus=2)
+    DeploymentConfig(2, clone_on_cpu=True).check_devices(num_gpus=0)
+    with pytest.raises(UserError, match="--num_clones=2 needs as many GPUs, found 1"):
+        DeploymentConfig(2).check_devices(num_gpus=1)

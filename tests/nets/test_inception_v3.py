@@ -1,0 +1,107 @@
+"""Inception-V3 beyond the figures that test_nets.py holds every network to."""
+
+import numpy as np
+import pytest
+
+from slim import checkpoints
+from slim.compat import slim, tf
+from slim.datasets.input import decode_image
+from slim.nets.inception_v3 import inception_v3, inception_v3_arg_scope, inception_v3_base
+from slim.nets.nets_factory import get_network_fn
+from slim.preprocessing.preprocessing_factory import get_preprocessing
+from tests.conftest import recipe_weights
+
+
+def narrow(images: tf.Tensor, **options) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """An Inception-V3 of an eighth of the width, which is quick to run."""
+    with slim.arg_scope(inception_v3_arg_scope()):
+        return inception_v3(
+            images, 16, is_training=False, depth_multiplier=0.125, min_depth=8, **options
+        )
+
+
+@pytest.mark.parametrize("averages", [False, True], ids=["plain", "averages"])
+def test_reads_a_checkpoint_of_tensorflow_1(reference, averages):
+    images = np.random.RandomState(1).uniform(-1, 1, (2, 149, 149, 3)).astype(np.float32)
+    with tf.Graph().as_default(), tf.Session() as session:
+        logits, end_points = narrow(tf.constant(images), create_aux_logits=False)
+        variables = slim.get_model_variables()
+        named = checkpoints.by_name(variables)
+        if averages:
+            named = checkpoints.averaged_variables(variables, 0.9999)
+        checkpoint = str(reference / "tf1_checkpoint/inception_v3_w8.ckpt")
+        checkpoints.check_fits(checkpoint, named, "missing", "shape")
+        tf.train.Saver(named).restore(session, checkpoint)
+        features = tf.reduce_mean(end_points["Mixed_7c"], [1, 2])
+        found = session.run({"logits": logits, "Mixed_7c_mean": features})
+    expected = np.load(reference / "tf1_checkpoint/expected.npz")
+    for name, value in found.items():
+        wanted = expected[name + ("_ema" if averages else "")]
+        np.testing.assert_allclose(value, wanted, atol=1e-4 * wanted.std())
+
+
+def test_features_of_photographs(reference, birds):
+    expected = np.load(reference / "features_inception_v3.npz")
+    preprocess = get_preprocessing("inception_v3")
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.stack(
+            [
+                preprocess(decode_image(tf.io.read_file(str(birds / str(path)))), 299, 299)
+                for path in expected["paths"]
+            ]
+        )
+        features, _ = get_network_fn("inception_v3", None)(images)
+        for variable in slim.get_model_variables():
+            value = recipe_weights(variable.op.name, variable.shape.as_list())
+            variable.load(value * np.float32(0.98), session)
+        found = session.run(features)[:, 0, 0, :]
+    wanted = expected["features"]
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * wanted.std())
+
+
+@pytest.mark.parametrize(
+    ("size", "position"), [((75, 75), (1, 1)), ((299, 299), (8, 8)), ((448, 320), (12, 8))]
+)
+def test_any_size_gives_logits_and_auxiliary_logits(size, position):
+    with tf.Graph().as_default():
+        logits, end_points = narrow(tf.zeros([2, *size, 3]))
+        assert logits.shape == [2, 16]
+        assert end_points["AuxLogits"].shape == [2, 16]
+        assert end_points["Mixed_7c"].shape[1:3] == position
+
+
+def test_fully_convolutional_logits_are_those_of_each_window():
+    # At stride 2 over 12 x 12 positions, window (1, 2) begins at position (2, 4).
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.random.stateless_uniform([1, 448, 448, 3], [1, 2], -1, 1)
+        logits, end_points = narrow(images, spatial_squeeze=False, create_aux_logits=False)
+        session.run(tf.global_variables_initializer())
+        weights, biases = (
+            variable for variable in slim.get_model_variables() if "Logits/" in variable.op.name
+        )
+        found, features, w, b = session.run([logits, end_points["Mixed_7c"], weights, biases])
+    assert found.shape == (1, 3, 3, 16)
+    expected = features[0, 2:10, 4:12].mean((0, 1)) @ w[0, 0] + b
+    np.testing.assert_allclose(found[0, 1, 2], expected, atol=1e-5)
+
+
+def test_stops_at_the_final_endpoint():
+    with tf.Graph().as_default():
+        net, end_points = inception_v3_base(tf.zeros([1, 299, 299, 3]), "Mixed_6a")
+        assert net.shape == [1, 17, 17, 768]
+        assert list(end_points)[-1] == "Mixed_6a"
+        with pytest.raises(ValueError, match="unknown final_endpoint 'Mixed_9z'"):
+            inception_v3_base(tf.zeros([1, 299, 299, 3]), "Mixed_9z")
+        with pytest.raises(ValueError, match="depth_multiplier must be positive"):
+            inception_v3_base(tf.zeros([1, 299, 299, 3]), depth_multiplier=0)
+
+
+def test_reuse_adds_no_variable_and_gives_the_same_logits():
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.random.stateless_uniform([1, 107, 107, 3], [1, 2], -1, 1)
+        first, _ = narrow(images)
+        count = len(tf.global_variables())
+        second, _ = narrow(images, reuse=True)
+        assert len(tf.global_variables()) == count
+        session.run(tf.global_variables_initializer())
+        np.testing.assert_array_equal(*session.run([first, second]))

@@ -1,0 +1,64 @@
+#!/bin/sh
+# Fine-tunes the last layer of a network, the published recipe: ./train.sh [flags of
+# slim.train_image_classifier]
+#
+#   CUDA_VISIBLE_DEVICES=0 ./train.sh
+#   DATASET_NAME=aircraft LR=0.001 ./train.sh --num_clones=2
+#
+# Each setting below can be given in the environment. An empty CHECKPOINT_PATH trains from random
+# weights, and an empty TRAINABLE_SCOPES trains every layer.
+set -eu
+cd "$(dirname "$0")"
+
+DATASET_NAME=${DATASET_NAME:-cub_200}
+DATASET_DIR=${DATASET_DIR:-./data/}
+MODEL_DIR=${MODEL_DIR:-./checkpoints/${DATASET_NAME}}
+CHECKPOINT_PATH=${CHECKPOINT_PATH-./checkpoints/inception/inception_v3_iNat_299.ckpt}
+CHECKPOINT_EXCLUDE_SCOPES=${CHECKPOINT_EXCLUDE_SCOPES-Logits}
+# fine-tune the last layer
+TRAINABLE_SCOPES=${TRAINABLE_SCOPES-Logits}
+
+MODEL_NAME=${MODEL_NAME:-inception_v3}
+
+OPTIMIZER=${OPTIMIZER:-momentum}
+
+LR=${LR:-0.01}
+END_LR=${END_LR:-0.0001}
+LR_DECAY=${LR_DECAY:-0.1}
+EPOCHS_PER_DECAY=${EPOCHS_PER_DECAY:-10.0}
+
+TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-64}
+TRAIN_IMAGE_SIZE=${TRAIN_IMAGE_SIZE:-299}
+
+LOG_STEPS=${LOG_STEPS:-10}
+SAVE_SUMMARIES_SECS=${SAVE_SUMMARIES_SECS:-10}
+SAVE_MODEL_SECS=${SAVE_MODEL_SECS:-60}
+
+# 30 epochs of cub_200: 5,994 training images are 94 steps of 64, and 30 times that 2,810.
+MAX_STEPS=${MAX_STEPS:-2810}
+
+if [ -z "${PYTHON:-}" ]; then
+    PYTHON=python
+    if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; fi
+fi
+
+exec "$PYTHON" -m slim.train_image_classifier \
+    --train_dir="$MODEL_DIR" \
+    --dataset_dir="$DATASET_DIR" \
+    --dataset_name="$DATASET_NAME" \
+    --model_name="$MODEL_NAME" \
+    --checkpoint_path="$CHECKPOINT_PATH" \
+    --checkpoint_exclude_scopes="$CHECKPOINT_EXCLUDE_SCOPES" \
+    --trainable_scopes="$TRAINABLE_SCOPES" \
+    --optimizer="$OPTIMIZER" \
+    --learning_rate="$LR" \
+    --end_learning_rate="$END_LR" \
+    --learning_rate_decay_factor="$LR_DECAY" \
+    --num_epochs_per_decay="$EPOCHS_PER_DECAY" \
+    --batch_size="$TRAIN_BATCH_SIZE" \
+    --train_image_size="$TRAIN_IMAGE_SIZE" \
+    --max_number_of_steps="$MAX_STEPS" \
+    --log_every_n_steps="$LOG_STEPS" \
+    --save_summaries_secs="$SAVE_SUMMARIES_SECS" \
+    --save_interval_secs="$SAVE_MODEL_SECS" \
+    "$@"
