@@ -30,7 +30,7 @@ def find_checkpoint(path: str, flag: str = "--checkpoint_path") -> str:
                 "released models see checkpoints/README.md"
             )
         return latest
-    for prefix in (path, path.removesuffix(".index"), path.rpartition(".data-")[0]):
+    for prefix in (path.rpartition(".data-")[0], path.removesuffix(".index")):
         if prefix and tf.train.checkpoint_exists(prefix):
             return prefix
     raise UserError(

@@ -64,6 +64,9 @@ def main(values: flags.FlagValues) -> None:
     check_flags(values)
     dataset = get_dataset(values.dataset_name, values.dataset_split_name, values.dataset_dir)
     num_classes = number_of_classes(dataset.num_classes, values.labels_offset)
+    found = checkpoints_to_evaluate(
+        values.checkpoint_path, values.eval_interval_secs, values.max_number_of_evaluations
+    )
     with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
         batches = evaluation_batches(
             dataset,
@@ -84,9 +87,7 @@ def main(values: flags.FlagValues) -> None:
         counts = build_counts(logits, labels)
         restored = variables_to_restore(values.moving_average_decay)
         saver = tf.train.Saver(restored)
-        for checkpoint in checkpoints_to_evaluate(
-            values.checkpoint_path, values.eval_interval_secs, values.max_number_of_evaluations
-        ):
+        for checkpoint in found:
             check_checkpoint(checkpoint, restored, values.moving_average_decay)
             saver.restore(session, checkpoint)
             session.run(iterator.initializer)
@@ -177,15 +178,14 @@ def checkpoints_to_evaluate(
         interval_secs: The least time between two evaluations.
         max_number_of_evaluations: Checkpoints to end after; None to go on watching.
 
-    Yields:
-        Checkpoints' prefixes.
+    Returns:
+        Checkpoints' prefixes, as they come.
 
     Raises:
         UserError: There is none (a folder without one is watched, unless evaluations are counted).
     """
     if not Path(path).is_dir():
-        yield checkpoints.find_checkpoint(path)
-        return
+        return iter([checkpoints.find_checkpoint(path)])
     if tf.train.latest_checkpoint(path) is None:
         if max_number_of_evaluations:
             checkpoints.find_checkpoint(path)
@@ -193,7 +193,7 @@ def checkpoints_to_evaluate(
     newest = tf.train.checkpoints_iterator(path, min_interval_secs=interval_secs)
     # Training may have deleted a checkpoint by the time that the one before it is evaluated.
     existing = filter(tf.train.checkpoint_exists, newest)
-    yield from islice(existing, max_number_of_evaluations)
+    return islice(existing, max_number_of_evaluations)
 
 
 def evaluate(

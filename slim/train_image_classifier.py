@@ -131,6 +131,8 @@ def main(values: flags.FlagValues) -> None:
     check_flags(values)
     dataset = get_dataset(values.dataset_name, values.dataset_split_name, values.dataset_dir)
     num_classes = number_of_classes(dataset.num_classes, values.labels_offset)
+    if values.checkpoint_path and tf.train.latest_checkpoint(values.train_dir) is None:
+        checkpoints.find_checkpoint(values.checkpoint_path)
     train_dir = prepare_train_dir(values.train_dir)
     first_step = announce_start(train_dir, values.max_number_of_steps)
     if values.max_number_of_steps and first_step >= values.max_number_of_steps:
@@ -227,8 +229,6 @@ def check_flags(values: flags.FlagValues) -> None:
             "--train_dir=./checkpoints/cub_200"
         )
     check_image_size(values.model_name, values.train_image_size, values.train_image_size)
-    if values.checkpoint_path:
-        checkpoints.find_checkpoint(values.checkpoint_path)
 
 
 def prepare_train_dir(path: str) -> Path:
