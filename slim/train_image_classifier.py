@@ -411,7 +411,7 @@ def build_summaries(
         tf.summary.scalar("total_loss", total_loss),
         tf.summary.scalar("learning_rate", learning_rate),
         tf.summary.scalar("epoch", epoch),
-        tf.summary.image("augmented_images", (clone.outputs["images"] + 1) / 2, IMAGES_SHOWN),
+        tf.summary.image("augmented_images", as_shown(clone.outputs["images"]), IMAGES_SHOWN),
     ]
     for loss in tf.losses.get_losses(clone.scope or None):
         summaries.append(tf.summary.scalar(f"losses/{loss.op.name}", loss))
@@ -424,6 +424,12 @@ def build_summaries(
         for variable in slim.get_model_variables():
             summaries.append(tf.summary.histogram(variable.op.name, variable))
     return tf.summary.merge(summaries)
+
+
+def as_shown(images: tf.Tensor) -> tf.Tensor:
+    """Images of whatever range to uint8: the batch's darkest value is 0 and its brightest 255."""
+    darkest, brightest = tf.reduce_min(images), tf.reduce_max(images)
+    return tf.saturate_cast(255 * (images - darkest) / (brightest - darkest), tf.uint8)
 
 
 def start_from(
