@@ -1,0 +1,276 @@
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from slim.datasets import toy
+from slim.errors import UserError
+
+TARGETS = ("toy_birds", "toy_flowers", "toy_cars")
+SOURCES = ("toy_inat", "toy_imagenet")
+LISTS = ("train.txt", "val.txt", "classes.txt")
+COMMAND = (sys.executable, "-m", "slim.datasets.toy")
+REPOSITORY = Path(__file__).parents[2]
+
+
+def draw(*arguments, **environment):
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=REPOSITORY,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def contents(directory):
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def read_list(directory, name):
+    lines = (directory / name).read_text().splitlines()
+    return [(path, int(label)) for path, label in (line.split(": ") for line in lines)]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """All five domains, as the command draws them."""
+    directory = tmp_path_factory.mktemp("data")
+    result = draw(f"--dataset_dir={directory}", PYTHONHASHSEED="1")
+    assert result.returncode == 0, result.stderr
+    assert "image/s" in result.stderr
+    assert result.stdout.splitlines() == [
+        f"toy_birds: 540 images of 12 classes in {directory}/toy_birds",
+        f"toy_flowers: 540 images of 12 classes in {directory}/toy_flowers",
+        f"toy_cars: 540 images of 12 classes in {directory}/toy_cars",
+        f"toy_inat: 1229 images of 40 classes in {directory}/toy_inat",
+        f"toy_imagenet: 1240 images of 40 classes in {directory}/toy_imagenet",
+    ]
+    return directory
+
+
+@pytest.mark.parametrize("name", toy.DOMAINS)
+def test_lists_name_every_image_once(drawn, name):
+    directory = drawn / name
+    train, val = read_list(directory, "train.txt"), read_list(directory, "val.txt")
+    paths = [path for path, _ in train + val]
+    on_disk = {str(path.relative_to(directory)) for path in directory.glob("images/*/*")}
+    assert len(set(paths)) == len(paths) and set(paths) == on_disk
+
+    classes = [line.split(" ") for line in (directory / "classes.txt").read_text().splitlines()]
+    assert [int(label) for label, _ in classes] == list(range(len(classes)))
+    folder = {int(label): class_name for label, class_name in classes}
+    assert all(Path(path).parent == Path("images", folder[label]) for path, label in train + val)
+    assert {label for _, label in train} == {label for _, label in val} == set(folder)
+    files = {path.name for path in directory.iterdir()}
+    assert files == {"images", "toy.json", *LISTS}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_targets_have_12_classes_of_30_and_15_images(drawn, name):
+    for file, count in (("train.txt", 30), ("val.txt", 15)):
+        labels = Counter(label for _, label in read_list(drawn / name, file))
+        assert labels == dict.fromkeys(range(12), count)
+
+
+def test_toy_inat_has_a_long_tail(drawn):
+    labels = Counter(label for _, label in read_list(drawn / "toy_inat", "train.txt"))
+    counts = sorted(labels.values(), reverse=True)
+    assert len(counts) == 40 and 900 <= sum(counts) <= 1100
+    assert counts[0] >= 10 * counts[-1] and counts[-1] >= 5
+    assert sum(counts[:10]) > sum(counts[20:]), "a few species have most of the images"
+    labels = Counter(label for _, label in read_list(drawn / "toy_inat", "val.txt"))
+    assert labels == dict.fromkeys(range(40), 6)
+
+
+def test_toy_imagenet_is_even_and_has_cars_and_a_few_birds(drawn):
+    labels = Counter(label for _, label in read_list(drawn / "toy_imagenet", "train.txt"))
+    assert labels == dict.fromkeys(range(40), 25)
+    kinds = Counter(type(subject) for subject in toy.DOMAINS["toy_imagenet"].classes.values())
+    assert kinds == {toy.Car: 7, toy.Bird: 3, toy.Flower: 1, str: 29}
+    kinds = Counter(type(subject) for subject in toy.DOMAINS["toy_inat"].classes.values())
+    assert kinds == {toy.Bird: 20, toy.Flower: 20}
+
+
+def test_no_two_classes_are_the_same_species():
+    species = [item for domain in toy.DOMAINS.values() for item in domain.classes.items()]
+    assert len({class_name for class_name, _ in species}) == len(species)
+    assert len({subject for _, subject in species}) == len(species)
+
+
+@pytest.mark.parametrize("name", toy.DOMAINS)
+def test_images_are_rgb_jpegs_of_more_than_one_size(drawn, name):
+    sizes = set()
+    for path in (drawn / name).glob("images/*/*"):
+        with Image.open(path) as image:
+            image.load()
+            assert (image.format, image.mode, min(image.size)) == ("JPEG", "RGB", 128)
+            sizes.add(image.size)
+    assert {(128, 128), (160, 128)} <= sizes and max(map(max, sizes)) == 160
+
+
+def test_an_image_depends_on_its_arguments_alone():
+    image = toy.draw_image("toy_birds", 3, 7)
+    assert toy.draw_image("toy_birds", 3, 7).tobytes() == image.tobytes()
+    for other in (("toy_birds", 4, 7), ("toy_birds", 3, 8), ("toy_birds", 3, 7, 1)):
+        assert toy.draw_image(*other).tobytes() != image.tobytes()
+    assert min(toy.draw_image("toy_birds", 3, 7, image_size=64).size) == 64
+
+
+def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(drawn, tmp_path):
+    assert toy.draw_domain("toy_flowers", tmp_path, num_workers=1)
+    assert contents(tmp_path) == contents(drawn / "toy_flowers")
+
+
+def test_a_complete_domain_is_left_alone(drawn):
+    images = drawn / "toy_cars"
+    before = {path: path.stat().st_mtime_ns for path in images.rglob("*")}
+    result = draw(f"--dataset_dir={drawn}", "--domains=toy_cars")
+    assert result.stdout == f"toy_cars: 540 images of 12 classes in {images}, already drawn\n"
+    assert {path: path.stat().st_mtime_ns for path in images.rglob("*")} == before
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(drawn, tmp_path):
+    directory = tmp_path / "toy_birds"
+    arguments = (f"--dataset_dir={tmp_path}", "--domains=toy_birds")
+    with subprocess.Popen(
+        [*COMMAND, *arguments], cwd=REPOSITORY, stderr=subprocess.PIPE
+    ) as process:
+        while len(list(directory.glob("images/*/*.jpg"))) < 40:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+        # End of file only comes when nobody holds standard error: no worker outlives the command.
+        process.stderr.read()
+    drawn_so_far = contents(directory)
+    assert not set(LISTS) & set(drawn_so_far) and len(drawn_so_far) < 540
+    assert draw(*arguments).returncode == 0
+    assert contents(directory) == contents(drawn / "toy_birds")
+
+
+def test_what_is_missing_is_drawn_again(drawn, tmp_path, monkeypatch):
+    few = toy.Domain(dict(list(toy.TOY_BIRDS.items())[:2]), (3, 2), 1)
+    monkeypatch.setitem(toy.DOMAINS, "toy_birds", few)
+    assert toy.draw_domain("toy_birds", tmp_path)
+    before = contents(tmp_path)
+    assert len(before) == 7 + 4
+    for path in ("images/crested_greenlet/0001.jpg", "val.txt"):
+        (tmp_path / path).unlink()
+    assert toy.draw_domain("toy_birds", tmp_path)
+    assert not toy.draw_domain("toy_birds", tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_mistyped_domain_is_named_before_anything_is_drawn(tmp_path):
+    result = draw(f"--dataset_dir={tmp_path}", "--domains=toy_cars,toy_brids")
+    assert result.returncode == 1 and not list(tmp_path.iterdir())
+    assert result.stderr == (
+        "error: --domains: no toy domain is called 'toy_brids': did you mean toy_birds?\n"
+    )
+    with pytest.raises(UserError, match="no toy domain is called 'birds'"):
+        toy.draw_domain("birds", tmp_path)
+
+
+def test_a_folder_drawn_with_another_seed_is_not_touched(drawn):
+    before = contents(drawn / "toy_cars")
+    result = draw(f"--dataset_dir={drawn}", "--domains=toy_cars", "--seed=1")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f'error: {drawn}/toy_cars/toy.json says {{"seed": 0,')
+    assert "move the folder away or choose another --dataset_dir" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert contents(drawn / "toy_cars") == before
+
+
+@pytest.mark.parametrize("path", ["train.txt", "images/wren/0000.jpg"])
+def test_a_folder_made_by_hand_is_not_touched(tmp_path, path):
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text("images/wren/0000.jpg: 0\n")
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="move the folder away or choose another --dataset_dir"):
+        toy.draw_domain("toy_birds", tmp_path)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("file", LISTS)
+def test_an_edited_list_is_not_touched(tmp_path, monkeypatch, file):
+    monkeypatch.setitem(
+        toy.DOMAINS, "toy_birds", toy.Domain({"wren": toy.Bird("tan", "tan")}, (1,), 1)
+    )
+    toy.draw_domain("toy_birds", tmp_path)
+    (tmp_path / file).write_text("0 mine\n")
+    with pytest.raises(UserError, match=f"{file} is not what is drawn for toy_birds"):
+        toy.draw_domain("toy_birds", tmp_path)
+    assert (tmp_path / file).read_text() == "0 mine\n"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    result = draw(f"--dataset_dir={tmp_path / 'file'}", "--domains=toy_birds")
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert "cannot draw toy_birds" in result.stderr and "Not a directory" in result.stderr
+
+
+def test_starts_without_tensorflow():
+    code = "import sys, slim.datasets.toy; assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+# How hard the targets are: colour must not do, shape must help.
+
+
+def read_images(directory, name, side=96):
+    paths, labels = zip(*read_list(directory, name), strict=True)
+    images = [Image.open(directory / path).resize((side, side)) for path in paths]
+    return np.stack([np.asarray(image) for image in images]) / 255.0, np.array(labels)
+
+
+def nearest_mean_colour(train, labels, images):
+    means = np.stack([train[labels == label].mean((0, 1, 2)) for label in range(12)])
+    return ((images.mean((1, 2))[:, None] - means) ** 2).sum(-1).argmin(1)
+
+
+def nearest_histogram(train, labels, images):
+    def histograms(images):
+        levels = (images * 3.999).astype(int) @ [16, 4, 1]
+        return np.sqrt([np.bincount(image.ravel(), minlength=64) for image in levels])
+
+    return labels[(histograms(images) @ histograms(train).T).argmax(1)]
+
+
+def ridge_on_edges(train, labels, images):
+    """A linear classifier on how much edge of each direction there is in each cell."""
+
+    def edges(images):
+        dy, dx = np.gradient(images.mean(-1), axis=(1, 2))
+        strength, direction = np.hypot(dx, dy), (np.arctan2(dy, dx) % np.pi / np.pi * 8).astype(int)
+        cells = [
+            np.where(direction % 8 == i, strength, 0).reshape(-1, 12, 8, 12, 8).sum((2, 4))
+            for i in range(8)
+        ]
+        cells = np.stack(cells, -1)
+        cells /= np.linalg.norm(cells, axis=-1, keepdims=True) + 0.1
+        return cells.reshape(len(cells), -1)
+
+    features = edges(np.concatenate([train, train[:, :, ::-1]]))
+    wanted = np.eye(12)[np.concatenate([labels, labels])]
+    weights = np.linalg.solve(features @ features.T + 10 * np.eye(len(features)), wanted)
+    return (edges(images) @ features.T @ weights).argmax(1)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_colour_does_not_tell_the_classes_apart_and_shape_helps(drawn, name):
+    train, labels = read_images(drawn / name, "train.txt")
+    images, truth = read_images(drawn / name, "val.txt")
+    assert (nearest_mean_colour(train, labels, images) == truth).mean() < 0.3
+    assert (nearest_histogram(train, labels, images) == truth).mean() < 0.5
+    assert (ridge_on_edges(train, labels, images) == truth).mean() > 3 / 12
