@@ -6,6 +6,7 @@ from pathlib import Path
 from slim.compat import tf
 from slim.errors import UserError
 
+AVERAGE = "/ExponentialMovingAverage"  # ends the name of a variable's moving average
 _SHOWN = 3
 
 
@@ -94,12 +95,9 @@ def check_fits(
         )
 
 
-def averaged_variables(
-    model_variables: Sequence[tf.Variable], decay: float
-) -> dict[str, tf.Variable]:
+def averaged_variables(model_variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
     """The model's variables by the names that their moving averages have in a checkpoint."""
-    averages = tf.train.ExponentialMovingAverage(decay)
-    return {averages.average_name(variable): variable for variable in model_variables}
+    return {f"{variable.op.name}{AVERAGE}": variable for variable in model_variables}
 
 
 def by_name(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:

@@ -143,7 +143,7 @@ def variables_to_restore(moving_average_decay: float | None) -> dict[str, tf.Var
     """The model's variables by name in the checkpoint: their own, or their averages'."""
     model_variables = slim.get_model_variables()
     if moving_average_decay:
-        return checkpoints.averaged_variables(model_variables, moving_average_decay)
+        return checkpoints.averaged_variables(model_variables)
     return checkpoints.by_name(model_variables)
 
 

@@ -30,11 +30,11 @@ from slim.datasets.staging import (
     read_note,
     remove_half_written,
     remove_staging,
-    write_whole,
 )
 from slim.datasets.tfrecord import LISTS, Shard, find_shards
 from slim.datasets.workers import WorkerError, run_jobs
 from slim.errors import UserError, run_command
+from slim.files import write_whole
 from slim.flags import FlagSet
 
 PROBLEMS = "conversion_problems.txt"

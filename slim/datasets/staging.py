@@ -26,6 +26,7 @@ from slim.datasets.lists import Entry, ImageList, Problem
 from slim.datasets.registry import DESCRIPTION, FORMAT, STAGING
 from slim.datasets.tfrecord import LISTS, Shard, encode_example, write_record
 from slim.errors import UserError
+from slim.files import replacing, write_whole
 
 LOCK = ".conversion.lock"
 LOCK_SECONDS = 5  # the workers of a killed run notice within an image
@@ -170,20 +171,6 @@ def read_note(plan: Plan, shard: Shard) -> Note | None:
     except (FileNotFoundError, ValueError):  # empty, for one, after a loss of power
         return None
     return replace(note, problems=[Problem(*problem) for problem in note.problems])
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path, and renames it to the path meant when all has gone well."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    yield temporary
-    temporary.replace(path)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def publish(plan: Plan) -> None:

@@ -10,17 +10,9 @@ data set: `data/<name>/images/<class>/0007.jpg`, `train.txt`, `val.txt` and `cla
 The same seed gives the same bytes. What is complete is left alone; what was interrupted goes on.
 """
 
-import io
 import json
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing.connection import wait
 from pathlib import Path
 from random import Random
 
@@ -28,8 +20,12 @@ from absl import flags
 from PIL import Image
 from tqdm import tqdm
 
+from slim.datasets.convert import available_cores
+from slim.datasets.staging import exclusive, replacing, write_whole
 from slim.datasets.toy_drawing import Bird, Car, Flower, Subject, draw_picture, loosened
+from slim.datasets.workers import WorkerError, run_jobs
 from slim.errors import UserError, did_you_mean, run_command
+from slim.flags import FlagSet
 
 VERSION = 1  # of the drawing: goes up when the same seed gives other bytes
 NOTE = "toy.json"  # what a folder was drawn with
@@ -344,36 +340,57 @@ def draw_domain(
     if name not in DOMAINS:
         raise UserError(f"no toy domain is called '{name}': {did_you_mean(name, list(DOMAINS))}")
     lists = _lists(DOMAINS[name])
+    note = json.dumps({"seed": seed, "image_size": image_size, "version": VERSION})
+    _check_folder(name, directory, note, lists)
+    if not _missing_images(name, directory) and all((directory / file).exists() for file in lists):
+        return False
+
+    def draw_missing(images: list[tuple[Path, int, int]], count_image: Callable[[], None]) -> None:
+        for path, label, index in images:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                image = draw_image(name, label, index, seed, image_size)
+                image.save(temporary, "JPEG", quality=88)
+            count_image()
+
     try:
-        _claim(name, directory, {"seed": seed, "image_size": image_size, "version": VERSION}, lists)
-        missing = [job for job in _jobs(name) if not (directory / job[0]).exists()]
-        draw = partial(_draw_file, name, directory, seed, image_size)
-        with tqdm(total=len(missing), desc=name, unit="image", disable=not missing) as bar:
-            for _ in _in_parallel(draw, missing, num_workers or _cores()):
-                bar.update()
-        unlisted = {file: text for file, text in lists.items() if not (directory / file).exists()}
-        for file, text in unlisted.items():
-            _write(directory / file, text.encode())
+        directory.mkdir(parents=True, exist_ok=True)
+        with exclusive(directory):
+            write_whole(directory / NOTE, note)
+            for temporary in directory.glob("images/*/*.tmp"):  # of a run that was killed
+                temporary.unlink()
+            missing = _missing_images(name, directory)
+            jobs = [missing[i : i + 10] for i in range(0, len(missing), 10)]
+            with tqdm(total=len(missing), desc=name, unit="image") as bar:
+                run_jobs(draw_missing, jobs, num_workers or available_cores(), bar.update)
+            for file, text in lists.items():
+                write_whole(directory / file, text)
     except OSError as error:
         raise UserError(
-            f"cannot draw {name} in {directory}: {error.filename or ''} {error.strerror}; "
-            "make room there or choose another --dataset_dir, then run this again"
+            f"cannot write {error.filename or directory}: {error.strerror}; make room there or "
+            "choose another --dataset_dir, then run this again"
         ) from error
-    return bool(missing or unlisted)
+    except WorkerError as error:
+        raise UserError(
+            f"a process drawing {name} ended early ({error}), perhaps for want of memory: run this "
+            "again, it goes on where it stopped"
+        ) from error
+    return True
 
 
 def _image_path(class_name: str, index: int) -> str:
     return f"images/{class_name}/{index:04d}.jpg"
 
 
-def _jobs(name: str) -> list[tuple[str, int, int]]:
-    """Path, class and index of every image of a domain."""
+def _missing_images(name: str, directory: Path) -> list[tuple[Path, int, int]]:
+    """Path, class and index of every image that has not been drawn yet."""
     domain = DOMAINS[name]
-    return [
-        (_image_path(class_name, index), label, index)
+    images = [
+        (directory / _image_path(class_name, index), label, index)
         for label, (class_name, train) in enumerate(zip(domain.classes, domain.train, strict=True))
         for index in range(train + domain.val)
     ]
+    return [image for image in images if not image[0].exists()]
 
 
 def _lists(domain: Domain) -> dict[str, str]:
@@ -386,86 +403,30 @@ def _lists(domain: Domain) -> dict[str, str]:
     return {"classes.txt": "".join(classes), "val.txt": "".join(val), "train.txt": "".join(train)}
 
 
-def _claim(name: str, directory: Path, note: dict[str, int], lists: dict[str, str]) -> None:
-    """Makes sure that a folder is empty or holds this very domain, and leaves a note in it."""
+def _check_folder(name: str, directory: Path, note: str, lists: dict[str, str]) -> None:
+    """Raises `UserError` unless a folder is new or holds this very domain."""
     what_to_do = "move the folder away or choose another --dataset_dir"
-    path = directory / NOTE
-    if path.exists():
-        found = path.read_text()
-        if found != json.dumps(note):
-            raise UserError(
-                f"{path} says {found.strip()}, not {json.dumps(note)}: {what_to_do}, or keep to "
-                "the flags it was drawn with"
-            )
+    drawn = directory / NOTE
+    if drawn.exists() and (found := drawn.read_text()) != note:
+        raise UserError(
+            f"{drawn} says {found.strip()}, not {note}: {what_to_do}, or keep to the flags it was "
+            "drawn with"
+        )
     for file, text in lists.items():
-        there = directory / file
-        if there.exists() and (not path.exists() or there.read_text() != text):
-            raise UserError(f"{there} is not what is drawn for {name}: {what_to_do}")
-    if not path.exists():
-        if (directory / "images").exists():
-            raise UserError(f"{directory / 'images'} was not drawn as {name}: {what_to_do}")
-        directory.mkdir(parents=True, exist_ok=True)
-        _write(path, json.dumps(note).encode())
+        path = directory / file
+        if path.exists() and not (drawn.exists() and path.read_text() == text):
+            raise UserError(f"{path} is not what is drawn for {name}: {what_to_do}")
+    if (directory / "images").exists() and not drawn.exists():
+        raise UserError(f"{directory / 'images'} was not drawn as {name}: {what_to_do}")
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file so that it is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
-
-
-def _draw_file(
-    name: str, directory: Path, seed: int, image_size: int, job: tuple[str, int, int]
-) -> None:
-    path, label, index = job
-    encoded = io.BytesIO()
-    draw_image(name, label, index, seed, image_size).save(encoded, "JPEG", quality=88)
-    (directory / path).parent.mkdir(parents=True, exist_ok=True)
-    _write(directory / path, encoded.getvalue())
-
-
-def _in_parallel(function: partial, jobs: list, num_workers: int) -> Iterator[None]:
-    """Calls `function` on each job, in this process if one worker is enough."""
-    if num_workers == 1 or len(jobs) < 50:
-        yield from map(function, jobs)
-        return
-    # Workers start afresh: a copy of a process in which TensorFlow runs threads may never wake.
-    pool = ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context("spawn"), initializer=_follow_parent
-    )
-    try:
-        yield from pool.map(function, jobs, chunksize=8)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """Leaves Ctrl-C to the parent, and ends this worker when the parent is gone, even killed."""
-
-    def end_with(parent: int) -> None:
-        wait([parent])
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sentinel = multiprocessing.parent_process().sentinel
-    threading.Thread(target=end_with, args=(sentinel,), daemon=True).start()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string(
-        "dataset_dir", "./data", "Where each domain gets a folder.", flag_values=values
-    )
-    flags.DEFINE_list("domains", list(DOMAINS), "Which domains to draw.", flag_values=values)
-    flags.DEFINE_integer("seed", 0, "The same seed gives the same images.", flag_values=values)
-    flags.DEFINE_integer(
-        "image_size", 128, "The images' shorter side.", lower_bound=32, upper_bound=1024,
-        flag_values=values,
-    )  # fmt: skip
+def define_flags(values: flags.FlagValues) -> None:
+    """Adds the command's flags."""
+    define = FlagSet(values)
+    define.string("dataset_dir", "./data", "The folder in which each domain gets one.")
+    flags.DEFINE_list("domains", list(DOMAINS), "Which to draw.", flag_values=values)
+    define.integer("seed", 0, "The same seed gives the same images.")
+    define.integer("image_size", 128, "The shorter side of the images, in pixels.", 32)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -488,4 +449,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    run_command(_define_flags, main)
+    run_command(define_flags, main)

@@ -1,0 +1,412 @@
+"""Features of a dataset's images from a checkpoint, as the paper's transfer uses them.
+
+A feature is an end point of the network averaged over its positions (section 4 of the paper: the
+last layer before the classifier). The arrays stream to disk, so that memory does not grow with the
+dataset; they appear whole or not at all, and a run that was stopped goes on where it was.
+"""
+
+import hashlib
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from slim import checkpoints
+from slim.compat import slim, tf
+from slim.datasets.images import ImageError, load_image
+from slim.datasets.input import decode_image
+from slim.datasets.lists import ImageList, read_list
+from slim.datasets.registry import dataset_folder
+from slim.deployment.model_deploy import session_config
+from slim.errors import UserError, did_you_mean, run_command
+from slim.files import replacing, write_whole
+from slim.flags import FlagSet
+from slim.nets.nets_factory import check_image_size, get_network, get_network_fn
+from slim.preprocessing.preprocessing_factory import get_preprocessing
+
+SPLITS = ("train", "val")
+SHOWN_PROBLEMS = 20
+# The names of the published script.
+ALIASES = {
+    "InceptionV3": "inception_v3",
+    "InceptionV3SE": "inception_v3_se",
+    "InceptionV4": "inception_v4",
+    "InceptionResnetV2": "inception_resnet_v2",
+    "InceptionResnetV2SE": "inception_resnet_v2_se",
+    "ResNet50": "resnet_v2_50",
+    "ResNet101": "resnet_v2_101",
+    "ResNet152": "resnet_v2_152",
+}
+
+
+def command() -> None:
+    """Runs the command line."""
+    run_command(define_flags, main, description=__doc__)
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Adds the command's flags; their defaults are the settings of the published script."""
+    define = FlagSet(values)
+    define.string("dataset_name", "cub_200", "The dataset: a folder in --dataset_dir.")
+    define.string("dataset_dir", "./data/", "The folder that holds the datasets.")
+    define.string("splits", "train,val", "Comma-separated: train and val.")
+    define.string("model_name", "inception_v3", "The network.")
+    define.string(
+        "checkpoint_path",
+        "./checkpoints/inception/inception_v3_iNat_299.ckpt",
+        "A checkpoint, or a folder whose newest one is taken.",
+    )
+    define.real(
+        "moving_average_decay",
+        None,
+        "Take the variables' moving averages. Default: where the checkpoint has them.",
+        0,
+    )
+    define.string("endpoint", None, "The end point to average. Default: the network's.")
+    define.integer("image_size", 299, "Height and width of the images in pixels.", 1)
+    define.integer("batch_size", 64, "Images in a batch.", 1)
+    define.integer("num_preprocessing_threads", None, "Images prepared side by side.", 1)
+    define.string("output_dir", None, "Default: ./feature/<the checkpoint's name>.")
+    define.boolean("merge_splits", False, "Also write <dataset>_feature.npy and _label.npy.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the features of an image depend on."""
+
+    model_name: str
+    checkpoint: str
+    checkpoint_hash: str
+    averages: bool
+    endpoint: str
+    image_size: int
+
+
+def main(values: flags.FlagValues) -> None:
+    """Writes the features and labels of a dataset's images."""
+    folder = dataset_folder(values.dataset_name, values.dataset_dir)
+    splits = check_splits(values.splits)
+    lists = {split: read_whole_list(folder / f"{split}.txt") for split in splits}
+    model_name = ALIASES.get(values.model_name, values.model_name)
+    checkpoint = checkpoints.find_checkpoint(values.checkpoint_path)
+    check_image_size(model_name, values.image_size, values.image_size)
+    settings = Settings(
+        model_name,
+        checkpoint,
+        hash_checkpoint(checkpoint),
+        choose_averages(checkpoint, values.moving_average_decay),
+        values.endpoint or get_network(model_name).feature_endpoint,
+        values.image_size,
+    )
+    output_dir = Path(values.output_dir or Path("feature", checkpoint_name(values.checkpoint_path)))
+    make_folder(output_dir)
+    num_threads = values.num_preprocessing_threads or os.cpu_count() or 1
+    for split in splits:
+        extract_split(
+            folder,
+            split,
+            lists[split],
+            settings,
+            output_dir / f"{values.dataset_name}_feature_{split}.npy",
+            output_dir / f"{values.dataset_name}_label_{split}.npy",
+            values.batch_size,
+            num_threads,
+        )
+    if values.merge_splits:
+        for kind in ("feature", "label"):
+            merge(
+                [output_dir / f"{values.dataset_name}_{kind}_{split}.npy" for split in splits],
+                output_dir / f"{values.dataset_name}_{kind}.npy",
+            )
+
+
+def check_splits(splits: str) -> list[str]:
+    """The parts of a comma-separated flag.
+
+    Raises:
+        UserError: One of them is no split, or there is none.
+    """
+    parts = [split.strip() for split in splits.split(",") if split.strip()]
+    unknown = [split for split in parts if split not in SPLITS]
+    if unknown or not parts:
+        raise UserError(f"--splits={splits}: {did_you_mean((unknown or [''])[0], SPLITS)}")
+    return parts
+
+
+def read_whole_list(path: Path) -> ImageList:
+    """Reads a list each of whose lines must be good.
+
+    Raises:
+        UserError: One is not, or there is no list.
+    """
+    image_list = read_list(path)
+    if image_list.problems:
+        raise UserError(
+            f"{path} has {len(image_list.problems)} lines that cannot be used, the first is line "
+            f"{image_list.problems[0].line}: {image_list.problems[0].text}; mend them"
+        )
+    return image_list
+
+
+def checkpoint_name(path: str) -> str:
+    """What to call a checkpoint: its file, or its folder where all files are called alike."""
+    name = Path(path).name.removesuffix(".index").removesuffix(".ckpt")
+    if Path(path).is_dir() or not name.startswith("model.ckpt"):
+        return name or Path(path).resolve().name
+    return Path(path).resolve().parent.name
+
+
+def hash_checkpoint(checkpoint: str) -> str:
+    """A hash that changes with a checkpoint's values: of its index, which has their checksums."""
+    index = Path(f"{checkpoint}.index")
+    return hashlib.sha256((index if index.exists() else Path(checkpoint)).read_bytes()).hexdigest()
+
+
+def choose_averages(checkpoint: str, moving_average_decay: float | None) -> bool:
+    """Whether to take the averages of the variables, and says so.
+
+    Raises:
+        UserError: They are asked for, and the checkpoint has none.
+    """
+    has_averages = any(
+        name.endswith(checkpoints.AVERAGE) for name in checkpoints.read_shapes(checkpoint)
+    )
+    if moving_average_decay and not has_averages:
+        raise UserError(
+            f"--moving_average_decay={moving_average_decay}: checkpoint {checkpoint} has no moving "
+            "averages; leave the flag out to take the plain variables"
+        )
+    print(f"{checkpoint}: {'moving averages' if has_averages else 'plain variables'}", flush=True)
+    return has_averages
+
+
+def make_folder(path: Path) -> None:
+    """Makes the output folder.
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--output_dir={path}: cannot make the folder ({error.strerror}); give another one"
+        ) from error
+
+
+def extract_split(
+    folder: Path,
+    split: str,
+    image_list: ImageList,
+    settings: Settings,
+    feature_path: Path,
+    label_path: Path,
+    batch_size: int,
+    num_threads: int,
+) -> None:
+    """Writes the features and labels of one list, or what an earlier run left of them.
+
+    Args:
+        folder: The dataset's folder, which the list's paths are relative to.
+        split: Its name, for the progress bar.
+        image_list: Images and labels.
+        settings: What the features depend on.
+        feature_path: Receives float32 `[images, depth]`, in the order of the list.
+        label_path: Receives int32 `[images]`.
+        batch_size: Images a batch; features do not depend on it.
+        num_threads: Images prepared side by side.
+
+    Raises:
+        UserError: An image cannot be read, or the end point or the variables are not there.
+    """
+    paths = [str(folder / entry.path) for entry in image_list.entries]
+    described = json.dumps({**asdict(settings), "list_sha256": image_list.sha256}, indent=2) + "\n"
+    description_path = feature_path.with_suffix(".json")
+    if feature_path.exists() and label_path.exists() and _read(description_path) == described:
+        print(f"nothing to do: {feature_path} has the {len(paths)} images of {split}.txt")
+        return
+    # Named after all that the features depend on: what is found there can be gone on with.
+    key = hashlib.sha256(described.encode()).hexdigest()[:16]
+    part = feature_path.with_name(f".{feature_path.name}.{key}.part")
+    for stale in feature_path.parent.glob(f".{feature_path.name}.*.part"):
+        if stale != part:
+            stale.unlink()
+    with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
+        start = tf.placeholder(tf.int64, [])
+        batches = image_batches(paths, start, settings, batch_size, num_threads)
+        iterator = tf.data.make_initializable_iterator(batches)
+        features = build_features(iterator.get_next(), settings)
+        restore(session, settings)
+        with (
+            RowWriter(part, len(paths), int(features.shape[1])) as writer,
+            tqdm(total=len(paths), initial=writer.rows, desc=split, unit="images") as progress,
+        ):
+            session.run(iterator.initializer, {start: writer.rows})
+            while writer.rows < len(paths):
+                try:
+                    rows = session.run(features)
+                except tf.errors.OpError as error:
+                    refuse_unreadable(paths[writer.rows :], num_threads)
+                    raise error
+                writer.append(rows)
+                progress.update(len(rows))
+    labels = np.array([entry.label for entry in image_list.entries], np.int32)
+    with replacing(label_path) as temporary, temporary.open("wb") as file:
+        np.save(file, labels)
+    part.replace(feature_path)
+    write_whole(description_path, described)
+    print(f"{feature_path}: {len(paths)} x {features.shape[1]}", flush=True)
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
+
+
+def image_batches(
+    paths: Sequence[str],
+    start: tf.Tensor,
+    settings: Settings,
+    batch_size: int,
+    num_threads: int,
+) -> tf.data.Dataset:
+    """Images in the order of their paths, prepared as for evaluation.
+
+    Args:
+        paths: Image files of any kind that conversion takes.
+        start: The first to read, an int64 scalar.
+        settings: Network and size.
+        batch_size: Images a batch; the last one may be smaller.
+        num_threads: Images prepared side by side.
+
+    Returns:
+        float32 `[batch, image_size, image_size, 3]`.
+    """
+    preprocess = get_preprocessing(settings.model_name)
+
+    def load(path: bytes) -> bytes:
+        return load_image(Path(os.fsdecode(path)), verify=False)[0]
+
+    def prepare(path: tf.Tensor) -> tf.Tensor:
+        encoded = tf.numpy_function(load, [path], tf.string)
+        encoded.set_shape([])
+        return preprocess(decode_image(encoded), settings.image_size, settings.image_size)
+
+    images = tf.data.Dataset.from_tensor_slices([os.fsencode(path) for path in paths])
+    images = images.skip(start).map(prepare, num_parallel_calls=num_threads)
+    return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def build_features(images: tf.Tensor, settings: Settings) -> tf.Tensor:
+    """The end point averaged over its positions, float32 `[batch, depth]`.
+
+    Raises:
+        UserError: The network has no such end point.
+    """
+    _, end_points = get_network_fn(settings.model_name, num_classes=None)(images)
+    if settings.endpoint not in end_points:
+        raise UserError(
+            f"--endpoint={settings.endpoint}: {did_you_mean(settings.endpoint, list(end_points))}"
+        )
+    net = end_points[settings.endpoint]
+    return tf.reduce_mean(net, [1, 2]) if len(net.shape) == 4 else net
+
+
+def restore(session: tf.Session, settings: Settings) -> None:
+    """Restores the network's variables, or their averages under the variables' names.
+
+    Raises:
+        UserError: The checkpoint lacks some, or has others.
+    """
+    variables = slim.get_model_variables()
+    named = checkpoints.by_name(variables)
+    if settings.averages:
+        named = checkpoints.averaged_variables(variables)
+    hint = f"is it of --model_name={settings.model_name}?"
+    checkpoints.check_fits(settings.checkpoint, named, hint, hint)
+    tf.train.Saver(named).restore(session, settings.checkpoint)
+
+
+def refuse_unreadable(paths: Sequence[str], num_threads: int) -> None:
+    """Looks for all images that cannot be read, once one has stopped the run.
+
+    Raises:
+        UserError: There are some: names the first few, and lists up to 20 on stderr.
+    """
+
+    def problem(path: str) -> str | None:
+        try:
+            load_image(Path(path), verify=True)
+        except ImageError as error:
+            return f"{path}: {error}"
+        return None
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        problems = [text for text in pool.map(problem, paths) if text]
+    if not problems:
+        return
+    for text in problems[:SHOWN_PROBLEMS]:
+        print(text, file=sys.stderr)
+    if len(problems) > SHOWN_PROBLEMS:
+        print(f"... and {len(problems) - SHOWN_PROBLEMS} more", file=sys.stderr)
+    raise UserError(
+        f"{len(problems)} images cannot be read, the first is {problems[0]}; mend them or take "
+        "their lines out of the list; features so far are kept, and nothing is written as if done"
+    ) from None
+
+
+class RowWriter:
+    """A `.npy` file that grows by rows, and is gone on with where a killed process left it.
+
+    Args:
+        path: The file; one that is there is taken to be of the same shape.
+        num_rows: Rows when it is done.
+        depth: Numbers in a row.
+    """
+
+    def __init__(self, path: Path, num_rows: int, depth: int) -> None:
+        header = io.BytesIO()
+        description = {"descr": "<f4", "fortran_order": False, "shape": (num_rows, depth)}
+        np.lib.format.write_array_header_1_0(header, description)
+        self._file = path.open("a+b", buffering=0)
+        row_bytes = 4 * depth
+        written = self._file.seek(0, os.SEEK_END) - len(header.getvalue())
+        # A row that was cut off is written again; so is a header.
+        self.rows = max(0, written // row_bytes)
+        if written < 0:
+            self._file.truncate(0)
+            self._file.write(header.getvalue())
+        else:
+            self._file.truncate(len(header.getvalue()) + self.rows * row_bytes)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Writes rows, float32 `[any, depth]`."""
+        self._file.write(np.ascontiguousarray(rows, "<f4").data)
+        self.rows += len(rows)
+
+    def __enter__(self) -> "RowWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def merge(parts: Sequence[Path], path: Path) -> None:
+    """Writes arrays one after the other as one, without holding them in memory."""
+    arrays = [np.load(part, mmap_mode="r") for part in parts]
+    shape = (sum(len(array) for array in arrays), *arrays[0].shape[1:])
+    with replacing(path) as temporary:
+        merged = np.lib.format.open_memmap(temporary, "w+", arrays[0].dtype, shape)
+        start = 0
+        for array in arrays:
+            merged[start : start + len(array)] = array
+            start += len(array)
+        merged.flush()
+    print(f"{path}: {' x '.join(map(str, shape))}", flush=True)
