@@ -1,6 +1,5 @@
 """Image lists to sharded TFRecords, in parallel, resumed where an earlier run was stopped."""
 
-import os
 import sys
 import time
 from functools import partial
@@ -32,7 +31,7 @@ from slim.datasets.staging import (
     remove_staging,
 )
 from slim.datasets.tfrecord import LISTS, Shard, find_shards
-from slim.datasets.workers import WorkerError, run_jobs
+from slim.datasets.workers import WorkerError, available_cores, run_jobs
 from slim.errors import UserError, run_command
 from slim.files import write_whole
 from slim.flags import FlagSet
@@ -77,11 +76,6 @@ def main(values: flags.FlagValues) -> None:
             f"{error.filename or folder}: {error.strerror}: once that is mended, the same command "
             f"goes on from here"
         ) from error
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def convert(plan: Plan, num_workers: int) -> None:

@@ -174,7 +174,7 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
         sizes = _known_sizes(name, folder, shards, command)
         num_samples, num_classes = getattr(sizes, split_name), sizes.classes
     files = tuple(str(folder / shard.file_name) for shard in shards)
-    class_names = _read_class_names(folder / "classes.txt", num_classes)
+    class_names = read_class_names(folder / "classes.txt", num_classes)
     return Dataset(name, split_name, files, num_samples, num_classes, class_names)
 
 
@@ -222,7 +222,7 @@ def removal(folder: Path) -> str:
     return f"delete them (rm -f {folder}/*.tfrecord {folder / DESCRIPTION})"
 
 
-def _read_class_names(path: Path, num_classes: int) -> tuple[str, ...] | None:
+def read_class_names(path: Path, num_classes: int) -> tuple[str, ...] | None:
     """The names of all classes from lines of `label name`, None where they are not given."""
     if not path.is_file():
         return None

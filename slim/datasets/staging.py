@@ -100,7 +100,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise UserError(
-                    f"{folder} is being converted by another process: wait for its end"
+                    f"{folder} is being written by another process: wait for its end"
                 ) from None
             time.sleep(0.1)
         file.close()

@@ -20,11 +20,11 @@ from absl import flags
 from PIL import Image
 from tqdm import tqdm
 
-from slim.datasets.convert import available_cores
-from slim.datasets.staging import exclusive, replacing, write_whole
+from slim.datasets.staging import exclusive
 from slim.datasets.toy_drawing import Bird, Car, Flower, Subject, draw_picture, loosened
-from slim.datasets.workers import WorkerError, run_jobs
+from slim.datasets.workers import WorkerError, available_cores, run_jobs
 from slim.errors import UserError, did_you_mean, run_command
+from slim.files import replacing, write_whole
 from slim.flags import FlagSet
 
 VERSION = 1  # of the drawing: goes up when the same seed gives other bytes

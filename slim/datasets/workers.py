@@ -17,6 +17,11 @@ class WorkerError(Exception):
     """A worker has ended before its work did."""
 
 
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run_jobs(work: Work, jobs: Iterable, num_workers: int, report: Callable[[int], None]) -> None:
     """Does jobs in worker processes, each as soon as a worker is free.
 

@@ -207,7 +207,7 @@ def test_two_at_a_time(copy):
     second = start(folder)
     _, stderr = second.communicate(timeout=30)
     assert second.returncode == 1
-    assert stderr == f"error: {folder} is being converted by another process: wait for its end\n"
+    assert stderr == f"error: {folder} is being written by another process: wait for its end\n"
     first.send_signal(signal.SIGCONT)
     first.communicate(timeout=30)
     assert contents(folder) == expected

@@ -103,9 +103,11 @@ def test_toy_imagenet_is_even_and_has_cars_and_a_few_birds(drawn):
 
 
 def test_no_two_classes_are_the_same_species():
-    species = [item for domain in toy.DOMAINS.values() for item in domain.classes.items()]
-    assert len({class_name for class_name, _ in species}) == len(species)
-    assert len({subject for _, subject in species}) == len(species)
+    names = [class_name for domain in toy.DOMAINS.values() for class_name in domain.classes]
+    assert len(set(names)) == len(names)
+    fine = [domain for domain in toy.DOMAINS.values() if not domain.coarse]
+    species = [subject for domain in fine for subject in domain.classes.values()]
+    assert len(set(species)) == len(species) == 76
 
 
 @pytest.mark.parametrize("name", toy.DOMAINS)
@@ -152,8 +154,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(drawn, tmp_path):
         process.kill()
         # End of file only comes when nobody holds standard error: no worker outlives the command.
         process.stderr.read()
-    drawn_so_far = contents(directory)
-    assert not set(LISTS) & set(drawn_so_far) and len(drawn_so_far) < 540
+    so_far = contents(directory)
+    assert not set(LISTS) & set(so_far) and len(so_far) < 540
     assert draw(*arguments).returncode == 0
     assert contents(directory) == contents(drawn / "toy_birds")
 
@@ -174,9 +176,8 @@ def test_what_is_missing_is_drawn_again(drawn, tmp_path, monkeypatch):
 def test_a_mistyped_domain_is_named_before_anything_is_drawn(tmp_path):
     result = draw(f"--dataset_dir={tmp_path}", "--domains=toy_cars,toy_brids")
     assert result.returncode == 1 and not list(tmp_path.iterdir())
-    assert result.stderr == (
-        "error: --domains: no toy domain is called 'toy_brids': did you mean toy_birds?\n"
-    )
+    assert "--domains: no toy domain is called 'toy_brids': did you mean toy_birds" in result.stderr
+    assert result.stderr.count("\n") == 1
     with pytest.raises(UserError, match="no toy domain is called 'birds'"):
         toy.draw_domain("birds", tmp_path)
 
@@ -217,7 +218,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     result = draw(f"--dataset_dir={tmp_path / 'file'}", "--domains=toy_birds")
     assert result.returncode == 1 and result.stderr.count("\n") == 1
-    assert "cannot draw toy_birds" in result.stderr and "Not a directory" in result.stderr
+    assert "cannot write" in result.stderr and "Not a directory" in result.stderr
 
 
 def test_starts_without_tensorflow():
