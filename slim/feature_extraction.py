@@ -10,7 +10,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from slim.datasets.images import ImageError, load_image
 from slim.datasets.input import decode_image
 from slim.datasets.lists import ImageList, read_list
 from slim.datasets.registry import dataset_folder
+from slim.datasets.workers import available_cores
 from slim.deployment.model_deploy import session_config
 from slim.errors import UserError, did_you_mean, run_command
 from slim.files import replacing, write_whole
@@ -55,7 +56,7 @@ def command() -> None:
 def define_flags(values: flags.FlagValues) -> None:
     """Adds the command's flags; their defaults are the settings of the published script."""
     define = FlagSet(values)
-    define.string("dataset_name", "cub_200", "The dataset: a folder in --dataset_dir.")
+    define.string("dataset_name", "cub_200", "Comma-separated: folders in --dataset_dir.")
     define.string("dataset_dir", "./data/", "The folder that holds the datasets.")
     define.string("splits", "train,val", "Comma-separated: train and val.")
     define.string("model_name", "inception_v3", "The network.")
@@ -83,77 +84,104 @@ class Settings:
     """All that the features of an image depend on."""
 
     model_name: str
-    checkpoint: str
     checkpoint_hash: str
     averages: bool
     endpoint: str
     image_size: int
 
 
+@dataclass(frozen=True)
+class Split:
+    """One list of a dataset, and where its features and labels go.
+
+    Attributes:
+        name: Of the dataset and the split, for the progress bar.
+        folder: The dataset's folder, which the list's paths are relative to.
+        image_list: Images and labels.
+        feature_path: Receives float32 `[images, depth]`, in the order of the list.
+        label_path: Receives int32 `[images]`.
+    """
+
+    name: str
+    folder: Path
+    image_list: ImageList
+    feature_path: Path
+    label_path: Path
+
+
 def main(values: flags.FlagValues) -> None:
-    """Writes the features and labels of a dataset's images."""
-    folder = dataset_folder(values.dataset_name, values.dataset_dir)
-    splits = check_splits(values.splits)
-    lists = {split: read_whole_list(folder / f"{split}.txt") for split in splits}
+    """Writes the features and labels of the images of one or more datasets."""
+    split_names = check_splits(values.splits)
+    output_dir = Path(values.output_dir or Path("feature", checkpoint_name(values.checkpoint_path)))
+    datasets = {
+        name: [find_split(name, split, values.dataset_dir, output_dir) for split in split_names]
+        for name in split_at_commas(values.dataset_name)
+    }
     model_name = ALIASES.get(values.model_name, values.model_name)
     checkpoint = checkpoints.find_checkpoint(values.checkpoint_path)
     check_image_size(model_name, values.image_size, values.image_size)
     settings = Settings(
         model_name,
-        checkpoint,
         hash_checkpoint(checkpoint),
         choose_averages(checkpoint, values.moving_average_decay),
         values.endpoint or get_network(model_name).feature_endpoint,
         values.image_size,
     )
-    output_dir = Path(values.output_dir or Path("feature", checkpoint_name(values.checkpoint_path)))
     make_folder(output_dir)
-    num_threads = values.num_preprocessing_threads or os.cpu_count() or 1
-    for split in splits:
-        extract_split(
-            folder,
-            split,
-            lists[split],
-            settings,
-            output_dir / f"{values.dataset_name}_feature_{split}.npy",
-            output_dir / f"{values.dataset_name}_label_{split}.npy",
-            values.batch_size,
-            num_threads,
-        )
+    to_do = [
+        split for splits in datasets.values() for split in splits if not is_done(split, settings)
+    ]
+    if to_do:
+        num_threads = values.num_preprocessing_threads or available_cores()
+        with Extractor(settings, checkpoint, values.batch_size, num_threads) as extractor:
+            for split in to_do:
+                extract_split(split, settings, extractor)
     if values.merge_splits:
-        for kind in ("feature", "label"):
-            merge(
-                [output_dir / f"{values.dataset_name}_{kind}_{split}.npy" for split in splits],
-                output_dir / f"{values.dataset_name}_{kind}.npy",
-            )
+        for name, splits in datasets.items():
+            merge([s.feature_path for s in splits], output_dir / f"{name}_feature.npy")
+            merge([s.label_path for s in splits], output_dir / f"{name}_label.npy")
+
+
+def split_at_commas(text: str) -> list[str]:
+    """The parts of a comma-separated flag."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def check_splits(splits: str) -> list[str]:
-    """The parts of a comma-separated flag.
+    """The parts of `--splits`.
 
     Raises:
         UserError: One of them is no split, or there is none.
     """
-    parts = [split.strip() for split in splits.split(",") if split.strip()]
+    parts = split_at_commas(splits)
     unknown = [split for split in parts if split not in SPLITS]
     if unknown or not parts:
         raise UserError(f"--splits={splits}: {did_you_mean((unknown or [''])[0], SPLITS)}")
     return parts
 
 
-def read_whole_list(path: Path) -> ImageList:
-    """Reads a list each of whose lines must be good.
+def find_split(name: str, split: str, dataset_dir: str, output_dir: Path) -> Split:
+    """Reads a list, each of whose lines must be good.
 
     Raises:
-        UserError: One is not, or there is no list.
+        UserError: One is not, or there is no such dataset or list.
     """
+    folder = dataset_folder(name, dataset_dir)
+    path = folder / f"{split}.txt"
     image_list = read_list(path)
     if image_list.problems:
+        first = image_list.problems[0]
         raise UserError(
-            f"{path} has {len(image_list.problems)} lines that cannot be used, the first is line "
-            f"{image_list.problems[0].line}: {image_list.problems[0].text}; mend them"
+            f"{path} has {len(image_list.problems)} unusable lines, the first is line "
+            f"{first.line}: {first.text}; mend them"
         )
-    return image_list
+    return Split(
+        f"{name} {split}",
+        folder,
+        image_list,
+        output_dir / f"{name}_feature_{split}.npy",
+        output_dir / f"{name}_label_{split}.npy",
+    )
 
 
 def checkpoint_name(path: str) -> str:
@@ -202,86 +230,122 @@ def make_folder(path: Path) -> None:
         ) from error
 
 
-def extract_split(
-    folder: Path,
-    split: str,
-    image_list: ImageList,
-    settings: Settings,
-    feature_path: Path,
-    label_path: Path,
-    batch_size: int,
-    num_threads: int,
-) -> None:
-    """Writes the features and labels of one list, or what an earlier run left of them.
+def describe(split: Split, settings: Settings) -> str:
+    """All that a finished array depends on, as it is written beside it."""
+    described = {**asdict(settings), "list_sha256": split.image_list.sha256}
+    return json.dumps(described, indent=2) + "\n"
+
+
+def is_done(split: Split, settings: Settings) -> bool:
+    """Whether features of these settings are there already, and says so."""
+    description = split.feature_path.with_suffix(".json")
+    done = (
+        split.feature_path.exists()
+        and split.label_path.exists()
+        and description.exists()
+        and description.read_text() == describe(split, settings)
+    )
+    if done:
+        num_images = len(split.image_list.entries)
+        print(f"nothing to do: {split.feature_path} has the {num_images} images", flush=True)
+    return done
+
+
+class Extractor:
+    """A network with a checkpoint's variables that gives features of image files.
 
     Args:
-        folder: The dataset's folder, which the list's paths are relative to.
-        split: Its name, for the progress bar.
-        image_list: Images and labels.
-        settings: What the features depend on.
-        feature_path: Receives float32 `[images, depth]`, in the order of the list.
-        label_path: Receives int32 `[images]`.
+        settings: Network, end point, size, and whether to take averages.
+        checkpoint: The checkpoint's prefix.
         batch_size: Images a batch; features do not depend on it.
         num_threads: Images prepared side by side.
 
     Raises:
-        UserError: An image cannot be read, or the end point or the variables are not there.
+        UserError: The end point or some variables are not there.
     """
-    paths = [str(folder / entry.path) for entry in image_list.entries]
-    described = json.dumps({**asdict(settings), "list_sha256": image_list.sha256}, indent=2) + "\n"
-    description_path = feature_path.with_suffix(".json")
-    if feature_path.exists() and label_path.exists() and _read(description_path) == described:
-        print(f"nothing to do: {feature_path} has the {len(paths)} images of {split}.txt")
-        return
+
+    def __init__(
+        self, settings: Settings, checkpoint: str, batch_size: int, num_threads: int
+    ) -> None:
+        self._num_threads = num_threads
+        with tf.Graph().as_default():
+            self._session = tf.Session(config=session_config())
+            self._paths = tf.placeholder(tf.string, [None])
+            batches = image_batches(self._paths, settings, batch_size, num_threads)
+            self._iterator = tf.data.make_initializable_iterator(batches)
+            self._features = build_features(self._iterator.get_next(), settings)
+            variables = slim.get_model_variables()
+            named = checkpoints.by_name(variables)
+            if settings.averages:
+                named = checkpoints.averaged_variables(variables)
+            hint = f"is it of --model_name={settings.model_name}?"
+            checkpoints.check_fits(checkpoint, named, hint, hint)
+            tf.train.Saver(named).restore(self._session, checkpoint)
+
+    @property
+    def depth(self) -> int:
+        """Numbers in a feature."""
+        return int(self._features.shape[1])
+
+    def features(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
+        """Yields the features of image files, float32 `[batch, depth]`, in their order.
+
+        Raises:
+            UserError: Some images cannot be read; all of them are looked for.
+        """
+        encoded = [os.fsencode(path) for path in paths]
+        self._session.run(self._iterator.initializer, {self._paths: encoded})
+        done = 0
+        while done < len(paths):
+            try:
+                rows = self._session.run(self._features)
+            except tf.errors.OpError:
+                refuse_unreadable(paths[done:], self._num_threads)
+                raise
+            yield rows
+            done += len(rows)
+
+    def __enter__(self) -> "Extractor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+
+def extract_split(split: Split, settings: Settings, extractor: Extractor) -> None:
+    """Writes the features and labels of one list, or what an earlier run left of them.
+
+    Raises:
+        UserError: An image cannot be read.
+    """
+    paths = [str(split.folder / entry.path) for entry in split.image_list.entries]
     # Named after all that the features depend on: what is found there can be gone on with.
-    key = hashlib.sha256(described.encode()).hexdigest()[:16]
-    part = feature_path.with_name(f".{feature_path.name}.{key}.part")
-    for stale in feature_path.parent.glob(f".{feature_path.name}.*.part"):
+    key = hashlib.sha256(describe(split, settings).encode()).hexdigest()[:16]
+    part = split.feature_path.with_name(f".{split.feature_path.name}.{key}.part")
+    for stale in part.parent.glob(f".{split.feature_path.name}.*.part"):
         if stale != part:
             stale.unlink()
-    with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
-        start = tf.placeholder(tf.int64, [])
-        batches = image_batches(paths, start, settings, batch_size, num_threads)
-        iterator = tf.data.make_initializable_iterator(batches)
-        features = build_features(iterator.get_next(), settings)
-        restore(session, settings)
-        with (
-            RowWriter(part, len(paths), int(features.shape[1])) as writer,
-            tqdm(total=len(paths), initial=writer.rows, desc=split, unit="images") as progress,
-        ):
-            session.run(iterator.initializer, {start: writer.rows})
-            while writer.rows < len(paths):
-                try:
-                    rows = session.run(features)
-                except tf.errors.OpError as error:
-                    refuse_unreadable(paths[writer.rows :], num_threads)
-                    raise error
-                writer.append(rows)
-                progress.update(len(rows))
-    labels = np.array([entry.label for entry in image_list.entries], np.int32)
-    with replacing(label_path) as temporary, temporary.open("wb") as file:
-        np.save(file, labels)
-    part.replace(feature_path)
-    write_whole(description_path, described)
-    print(f"{feature_path}: {len(paths)} x {features.shape[1]}", flush=True)
-
-
-def _read(path: Path) -> str | None:
-    return path.read_text() if path.exists() else None
+    with (
+        RowWriter(part, len(paths), extractor.depth) as writer,
+        tqdm(total=len(paths), initial=writer.rows, desc=split.name, unit="images") as progress,
+    ):
+        for rows in extractor.features(paths[writer.rows :]):
+            writer.append(rows)
+            progress.update(len(rows))
+    with replacing(split.label_path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.array([entry.label for entry in split.image_list.entries], np.int32))
+    part.replace(split.feature_path)
+    write_whole(split.feature_path.with_suffix(".json"), describe(split, settings))
+    print(f"{split.feature_path}: {len(paths)} x {extractor.depth}", flush=True)
 
 
 def image_batches(
-    paths: Sequence[str],
-    start: tf.Tensor,
-    settings: Settings,
-    batch_size: int,
-    num_threads: int,
+    paths: tf.Tensor, settings: Settings, batch_size: int, num_threads: int
 ) -> tf.data.Dataset:
     """Images in the order of their paths, prepared as for evaluation.
 
     Args:
-        paths: Image files of any kind that conversion takes.
-        start: The first to read, an int64 scalar.
+        paths: Image files of any kind that conversion takes, strings `[any]`.
         settings: Network and size.
         batch_size: Images a batch; the last one may be smaller.
         num_threads: Images prepared side by side.
@@ -299,8 +363,7 @@ def image_batches(
         encoded.set_shape([])
         return preprocess(decode_image(encoded), settings.image_size, settings.image_size)
 
-    images = tf.data.Dataset.from_tensor_slices([os.fsencode(path) for path in paths])
-    images = images.skip(start).map(prepare, num_parallel_calls=num_threads)
+    images = tf.data.Dataset.from_tensor_slices(paths).map(prepare, num_parallel_calls=num_threads)
     return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
@@ -317,21 +380,6 @@ def build_features(images: tf.Tensor, settings: Settings) -> tf.Tensor:
         )
     net = end_points[settings.endpoint]
     return tf.reduce_mean(net, [1, 2]) if len(net.shape) == 4 else net
-
-
-def restore(session: tf.Session, settings: Settings) -> None:
-    """Restores the network's variables, or their averages under the variables' names.
-
-    Raises:
-        UserError: The checkpoint lacks some, or has others.
-    """
-    variables = slim.get_model_variables()
-    named = checkpoints.by_name(variables)
-    if settings.averages:
-        named = checkpoints.averaged_variables(variables)
-    hint = f"is it of --model_name={settings.model_name}?"
-    checkpoints.check_fits(settings.checkpoint, named, hint, hint)
-    tf.train.Saver(named).restore(session, settings.checkpoint)
 
 
 def refuse_unreadable(paths: Sequence[str], num_threads: int) -> None:

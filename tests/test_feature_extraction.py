@@ -110,6 +110,15 @@ def test_labels_are_those_of_the_lists_and_done_is_not_done_again(
         assert features.shape == (count, 2048)
         labels = np.load(tmp_path / f"colours_label_{split}.npy")
         np.testing.assert_array_equal(labels, np.arange(count) % 3)
+    # Two datasets in one run are the same as each alone.
+    both = arguments(colours, checkpoint, tmp_path / "both", "--dataset_name=colours,again")
+    if not (colours / "again").exists():
+        shutil.copytree(colours / "colours", colours / "again")
+    assert extract(capsys, *both)[0] == 0
+    for name in ("colours", "again"):
+        found = np.load(tmp_path / f"both/{name}_feature_val.npy")
+        np.testing.assert_allclose(found, features, atol=1e-4 * features.std())
+    shutil.rmtree(tmp_path / "both")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     code, out, _ = extract(capsys, *flags)
     assert code == 0
@@ -239,7 +248,7 @@ def test_a_list_with_bad_lines_is_refused(colours, checkpoint, tmp_path, capsys)
         file.write("no label here\n")
     code, _, error = extract(capsys, *arguments(tmp_path, checkpoint, tmp_path / "out"))
     assert code == 1
-    assert "val.txt has 1 lines that cannot be used, the first is line 15" in error
+    assert "val.txt has 1 unusable lines, the first is line 15" in error
 
 
 def test_published_names_of_networks():
