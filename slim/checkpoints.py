@@ -1,6 +1,7 @@
 """Finding, checking and restoring checkpoints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from slim.compat import tf
@@ -46,20 +47,32 @@ def read_shapes(checkpoint: str) -> dict[str, list[int]]:
     Raises:
         UserError: The checkpoint cannot be read.
     """
-    try:
+    with _reading(checkpoint):
         return tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"checkpoint {checkpoint} cannot be read ({_first_line(error)}); fetch or train it "
-            "again, or use an older one beside it"
-        ) from error
 
 
 def read_step(checkpoint: str) -> int:
-    """The step at which a checkpoint was written; 0 where it does not say."""
+    """The step at which a checkpoint was written; 0 where it does not say.
+
+    Raises:
+        UserError: The checkpoint cannot be read.
+    """
     if "global_step" not in read_shapes(checkpoint):
         return 0
-    return int(tf.train.load_variable(checkpoint, "global_step"))
+    with _reading(checkpoint):
+        return int(tf.train.load_variable(checkpoint, "global_step"))
+
+
+def check_readable(checkpoint: str) -> None:
+    """Reads every variable of a checkpoint, each of which has a checksum.
+
+    Raises:
+        UserError: A file is missing, cut short or damaged.
+    """
+    with _reading(checkpoint):
+        reader = tf.train.load_checkpoint(checkpoint)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
 
 
 def check_fits(
@@ -81,7 +94,7 @@ def check_fits(
     if missing:
         raise UserError(
             f"checkpoint {checkpoint} lacks {len(missing)} of {len(variables)} variables: "
-            f"{_first_few(missing)}; {missing_hint}"
+            f"{first_few(missing)}; {missing_hint}"
         )
     differing = [
         f"{name} is {shapes[name]} there and {variable.shape.as_list()} here"
@@ -91,7 +104,7 @@ def check_fits(
     if differing:
         raise UserError(
             f"checkpoint {checkpoint} has {len(differing)} variables of other shapes: "
-            f"{_first_few(differing)}; {shape_hint}"
+            f"{first_few(differing)}; {shape_hint}"
         )
 
 
@@ -105,7 +118,19 @@ def by_name(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
     return {variable.op.name: variable for variable in variables}
 
 
-def _first_few(items: Sequence[str]) -> str:
+@contextmanager
+def _reading(checkpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+        raise UserError(
+            f"checkpoint {checkpoint} cannot be read ({_first_line(error)}); fetch or train it "
+            "again, or use an older one beside it"
+        ) from error
+
+
+def first_few(items: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
     more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
     return ", ".join(items[:_SHOWN]) + more
 

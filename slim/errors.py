@@ -12,6 +12,10 @@ INTERRUPTED = 130  # what a shell reports for Ctrl-C: 128 + SIGINT
 class UserError(Exception):
     """What is wrong, where, what was expected, and what to do, in one line."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows."""
+        return [f"error: {self}"]
+
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """The known names nearest to a mistyped one, else all of them, to end a `UserError` with."""
@@ -24,6 +28,7 @@ def run_command(
     main: Callable[[flags.FlagValues], None],
     argv: Sequence[str] | None = None,
     description: str | None = None,
+    positional: str | None = None,
 ) -> None:
     """Parses a command line, runs `main` on its flags, and exits.
 
@@ -35,6 +40,7 @@ def run_command(
         main: The command; it raises `UserError` for what the user can mend.
         argv: The command line, the program's name first. Default: `sys.argv`.
         description: The first line of `--help`.
+        positional: A flag that may be given without its name, as the one word among the flags.
 
     Raises:
         SystemExit: 0 when done, 1 with one line on stderr after a `UserError` or a wrong flag,
@@ -49,6 +55,8 @@ def run_command(
         raise SystemExit(0)
     try:
         unused = values(argv)[1:]
+        if positional and unused:
+            values[positional].value = unused.pop(0)
         if unused:
             raise UserError(f"unexpected argument '{unused[0]}': flags are given as --name=value")
         main(values)

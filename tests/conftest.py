@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from slim.compat import slim
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
@@ -48,6 +50,16 @@ def recipe_weights(name: str, shape: list[int]) -> np.ndarray:
         case "moving_variance":
             return 1 + np.abs(noise) * np.float32(0.1)
     raise ValueError(name)
+
+
+def load_recipe_weights(session, factor: float = 1) -> None:
+    """Fills every variable of a network with the weights of the reference figures, in one run."""
+    initializers, values = [], {}
+    for variable in slim.get_model_variables():
+        value = recipe_weights(variable.op.name, variable.shape.as_list())
+        initializers.append(variable.initializer)
+        values[variable.initializer.inputs[1]] = value * np.float32(factor)
+    session.run(initializers, values)
 
 
 def run(*command: str, env: dict[str, str] | None = None, **kwargs) -> subprocess.CompletedProcess:

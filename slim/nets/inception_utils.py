@@ -1,129 +1,137 @@
-"""What the Inception networks have in common: arg scope, layers as values, branches, the heads.
+"""What the Inception networks have in common: arg scope, stem, reduction, classifiers."""
 
-A network is written as a table that maps scopes to layers, in the order in which the image passes
-through them. A layer is a function of a feature map and its scope, made by `conv`, `max_pool`,
-`avg_pool` or `branches`; feature maps are float32 `[batch, height, width, channels]`.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from slim.compat import slim, tf
+from slim.nets.layers import Chain, Layer, branches, conv, conv_arg_scope, max_pool, through, window
 
-Layer = Callable[[tf.Tensor, str], tf.Tensor]
-Chain = Mapping[str, Layer]
+DEFAULT_IMAGE_SIZE = 299
+SMALLEST_IMAGE_SIZE = 75
+
+inception_arg_scope = conv_arg_scope
+
+Depth = Callable[[int], int]
 
 
-def inception_arg_scope(
-    weight_decay: float = 4e-5,
-    batch_norm_decay: float = 0.9997,
-    batch_norm_epsilon: float = 1e-3,
-) -> dict:
-    """The published defaults of every convolution: L2, He initialization, batch norm, ReLU.
-
-    Args:
-        weight_decay: Coefficient of the L2 loss on the weights.
-        batch_norm_decay: Decay of the moving mean and variance; a run from random weights that
-            takes fewer than some ten thousand steps needs a smaller one, such as 0.99.
-        batch_norm_epsilon: Added to the variance.
-
-    Returns:
-        An arg scope for `slim.arg_scope`.
-    """
-    batch_norm = {
-        "decay": batch_norm_decay,
-        "epsilon": batch_norm_epsilon,
-        "updates_collections": tf.GraphKeys.UPDATE_OPS,
+def v3_stem(depth: Depth = int) -> Chain:
+    """The first rows of Inception-V3's Table 1; sizes in the comments are those at 299."""
+    return {
+        "Conv2d_1a_3x3": conv(depth(32), 3, 2, "VALID"),  # 149 x 149
+        "Conv2d_2a_3x3": conv(depth(32), 3, padding="VALID"),
+        "Conv2d_2b_3x3": conv(depth(64), 3),
+        "MaxPool_3a_3x3": max_pool(3, 2, "VALID"),  # 73 x 73
+        "Conv2d_3b_1x1": conv(depth(80), 1, padding="VALID"),
+        "Conv2d_4a_3x3": conv(depth(192), 3, padding="VALID"),
+        "MaxPool_5a_3x3": max_pool(3, 2, "VALID"),  # 35 x 35
     }
-    with (
-        slim.arg_scope(
-            [slim.conv2d, slim.fully_connected],
-            weights_regularizer=slim.l2_regularizer(weight_decay),
-        ),
-        slim.arg_scope(
-            [slim.conv2d],
-            weights_initializer=slim.variance_scaling_initializer(),
-            activation_fn=tf.nn.relu,
-            normalizer_fn=slim.batch_norm,
-            normalizer_params=batch_norm,
-        ) as scope,
-    ):
-        return scope
 
 
-def conv(
-    depth: int,
-    kernel: int | tuple[int, int],
-    stride: int = 1,
-    padding: str = "SAME",
-    **options: Any,
-) -> Layer:
-    """A convolution to `depth` channels; `options` are those of `slim.conv2d`."""
-    return lambda net, scope: slim.conv2d(
-        net, depth, kernel, stride=stride, padding=padding, scope=scope, **options
+def reduction_a(k: int, l: int, m: int, n: int) -> Layer:  # noqa: E741 (the paper's letters)
+    """From 35 x 35 to 17 x 17 positions: Figure 7 of Inception-V4's paper, numbers in Table 1."""
+    return branches(
+        {"Conv2d_1a_3x3": conv(n, 3, 2, "VALID")},
+        {
+            "Conv2d_0a_1x1": conv(k, 1),
+            "Conv2d_0b_3x3": conv(l, 3),
+            "Conv2d_1a_3x3": conv(m, 3, 2, "VALID"),
+        },
+        {"MaxPool_1a_3x3": max_pool(3, 2, "VALID")},
     )
 
 
-def max_pool(kernel: int, stride: int = 1, padding: str = "SAME") -> Layer:
-    """Max pooling over `kernel` x `kernel` positions."""
-    return lambda net, scope: slim.max_pool2d(
-        net, kernel, stride=stride, padding=padding, scope=scope
-    )
+def aux_features(net: tf.Tensor, scope: str, depth: Depth = int, **options: Any) -> tf.Tensor:
+    """The auxiliary classifier (Inception-V3's Figure 8) up to its last feature map.
 
-
-def avg_pool(kernel: int, stride: int = 1, padding: str = "SAME") -> Layer:
-    """Average pooling over `kernel` x `kernel` positions."""
-    return lambda net, scope: slim.avg_pool2d(
-        net, kernel, stride=stride, padding=padding, scope=scope
-    )
-
-
-def fork(ends: Chain) -> Layer:
-    """Layers side by side on one feature map, concatenated; they stand in the scope around."""
-    return lambda net, _: tf.concat([layer(net, scope) for scope, layer in ends.items()], axis=3)
-
-
-def branches(*chains: Chain) -> Layer:
-    """An Inception block: chains `Branch_0`, `Branch_1`, ... side by side, concatenated."""
-
-    def block(net: tf.Tensor, scope: str) -> tf.Tensor:
-        with tf.variable_scope(scope):
-            outputs = []
-            for index, chain in enumerate(chains):
-                with tf.variable_scope(f"Branch_{index}"):
-                    outputs.append(through(net, chain))
-            return tf.concat(outputs, axis=3)
-
-    return block
-
-
-def through(
-    net: tf.Tensor,
-    chain: Chain,
-    end_points: dict[str, tf.Tensor] | None = None,
-    final_endpoint: str | None = None,
-) -> tf.Tensor:
-    """Passes a feature map through a chain.
+    The last kernel is 5 x 5, which spans the map at 299. Beyond 299 it stays so, that a checkpoint
+    fits at every size, and more than one position is left; below 299 it shrinks to the map.
 
     Args:
-        net: The feature map.
-        chain: Layers by scope, in order.
-        end_points: Where given, receives each layer's output under its scope.
-        final_endpoint: The scope to stop after. Default: the last.
+        net: A feature map of the network, 17 x 17 positions at 299.
+        scope: The last convolution's; a `{}` each stands for its kernel's height and width.
+        depth: From the published number of channels to that wanted.
+        **options: Of the last `slim.conv2d`.
 
     Returns:
-        The output of the last layer passed.
+        float32 `[batch, height', width', depth(768)]`, one position at 299.
     """
-    for scope, layer in chain.items():
-        net = layer(net, scope)
-        if end_points is not None:
-            end_points[scope] = net
-        if scope == final_endpoint:
-            break
-    return net
+    net = slim.avg_pool2d(net, window(net, 5), stride=3, padding="VALID")
+    net = slim.conv2d(net, depth(128), 1, scope="Conv2d_1b_1x1")
+    kernel = window(net, 5)
+    return slim.conv2d(
+        net, depth(768), kernel, padding="VALID", scope=scope.format(*kernel), **options
+    )
 
 
-def window(net: tf.Tensor, size: int) -> list[int]:
-    """A pooling window of `size` x `size`, cut down to a feature map that is smaller."""
-    height, width = net.shape.as_list()[1:3]
-    return [min(size, height or size), min(size, width or size)]
+def average_pool(net: tf.Tensor, spatial_squeeze: bool) -> tf.Tensor:
+    """Averages a network's last feature map, float32 `[batch, height, width, channels]`.
+
+    With `spatial_squeeze` over all positions, whatever the image's size (at 299 that is the
+    published 8 x 8 window), to `[batch, 1, 1, channels]`; else over windows of 8 x 8 at stride 2,
+    as published, to `[batch, height', width', channels]`.
+    """
+    if spatial_squeeze:
+        return tf.reduce_mean(net, [1, 2], keepdims=True, name="AvgPool_1a")
+    return slim.avg_pool2d(net, window(net, 8), padding="VALID", scope="AvgPool_1a_8x8")
+
+
+def dense_network(
+    inputs: tf.Tensor,
+    layers: Chain,
+    scope: str,
+    aux_endpoint: str,
+    aux_scopes: tuple[str, str],
+    num_classes: int | None = 1000,
+    is_training: bool = True,
+    dropout_keep_prob: float = 0.8,
+    reuse: bool | None = None,
+    create_aux_logits: bool = True,
+    spatial_squeeze: bool = True,
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """A network whose classifiers end fully connected: Inception-V4 or Inception-ResNet-V2.
+
+    Args:
+        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], 75 x 75 at least.
+        layers: From the image to the last feature map, of 1,536 channels.
+        scope: The variable scope.
+        aux_endpoint: What the auxiliary classifier stands on.
+        aux_scopes: Scopes of its last convolution and of its fully connected layer.
+        num_classes: Number of classes; 0 or None: the features before the classifier.
+        is_training: Batch norm by the batch's statistics, and dropout.
+        dropout_keep_prob: The share of features that dropout keeps.
+        reuse: Reuse the variables of the scope.
+        create_aux_logits: Add the auxiliary classifier, end point `AuxLogits`.
+        spatial_squeeze: Average over all positions (see `average_pool`); without it logits are
+            `[batch, height', width', classes]`: the fully convolutional network.
+
+    Returns:
+        Logits, float32 `[batch, num_classes]` (features `[batch, 1, 1, 1536]` where `num_classes`
+        is None), and the end points: every layer's feature map, `AuxLogits`, `global_pool`,
+        `PreLogitsFlatten`, `Logits`, `Predictions`.
+    """
+    end_points: dict[str, tf.Tensor] = {}
+    with (
+        tf.variable_scope(scope, reuse=reuse),
+        slim.arg_scope([slim.batch_norm, slim.dropout], is_training=is_training),
+        slim.arg_scope([slim.fully_connected], activation_fn=None),
+    ):
+        net = through(inputs, layers, end_points)
+        if create_aux_logits and num_classes:
+            with tf.variable_scope("AuxLogits"):
+                aux = aux_features(end_points[aux_endpoint], aux_scopes[0])
+                if spatial_squeeze:
+                    aux = tf.reduce_mean(aux, [1, 2])
+                aux = slim.fully_connected(aux, num_classes, scope=aux_scopes[1])
+            end_points["AuxLogits"] = aux
+        with tf.variable_scope("Logits"):
+            net = end_points["global_pool"] = average_pool(net, spatial_squeeze)
+            if not num_classes:
+                return net, end_points
+            if spatial_squeeze:
+                net = tf.squeeze(net, [1, 2])
+            net = slim.dropout(net, keep_prob=dropout_keep_prob, scope="Dropout_1b")
+            end_points["PreLogitsFlatten"] = net
+            logits = slim.fully_connected(net, num_classes, scope="Logits")
+        end_points["Logits"] = logits
+        end_points["Predictions"] = slim.softmax(logits, scope="Predictions")
+    return logits, end_points

@@ -1,31 +1,34 @@
 """Inception-V3: Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2015.
 
-Figures and tables named below are that paper's. Scopes, and so variable names, are the published
-ones, with their slips (two 1x1 and 5x5 scopes in `Mixed_5c`, 3x3 kernels under `1x1` names).
+Figures and tables named below are that paper's; `se=True` adds squeeze-and-excitation. Scopes, and
+so variable names, are the published ones, with their slips (two 1x1 and 5x5 scopes in `Mixed_5c`,
+3x3 kernels under `1x1` names).
 """
 
 from collections.abc import Callable
 
 from slim.compat import slim, tf
 from slim.nets.inception_utils import (
+    Depth,
+    aux_features,
+    average_pool,
+    inception_arg_scope,
+    v3_stem,
+)
+from slim.nets.layers import (
+    LINEAR,
     Chain,
     Layer,
     avg_pool,
     branches,
     conv,
+    excite,
     fork,
-    inception_arg_scope,
     max_pool,
     through,
-    window,
 )
 
-DEFAULT_IMAGE_SIZE = 299
-SMALLEST_IMAGE_SIZE = 75
-
 inception_v3_arg_scope = inception_arg_scope
-
-Depth = Callable[[int], int]
 
 
 def _figure_5(
@@ -88,27 +91,20 @@ def _figure_7(depth: Depth, second_3x1: str) -> Layer:
     )
 
 
-def _layers(depth: Depth) -> Chain:
+def _layers(depth: Depth, se: bool) -> Chain:
     """Table 1, from the image to `Mixed_7c`; sizes in the comments are those at 299."""
-    return {
-        "Conv2d_1a_3x3": conv(depth(32), 3, stride=2, padding="VALID"),  # 149 x 149
-        "Conv2d_2a_3x3": conv(depth(32), 3, padding="VALID"),
-        "Conv2d_2b_3x3": conv(depth(64), 3),
-        "MaxPool_3a_3x3": max_pool(3, stride=2, padding="VALID"),  # 73 x 73
-        "Conv2d_3b_1x1": conv(depth(80), 1, padding="VALID"),
-        "Conv2d_4a_3x3": conv(depth(192), 3, padding="VALID"),
-        "MaxPool_5a_3x3": max_pool(3, stride=2, padding="VALID"),  # 35 x 35
+    blocks = {
         "Mixed_5b": _figure_5(depth, pool=32),
         "Mixed_5c": _figure_5(depth, pool=64, names=("Conv2d_0b_1x1", "Conv_1_0c_5x5")),
         "Mixed_5d": _figure_5(depth, pool=64),
         "Mixed_6a": branches(  # Figure 10, to 17 x 17
-            {"Conv2d_1a_1x1": conv(depth(384), 3, stride=2, padding="VALID")},
+            {"Conv2d_1a_1x1": conv(depth(384), 3, 2, "VALID")},
             {
                 "Conv2d_0a_1x1": conv(depth(64), 1),
                 "Conv2d_0b_3x3": conv(depth(96), 3),
-                "Conv2d_1a_1x1": conv(depth(96), 3, stride=2, padding="VALID"),
+                "Conv2d_1a_1x1": conv(depth(96), 3, 2, "VALID"),
             },
-            {"MaxPool_1a_3x3": max_pool(3, stride=2, padding="VALID")},
+            {"MaxPool_1a_3x3": max_pool(3, 2, "VALID")},
         ),
         "Mixed_6b": _figure_6(depth, inner=128),
         "Mixed_6c": _figure_6(depth, inner=160),
@@ -117,19 +113,29 @@ def _layers(depth: Depth) -> Chain:
         "Mixed_7a": branches(  # Figure 10, to 8 x 8
             {
                 "Conv2d_0a_1x1": conv(depth(192), 1),
-                "Conv2d_1a_3x3": conv(depth(320), 3, stride=2, padding="VALID"),
+                "Conv2d_1a_3x3": conv(depth(320), 3, 2, "VALID"),
             },
             {
                 "Conv2d_0a_1x1": conv(depth(192), 1),
                 "Conv2d_0b_1x7": conv(depth(192), (1, 7)),
                 "Conv2d_0c_7x1": conv(depth(192), (7, 1)),
-                "Conv2d_1a_3x3": conv(depth(192), 3, stride=2, padding="VALID"),
+                "Conv2d_1a_3x3": conv(depth(192), 3, 2, "VALID"),
             },
-            {"MaxPool_1a_3x3": max_pool(3, stride=2, padding="VALID")},
+            {"MaxPool_1a_3x3": max_pool(3, 2, "VALID")},
         ),
         "Mixed_7b": _figure_7(depth, second_3x1="Conv2d_0b_3x1"),
         "Mixed_7c": _figure_7(depth, second_3x1="Conv2d_0c_3x1"),
     }
+    excited = {scope: excite(block, se) for scope, block in blocks.items()}
+    return {**v3_stem(depth), **excited}
+
+
+def _scope(se: bool) -> str:
+    return "InceptionV3SE" if se else "InceptionV3"
+
+
+def _depth(depth_multiplier: float, min_depth: int) -> Depth:
+    return lambda channels: max(int(channels * depth_multiplier), min_depth)
 
 
 def inception_v3_base(
@@ -138,6 +144,7 @@ def inception_v3_base(
     min_depth: int = 16,
     depth_multiplier: float = 1.0,
     scope: str | None = None,
+    se: bool = False,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Inception-V3 up to its last feature map, without pooling and classifier.
 
@@ -146,7 +153,8 @@ def inception_v3_base(
         final_endpoint: The end point to stop at, `Conv2d_1a_3x3` to `Mixed_7c`.
         min_depth: The fewest channels a convolution has where `depth_multiplier` is below 1.
         depth_multiplier: Scales the number of channels of every convolution.
-        scope: The variable scope. Default: `InceptionV3`.
+        scope: The variable scope. Default: `InceptionV3`, with `se` `InceptionV3SE`.
+        se: Add squeeze-and-excitation to every block after the stem.
 
     Returns:
         The feature map at `final_endpoint`, float32 `[batch, height', width', depth]` (2,048
@@ -157,40 +165,21 @@ def inception_v3_base(
     """
     if depth_multiplier <= 0:
         raise ValueError(f"depth_multiplier must be positive, not {depth_multiplier}")
-    layers = _layers(lambda channels: max(int(channels * depth_multiplier), min_depth))
-    if final_endpoint not in layers:
-        raise ValueError(f"unknown final_endpoint {final_endpoint!r}; known: {', '.join(layers)}")
+    layers = _layers(_depth(depth_multiplier, min_depth), se)
     end_points: dict[str, tf.Tensor] = {}
-    with tf.variable_scope(scope, "InceptionV3", [inputs]):
+    with tf.variable_scope(scope, _scope(se), [inputs]):
         net = through(inputs, layers, end_points, final_endpoint)
     return net, end_points
 
 
 def _aux_logits(net: tf.Tensor, num_classes: int, depth: Depth, spatial_squeeze: bool) -> tf.Tensor:
-    """The classifier beside `Mixed_6e`: Figure 8, its weight in the loss is the caller's."""
+    """The classifier beside `Mixed_6e`: Figure 8; its weight in the loss is the caller's."""
     with tf.variable_scope("AuxLogits"):
-        net = slim.avg_pool2d(
-            net, window(net, 5), stride=3, padding="VALID", scope="AvgPool_1a_5x5"
-        )
-        net = slim.conv2d(net, depth(128), 1, scope="Conv2d_1b_1x1")
-        kernel = window(net, 5)
-        net = slim.conv2d(
-            net,
-            depth(768),
-            kernel,
-            padding="VALID",
-            weights_initializer=tf.truncated_normal_initializer(stddev=0.01),
-            scope=f"Conv2d_2a_{kernel[0]}x{kernel[1]}",
-        )
-        net = slim.conv2d(
-            net,
-            num_classes,
-            1,
-            activation_fn=None,
-            normalizer_fn=None,
-            weights_initializer=tf.truncated_normal_initializer(stddev=0.001),
-            scope="Conv2d_2b_1x1",
-        )
+        initializer = tf.truncated_normal_initializer(stddev=0.01)
+        net = aux_features(net, "Conv2d_2a_{}x{}", depth, weights_initializer=initializer)
+        initializer = tf.truncated_normal_initializer(stddev=0.001)
+        classifier = conv(num_classes, 1, weights_initializer=initializer, **LINEAR)
+        net = classifier(net, "Conv2d_2b_1x1")
         # Beyond 299 more than one position is left, where the published squeeze failed.
         return tf.reduce_mean(net, [1, 2], name="SpatialSqueeze") if spatial_squeeze else net
 
@@ -206,13 +195,10 @@ def inception_v3(
     spatial_squeeze: bool = True,
     reuse: bool | None = None,
     create_aux_logits: bool = True,
-    scope: str = "InceptionV3",
+    scope: str | None = None,
+    se: bool = False,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Inception-V3 with its classifiers.
-
-    With `spatial_squeeze` the last feature map is averaged over all of its positions, whatever the
-    image's size (at 299 that is the published 8 x 8 window). Without it the window stays 8 x 8 at
-    stride 2, as published, and logits keep their positions: the fully convolutional network.
 
     Args:
         inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], 75 x 75 at least.
@@ -222,21 +208,23 @@ def inception_v3(
         min_depth: The fewest channels a convolution has where `depth_multiplier` is below 1.
         depth_multiplier: Scales the number of channels of every convolution.
         prediction_fn: From logits to predictions.
-        spatial_squeeze: Logits are `[batch, classes]`, not `[batch, height', width', classes]`.
+        spatial_squeeze: Average over all positions (see `inception_utils.average_pool`); without
+            it logits are `[batch, height', width', classes]`: the fully convolutional network.
         reuse: Reuse the variables of the scope.
         create_aux_logits: Add the auxiliary classifier, end point `AuxLogits`.
-        scope: The variable scope.
+        scope: The variable scope. Default: `InceptionV3`, with `se` `InceptionV3SE`.
+        se: Add squeeze-and-excitation to every block after the stem.
 
     Returns:
         Logits, float32 `[batch, num_classes]` (features `[batch, 1, 1, 2048]` where `num_classes`
-        is None), and the end points: every feature map, `AuxLogits`, `AvgPool_1a`, `PreLogits`,
-        `Logits`, `Predictions`.
+        is None), and the end points: every feature map, `AuxLogits`, `AvgPool_1a` (without `se`, as
+        published), `PreLogits`, `Logits`, `Predictions`.
 
     Raises:
         ValueError: `depth_multiplier` is not positive.
     """
     with (
-        tf.variable_scope(scope, "InceptionV3", [inputs], reuse=reuse) as variable_scope,
+        tf.variable_scope(scope or _scope(se), reuse=reuse) as variable_scope,
         slim.arg_scope([slim.batch_norm, slim.dropout], is_training=is_training),
     ):
         net, end_points = inception_v3_base(
@@ -244,32 +232,24 @@ def inception_v3(
             min_depth=min_depth,
             depth_multiplier=depth_multiplier,
             scope=variable_scope,
+            se=se,
         )
         if create_aux_logits and num_classes:
             end_points["AuxLogits"] = _aux_logits(
                 end_points["Mixed_6e"],
                 num_classes,
-                lambda channels: max(int(channels * depth_multiplier), min_depth),
+                _depth(depth_multiplier, min_depth),
                 spatial_squeeze,
             )
         with tf.variable_scope("Logits"):
-            if spatial_squeeze:
-                net = tf.reduce_mean(net, [1, 2], keepdims=True, name="AvgPool_1a")
-            else:
-                net = slim.avg_pool2d(net, window(net, 8), padding="VALID", scope="AvgPool_1a_8x8")
-            end_points["AvgPool_1a"] = net
+            net = average_pool(net, spatial_squeeze)
+            if not se:
+                end_points["AvgPool_1a"] = net
             if not num_classes:
                 return net, end_points
             net = slim.dropout(net, keep_prob=dropout_keep_prob, scope="Dropout_1b")
             end_points["PreLogits"] = net
-            logits = slim.conv2d(
-                net,
-                num_classes,
-                1,
-                activation_fn=None,
-                normalizer_fn=None,
-                scope="Conv2d_1c_1x1",
-            )
+            logits = conv(num_classes, 1, **LINEAR)(net, "Conv2d_1c_1x1")
             if spatial_squeeze:
                 logits = tf.squeeze(logits, [1, 2], name="SpatialSqueeze")
         end_points["Logits"] = logits

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from slim.compat import slim, tf
 from slim.errors import UserError, did_you_mean
-from slim.nets import inception_v3
+from slim.nets import inception_utils, resnet_v2
+from slim.nets.inception_resnet_v2 import inception_resnet_v2, inception_resnet_v2_arg_scope
+from slim.nets.inception_v3 import inception_v3
+from slim.nets.inception_v4 import inception_v4
 
 
 @dataclass(frozen=True)
@@ -15,27 +19,81 @@ class Network:
 
     Attributes:
         build: From images to logits and end points, as `inception_v3.inception_v3`.
+        scope: The variable scope: the first part of every variable's name.
+        feature_endpoint: The end point whose mean over its positions are an image's features.
+        feature_depth: How many features there are.
         arg_scope: The network's defaults, as `inception_utils.inception_arg_scope`.
-        default_image_size: Height and width that the network was designed for, in pixels.
-        smallest_image_size: Height and width below which a feature map would vanish, in pixels.
         has_aux_logits: Whether `build` takes `create_aux_logits`.
+        default_image_size: Height and width that the network was designed for, in pixels.
+        smallest_image_size: Height and width that leave the last feature map one position, in
+            pixels.
     """
 
     build: Callable[..., tuple[tf.Tensor, dict[str, tf.Tensor]]]
+    scope: str
+    feature_endpoint: str
+    feature_depth: int
     arg_scope: Callable[..., dict]
+    has_aux_logits: bool
     default_image_size: int
     smallest_image_size: int
-    has_aux_logits: bool
 
+
+def _inception(
+    build: Callable,
+    scope: str,
+    feature_endpoint: str,
+    feature_depth: int,
+    arg_scope: Callable[..., dict] = inception_utils.inception_arg_scope,
+    se: bool = False,
+) -> Network:
+    return Network(
+        partial(build, scope=scope, se=se),
+        scope,
+        feature_endpoint,
+        feature_depth,
+        arg_scope,
+        has_aux_logits=True,
+        default_image_size=inception_utils.DEFAULT_IMAGE_SIZE,
+        smallest_image_size=inception_utils.SMALLEST_IMAGE_SIZE,
+    )
+
+
+def _resnet(build: Callable, scope: str, se: bool = False) -> Network:
+    return Network(
+        partial(build, scope=scope, se=se),
+        scope,
+        "global_pool",
+        2048,
+        resnet_v2.resnet_v2_arg_scope,
+        has_aux_logits=False,
+        default_image_size=resnet_v2.DEFAULT_IMAGE_SIZE,
+        smallest_image_size=resnet_v2.SMALLEST_IMAGE_SIZE,
+    )
+
+
+_inception_resnet_v2 = partial(
+    _inception,
+    inception_resnet_v2,
+    feature_endpoint="Conv2d_7b_1x1",
+    feature_depth=1536,
+    arg_scope=inception_resnet_v2_arg_scope,
+)
 
 NETWORKS = {
-    "inception_v3": Network(
-        inception_v3.inception_v3,
-        inception_v3.inception_v3_arg_scope,
-        inception_v3.DEFAULT_IMAGE_SIZE,
-        inception_v3.SMALLEST_IMAGE_SIZE,
-        has_aux_logits=True,
-    ),
+    "inception_v3": _inception(inception_v3, "InceptionV3", "Mixed_7c", 2048),
+    "inception_v3_se": _inception(inception_v3, "InceptionV3SE", "Mixed_7c", 2048, se=True),
+    "inception_v4": _inception(inception_v4, "InceptionV4", "Mixed_7d", 1536),
+    "inception_v4_se": _inception(inception_v4, "InceptionV4SE", "Mixed_7d", 1536, se=True),
+    "inception_resnet_v2": _inception_resnet_v2("InceptionResnetV2"),
+    "inception_resnet_v2_se": _inception_resnet_v2("InceptionResnetV2SE", se=True),
+    "resnet_v2_50": _resnet(resnet_v2.resnet_v2_50, "resnet_v2_50"),
+    "resnet_v2_101": _resnet(resnet_v2.resnet_v2_101, "resnet_v2_101"),
+    "resnet_v2_152": _resnet(resnet_v2.resnet_v2_152, "resnet_v2_152"),
+    "resnet_v2_200": _resnet(resnet_v2.resnet_v2_200, "resnet_v2_200"),
+    "resnet_v2_50_se": _resnet(resnet_v2.resnet_v2_50, "resnet_v2_50_se", se=True),
+    "resnet_v2_101_se": _resnet(resnet_v2.resnet_v2_101, "resnet_v2_101_se", se=True),
+    "resnet_v2_152_se": _resnet(resnet_v2.resnet_v2_152, "resnet_v2_152_se", se=True),
 }
 
 

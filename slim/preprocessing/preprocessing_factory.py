@@ -9,10 +9,25 @@ from slim.preprocessing import inception_preprocessing, vgg_preprocessing
 
 # The released ResNets were trained and used with Inception's preprocessing too, so every network
 # defaults to it; VGG's is there by its own name.
+_NETWORKS = (
+    "inception_v3",
+    "inception_v3_se",
+    "inception_v4",
+    "inception_v4_se",
+    "inception_resnet_v2",
+    "inception_resnet_v2_se",
+    "resnet_v2_50",
+    "resnet_v2_101",
+    "resnet_v2_152",
+    "resnet_v2_200",
+    "resnet_v2_50_se",
+    "resnet_v2_101_se",
+    "resnet_v2_152_se",
+)
 _PREPROCESSING = {
     "inception": inception_preprocessing.preprocess_image,
-    "inception_v3": inception_preprocessing.preprocess_image,
     "vgg": vgg_preprocessing.preprocess_image,
+    **dict.fromkeys(_NETWORKS, inception_preprocessing.preprocess_image),
 }
 
 

@@ -9,7 +9,7 @@ from slim.datasets.input import decode_image
 from slim.nets.inception_v3 import inception_v3, inception_v3_arg_scope, inception_v3_base
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
-from tests.conftest import recipe_weights
+from tests.conftest import load_recipe_weights
 
 
 def narrow(images: tf.Tensor, **options) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
@@ -28,7 +28,7 @@ def test_reads_a_checkpoint_of_tensorflow_1(reference, averages):
         variables = slim.get_model_variables()
         named = checkpoints.by_name(variables)
         if averages:
-            named = checkpoints.averaged_variables(variables, 0.9999)
+            named = checkpoints.averaged_variables(variables)
         checkpoint = str(reference / "tf1_checkpoint/inception_v3_w8.ckpt")
         checkpoints.check_fits(checkpoint, named, "missing", "shape")
         tf.train.Saver(named).restore(session, checkpoint)
@@ -51,12 +51,27 @@ def test_features_of_photographs(reference, birds):
             ]
         )
         features, _ = get_network_fn("inception_v3", None)(images)
-        for variable in slim.get_model_variables():
-            value = recipe_weights(variable.op.name, variable.shape.as_list())
-            variable.load(value * np.float32(0.98), session)
+        load_recipe_weights(session, 0.98)
         found = session.run(features)[:, 0, 0, :]
     wanted = expected["features"]
     np.testing.assert_allclose(found, wanted, atol=1e-4 * wanted.std())
+
+
+def test_a_checkpoint_written_here_has_the_names_that_tensorflow_1_wrote(reference, tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.train.create_global_step()
+        narrow(tf.zeros([2, 149, 149, 3]))
+        averages = tf.train.ExponentialMovingAverage(0.9999)
+        averages.apply(slim.get_model_variables())
+        published = str(reference / "tf1_checkpoint/inception_v3_w8.ckpt")
+        saver = tf.train.Saver()
+        saver.restore(session, published)
+        written = saver.save(session, str(tmp_path / "model.ckpt"))
+    assert checkpoints.read_shapes(written) == checkpoints.read_shapes(published)
+    name = "InceptionV3/Conv2d_1a_3x3/weights/ExponentialMovingAverage"
+    np.testing.assert_array_equal(
+        *[tf.train.load_variable(path, name) for path in (written, published)]
+    )
 
 
 @pytest.mark.parametrize(

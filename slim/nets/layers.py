@@ -1,0 +1,166 @@
+"""Layers as values: a network is a table that maps scopes to layers, in the order of the image.
+
+A layer is a function of a feature map and its scope, made by `conv`, `max_pool`, `avg_pool`, `fork`
+or `branches`; feature maps are float32 `[batch, height, width, channels]`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from slim.compat import slim, tf
+
+Layer = Callable[[tf.Tensor, str], tf.Tensor]
+Chain = Mapping[str, Layer]
+
+# Options of a convolution that is only that.
+LINEAR = {"activation_fn": None, "normalizer_fn": None}
+
+_SE_REDUCTION = 16
+
+
+def conv_arg_scope(
+    weight_decay: float = 4e-5,
+    batch_norm_decay: float = 0.9997,
+    batch_norm_epsilon: float = 1e-3,
+    batch_norm_scale: bool = False,
+) -> dict:
+    """Every convolution with L2, He initialization, batch norm and ReLU; defaults are Inception's.
+
+    Args:
+        weight_decay: Coefficient of the L2 loss on the weights, a fully connected layer's too.
+        batch_norm_decay: Decay of the moving mean and variance; a run from random weights that
+            takes fewer than some ten thousand steps needs a smaller one, such as 0.99.
+        batch_norm_epsilon: Added to the variance.
+        batch_norm_scale: Whether batch norm has a gamma.
+
+    Returns:
+        An arg scope for `slim.arg_scope`.
+    """
+    with (
+        slim.arg_scope(
+            [slim.conv2d, slim.fully_connected],
+            weights_regularizer=slim.l2_regularizer(weight_decay),
+        ),
+        slim.arg_scope(
+            [slim.conv2d],
+            weights_initializer=slim.variance_scaling_initializer(),
+            activation_fn=tf.nn.relu,
+            normalizer_fn=slim.batch_norm,
+        ),
+        slim.arg_scope(
+            [slim.batch_norm],
+            decay=batch_norm_decay,
+            epsilon=batch_norm_epsilon,
+            scale=batch_norm_scale,
+            updates_collections=tf.GraphKeys.UPDATE_OPS,
+        ) as scope,
+    ):
+        return scope
+
+
+def conv(
+    depth: int,
+    kernel: int | tuple[int, int],
+    stride: int = 1,
+    padding: str = "SAME",
+    **options: Any,
+) -> Layer:
+    """A convolution to `depth` channels; `options` are those of `slim.conv2d`."""
+    return lambda net, scope: slim.conv2d(
+        net, depth, kernel, stride=stride, padding=padding, scope=scope, **options
+    )
+
+
+def max_pool(kernel: int, stride: int = 1, padding: str = "SAME") -> Layer:
+    """Max pooling over `kernel` x `kernel` positions."""
+    return lambda net, scope: slim.max_pool2d(
+        net, kernel, stride=stride, padding=padding, scope=scope
+    )
+
+
+def avg_pool(kernel: int, stride: int = 1, padding: str = "SAME") -> Layer:
+    """Average pooling over `kernel` x `kernel` positions."""
+    return lambda net, scope: slim.avg_pool2d(
+        net, kernel, stride=stride, padding=padding, scope=scope
+    )
+
+
+def fork(ends: Chain) -> Layer:
+    """Layers side by side on one feature map, concatenated; they stand in the scope around."""
+    return lambda net, _: tf.concat([layer(net, scope) for scope, layer in ends.items()], axis=3)
+
+
+def branches(*chains: Chain) -> Layer:
+    """An Inception block: chains `Branch_0`, `Branch_1`, ... side by side, concatenated."""
+
+    def block(net: tf.Tensor, scope: str) -> tf.Tensor:
+        with tf.variable_scope(scope):
+            outputs = []
+            for index, chain in enumerate(chains):
+                with tf.variable_scope(f"Branch_{index}"):
+                    outputs.append(through(net, chain))
+            return tf.concat(outputs, axis=3)
+
+    return block
+
+
+def excite(block: Layer, se: bool) -> Layer:
+    """A block followed by squeeze-and-excitation in the block's scope; as it is without `se`."""
+
+    def excited(net: tf.Tensor, scope: str) -> tf.Tensor:
+        net = block(net, scope)
+        with tf.variable_scope(scope):
+            return squeeze_and_excite(net)
+
+    return excited if se else block
+
+
+def squeeze_and_excite(net: tf.Tensor) -> tf.Tensor:
+    """Scales every channel by a gate in (0, 1) that the means of all channels open.
+
+    Hu et al., Squeeze-and-Excitation Networks, 2018, Figures 2 and 3, reduction ratio 16.
+    """
+    channels = net.shape.as_list()[3]
+    gate = {
+        "Conv": conv(channels // _SE_REDUCTION, 1, activation_fn=tf.nn.relu, normalizer_fn=None),
+        "Conv_1": conv(channels, 1, activation_fn=tf.sigmoid, normalizer_fn=None),
+    }
+    with tf.variable_scope("SE_block"):
+        return net * through(tf.reduce_mean(net, [1, 2], keepdims=True), gate)
+
+
+def through(
+    net: tf.Tensor,
+    chain: Chain,
+    end_points: dict[str, tf.Tensor] | None = None,
+    final_endpoint: str | None = None,
+) -> tf.Tensor:
+    """Passes a feature map through a chain.
+
+    Args:
+        net: The feature map.
+        chain: Layers by scope, in order.
+        end_points: Where given, receives each layer's output under its scope.
+        final_endpoint: The scope to stop after. Default: the last.
+
+    Returns:
+        The output of the last layer passed.
+
+    Raises:
+        ValueError: There is no layer of the scope `final_endpoint`.
+    """
+    if final_endpoint is not None and final_endpoint not in chain:
+        raise ValueError(f"unknown final_endpoint {final_endpoint!r}; known: {', '.join(chain)}")
+    for scope, layer in chain.items():
+        net = layer(net, scope)
+        if end_points is not None:
+            end_points[scope] = net
+        if scope == final_endpoint:
+            break
+    return net
+
+
+def window(net: tf.Tensor, size: int) -> list[int]:
+    """A window of `size` x `size` positions, cut down to a feature map that is smaller."""
+    height, width = net.shape.as_list()[1:3]
+    return [min(size, height or size), min(size, width or size)]

@@ -1,0 +1,138 @@
+"""What `python -m slim.inspect_checkpoint` says of checkpoints."""
+
+import shutil
+
+import pytest
+
+from slim import checkpoints, inspect_checkpoint
+from slim.compat import slim, tf
+from slim.errors import run_command
+from slim.nets.nets_factory import NETWORKS, get_network_fn
+from tests.conftest import run
+
+
+@pytest.fixture
+def inspect(capsys):
+    """The command in this process: its exit code, what it prints by label, and its error."""
+
+    def inspect(*arguments: str) -> tuple[int, dict[str, str], str]:
+        with pytest.raises(SystemExit) as stopped:
+            run_command(
+                inspect_checkpoint.define_flags,
+                inspect_checkpoint.main,
+                ["inspect_checkpoint", *map(str, arguments)],
+                positional="checkpoint_path",
+            )
+        printed = capsys.readouterr()
+        lines = {line[:24].strip(): line[24:] for line in printed.out.splitlines()}
+        return stopped.value.code, lines, printed.err
+
+    return inspect
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> str:
+    """A checkpoint of a ResNet with momentum, averages and seven classes."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        step = tf.train.create_global_step()
+        logits, _ = get_network_fn("resnet_v2_50", 7, is_training=True)(tf.zeros([1, 32, 32, 3]))
+        last = tf.trainable_variables()[-1]
+        tf.train.MomentumOptimizer(0.1, 0.9).minimize(tf.reduce_sum(logits), step, [last])
+        averages = tf.train.ExponentialMovingAverage(0.9999)
+        averages.apply(slim.get_model_variables())
+        # Zeros are quickly made, and take a moment to write.
+        session.run([tf.assign(v, tf.zeros_like(v)) for v in tf.global_variables()])
+        session.run(step.assign(30))
+        folder = tmp_path_factory.mktemp("trained")
+        return tf.train.Saver().save(session, str(folder / "model.ckpt"), step)
+
+
+def test_a_checkpoint_written_here(inspect, trained):
+    code, lines, _ = inspect(trained)
+    assert code == 0
+    assert lines.pop("checkpoint") == trained
+    expected = {
+        "step": "30",
+        "network": "resnet_v2_50",
+        "classes": "7",
+        "auxiliary classifier": "no",
+        "averages": "of all 272 variables",
+        "optimizer slots": "Momentum",
+        "resnet_v2_50": "fits: all 272 variables",
+    }
+    for name in NETWORKS.keys() - {"resnet_v2_50"}:
+        expected[name] = f"missing all variables (there is no {NETWORKS[name].scope}/)"
+    assert lines == expected
+
+
+def test_a_network_of_another_name(inspect, trained):
+    code, lines, _ = inspect(trained, "--model_name=inception_v3")
+    assert code == 0
+    assert lines["network"] == "none that fits"
+    assert lines["inception_v3"].startswith(
+        "missing 376 of 376 variables: InceptionV3/Conv2d_1a_3x3/weights, "
+    )
+    assert "inception_v4" not in lines
+
+
+def test_a_tensorflow_1_checkpoint_of_a_narrow_network(reference):
+    done = run(
+        "python", "-m", "slim.inspect_checkpoint", reference / "tf1_checkpoint/inception_v3_w8.ckpt"
+    )
+    assert done.returncode == 0, done.stderr
+    lines = {line[:24].strip(): line[24:] for line in done.stdout.splitlines()}
+    assert lines["step"] == "12345"
+    assert lines["network"].startswith("inception_v3 by its names, with other shapes")
+    assert lines["classes"] == "16"
+    assert lines["auxiliary classifier"] == "yes"
+    assert lines["averages"] == "of all 388 variables"
+    assert lines["optimizer slots"] == "none"
+    assert lines["inception_v3"].startswith(
+        "of another shape 377: InceptionV3/Conv2d_1a_3x3/weights is [3, 3, 3, 8] there and "
+        "[3, 3, 3, 32] here, "
+    )
+    assert lines["inception_v4"] == "missing all variables (there is no InceptionV4/)"
+
+
+def test_missing_and_extra_variables(inspect, tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.get_variable("resnet_v2_50/conv1/weights", [7, 7, 3, 64])
+        tf.get_variable("resnet_v2_50/conv1/other", [2])
+        session.run(tf.global_variables_initializer())
+        written = tf.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    _, lines, _ = inspect(written)
+    assert lines["step"] == "0"
+    assert lines["network"] == "none that fits; the nearest is resnet_v2_50"
+    assert lines["averages"] == "none"
+    assert lines["resnet_v2_50"] == (
+        "missing 269 of 270 variables: resnet_v2_50/conv1/biases, "
+        "resnet_v2_50/block1/unit_1/bottleneck_v2/preact/gamma, "
+        "resnet_v2_50/block1/unit_1/bottleneck_v2/preact/beta and 266 more; "
+        "extra 1: resnet_v2_50/conv1/other"
+    )
+
+
+def test_averages_alone_are_seen_as_such():
+    name = f"InceptionV3/Conv2d_1a_3x3/weights{checkpoints.AVERAGE}"
+    contents = inspect_checkpoint.sort_variables({name: [3, 3, 3, 32], "global_step": []})
+    assert contents.shapes == {"InceptionV3/Conv2d_1a_3x3/weights": [3, 3, 3, 32]}
+    said = inspect_checkpoint.say_averages(contents)
+    assert said == "of all 1 variables, which have no plain value"
+
+
+def test_damaged_and_missing_checkpoints_are_one_line(inspect, trained, tmp_path):
+    for name in ("index", "data-00000-of-00001"):
+        shutil.copy(f"{trained}.{name}", tmp_path / f"model.ckpt.{name}")
+    data = tmp_path / "model.ckpt.data-00000-of-00001"
+    with data.open("r+b") as file:
+        file.truncate(data.stat().st_size // 2)
+    for arguments, message in (
+        ([tmp_path / "model.ckpt"], "model.ckpt cannot be read"),
+        ([tmp_path / "other.ckpt"], "CHECKPOINT: no checkpoint at"),
+        ([], "CHECKPOINT is missing"),
+        ([trained, "--model_name=resnet_50"], "unknown network 'resnet_50'; did you mean"),
+        ([trained, "more"], "unexpected argument 'more'"),
+    ):
+        code, _, error = inspect(*arguments)
+        assert code == 1 and error.count("\n") == 1
+        assert message in error
