@@ -56,9 +56,9 @@ def command() -> None:
 def define_flags(values: flags.FlagValues) -> None:
     """Adds the command's flags; their defaults are the settings of the published script."""
     define = FlagSet(values)
-    define.string("dataset_name", "cub_200", "Comma-separated: folders in --dataset_dir.")
+    define.words("dataset_name", ["cub_200"], "Datasets: folders in --dataset_dir.")
     define.string("dataset_dir", "./data/", "The folder that holds the datasets.")
-    define.string("splits", "train,val", "Comma-separated: train and val.")
+    define.words("splits", SPLITS, "Lists: train and val.")
     define.string("model_name", "inception_v3", "The network.")
     define.string(
         "checkpoint_path",
@@ -111,11 +111,11 @@ class Split:
 
 def main(values: flags.FlagValues) -> None:
     """Writes the features and labels of the images of one or more datasets."""
-    split_names = check_splits(values.splits)
+    check_splits(values.splits)
     output_dir = Path(values.output_dir or Path("feature", checkpoint_name(values.checkpoint_path)))
     datasets = {
-        name: [find_split(name, split, values.dataset_dir, output_dir) for split in split_names]
-        for name in split_at_commas(values.dataset_name)
+        name: [find_split(name, split, values.dataset_dir, output_dir) for split in values.splits]
+        for name in values.dataset_name
     }
     model_name = ALIASES.get(values.model_name, values.model_name)
     checkpoint = checkpoints.find_checkpoint(values.checkpoint_path)
@@ -142,22 +142,17 @@ def main(values: flags.FlagValues) -> None:
             merge([s.label_path for s in splits], output_dir / f"{name}_label.npy")
 
 
-def split_at_commas(text: str) -> list[str]:
-    """The parts of a comma-separated flag."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def check_splits(splits: str) -> list[str]:
-    """The parts of `--splits`.
+def check_splits(splits: Sequence[str]) -> None:
+    """Refuses what is no split.
 
     Raises:
-        UserError: One of them is no split, or there is none.
+        UserError: One of them is none, or there is none.
     """
-    parts = split_at_commas(splits)
-    unknown = [split for split in parts if split not in SPLITS]
-    if unknown or not parts:
-        raise UserError(f"--splits={splits}: {did_you_mean((unknown or [''])[0], SPLITS)}")
-    return parts
+    unknown = [split for split in splits if split not in SPLITS]
+    if unknown or not splits:
+        raise UserError(
+            f"--splits={','.join(splits)}: {did_you_mean(unknown[0] if unknown else '', SPLITS)}"
+        )
 
 
 def find_split(name: str, split: str, dataset_dir: str, output_dir: Path) -> Split:

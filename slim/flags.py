@@ -29,6 +29,10 @@ class FlagSet:
         """A switch: --name or --noname."""
         flags.DEFINE_boolean(name, default, text, flag_values=self._values)
 
+    def words(self, name: str, default: Sequence[str], text: str) -> None:
+        """Words with commas between them."""
+        flags.DEFINE_list(name, list(default), text, flag_values=self._values)
+
     def choice(self, name: str, default: str, choices: Sequence[str], text: str) -> None:
         """One of a few words."""
         flags.DEFINE_enum(name, default, choices, text, flag_values=self._values)

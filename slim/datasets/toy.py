@@ -424,7 +424,7 @@ def define_flags(values: flags.FlagValues) -> None:
     """Adds the command's flags."""
     define = FlagSet(values)
     define.string("dataset_dir", "./data", "The folder in which each domain gets one.")
-    flags.DEFINE_list("domains", list(DOMAINS), "Which to draw.", flag_values=values)
+    define.words("domains", list(DOMAINS), "Which to draw.")
     define.integer("seed", 0, "The same seed gives the same images.")
     define.integer("image_size", 128, "The shorter side of the images, in pixels.", 32)
 

@@ -1,0 +1,118 @@
+"""How well features tell classes apart: logistic regression and nearest neighbours."""
+
+import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix
+from sklearn.neighbors import NearestNeighbors
+
+from slim.errors import UserError
+from slim.transfer.features import Features
+
+MAX_ITERATIONS = 100
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a classifier made of N images of C classes.
+
+    Attributes:
+        predictions: `[N]`, the label predicted for each image.
+        confusion: `[C, C]`, how many images of class i (row) were taken for class j (column).
+        class_sizes: `[C]`, training images.
+        iterations: What the optimiser took.
+    """
+
+    predictions: np.ndarray
+    confusion: np.ndarray
+    class_sizes: np.ndarray
+    iterations: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share of all images that was recognised."""
+        return float(self.confusion.trace() / self.confusion.sum())
+
+    @property
+    def class_accuracy(self) -> np.ndarray:
+        """`[C]`, the share of each class's images, NaN for a class without any."""
+        totals = self.confusion.sum(axis=1)
+        correct = self.confusion.diagonal().astype(float)
+        return np.divide(correct, totals, out=np.full(len(totals), np.nan), where=totals > 0)
+
+
+class ConfusedPair(NamedTuple):
+    """A class whose images were taken for another's."""
+
+    true: int
+    predicted: int
+    times: int
+
+
+def classify(train: Features, val: Features, max_iterations: int = MAX_ITERATIONS) -> Evaluation:
+    """Fits multinomial logistic regression to the raw features, as published, and evaluates it.
+
+    L-BFGS takes at most 100 iterations; the penalty, scikit-learn's, is |W|^2 / 2 beside the sum of
+    all images' losses.
+
+    Args:
+        train: Features `[N, D]` of training images of C >= 2 classes, labels 0 to C - 1.
+        val: Features `[M, D]` of other images of them.
+        max_iterations: Of L-BFGS. Stopping there is part of the recipe: no warning.
+
+    Raises:
+        UserError: There is but one class, or the two do not fit together.
+    """
+    num_classes = int(max(train.labels.max(), val.labels.max())) + 1
+    sizes = np.bincount(train.labels, minlength=num_classes)
+    if np.count_nonzero(sizes) < 2:
+        raise UserError("the training images show one class only: a classifier needs two or more")
+    if train.values.shape[1] != val.values.shape[1]:
+        raise UserError(
+            f"training features have {train.values.shape[1]} dimensions, validation features "
+            f"{val.values.shape[1]}: extract both with the same network"
+        )
+    model = LogisticRegression(solver="lbfgs", max_iter=max_iterations)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(train.values, train.labels)
+    predictions = model.predict(val.values)
+    confusion = confusion_matrix(val.labels, predictions, labels=np.arange(num_classes))
+    return Evaluation(predictions, confusion, sizes, int(model.n_iter_.max()))
+
+
+def confused_pairs(evaluation: Evaluation, count: int) -> list[ConfusedPair]:
+    """The pairs of classes confused most often, the worst first, at most `count`."""
+    mistakes = evaluation.confusion.copy()
+    np.fill_diagonal(mistakes, 0)
+    worst = np.argsort(-mistakes, axis=None, kind="stable")[:count]
+    pairs = zip(*np.unravel_index(worst, mistakes.shape), strict=True)
+    return [ConfusedPair(int(i), int(j), int(mistakes[i, j])) for i, j in pairs if mistakes[i, j]]
+
+
+def nearest_neighbours(
+    values: np.ndarray, queries: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest images to each query by Euclidean distance, the nearest first.
+
+    All distances are computed: in 2,048 dimensions no tree avoids any.
+
+    Args:
+        values: `[N, D]`, where to look.
+        queries: `[Q, D]`.
+        count: How many to find for each.
+
+    Returns:
+        Distances and row numbers in `values`, `[Q, count]` each.
+
+    Raises:
+        UserError: There are fewer images than that.
+    """
+    if not 1 <= count <= len(values):
+        raise UserError(f"{count} neighbours asked for: expected 1 to {len(values)}, the images")
+    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(values)
+    return search.kneighbors(queries)

@@ -1,0 +1,231 @@
+"""Figures of features, classifiers and domains. They are returned, never shown."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from PIL import Image
+
+from slim.errors import UserError
+from slim.transfer.domain_similarity import SimilarityTable
+from slim.transfer.features import Pictures
+from slim.transfer.linear_classifier import Evaluation, confused_pairs
+
+RIGHT, WRONG, INK = "#1a7f4b", "#c0392b", "#333333"
+COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f6b00"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+THUMBNAIL = 200  # pixels; smaller figures stay small in a notebook
+NAMED_CLASSES = 30  # more class names than this cannot be read on an axis
+
+
+def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> Figure:
+    """The confusion matrix, each row as shares of the class's images."""
+    confusion = evaluation.confusion
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    named = len(shares) <= NAMED_CLASSES
+    size = 3.5 + 0.3 * len(shares) if named else 6.5
+    figure = Figure((size + 1, size), layout="constrained")
+    axes = figure.add_subplot()
+    norm = PowerNorm(0.4, 0, 1)  # a single mistake among thirty images shall be seen
+    drawn = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
+    figure.colorbar(drawn, label="share of the true class", format=PercentFormatter(1), shrink=0.8)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set_title(f"{evaluation.accuracy:.1%} of {confusion.sum():,} images right")
+    if named:
+        names = [_readable(name) for name in class_names]
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), names)
+        for row, column in zip(*np.nonzero(confusion), strict=True):
+            colour = "white" if norm(shares[row, column]) > 0.6 else INK
+            style = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+            axes.text(column, row, f"{confusion[row, column]}", **style)
+    return figure
+
+
+def plot_confused_pairs(
+    evaluation: Evaluation, train: Pictures, val: Pictures, pairs: int = 4, examples: int = 3
+) -> Figure:
+    """The pairs of classes confused most often, a row a pair.
+
+    Args:
+        evaluation: Of the validation images.
+        train: To show what the classes look like that others were taken for.
+        val: To show the images that were not recognised.
+        pairs: At most so many rows.
+        examples: Images of each class, at most.
+
+    Raises:
+        UserError: Nothing was confused.
+    """
+    worst = confused_pairs(evaluation, pairs)
+    if not worst:
+        raise UserError("every image was recognised: there are no confused pairs to show")
+    figure, rows = _image_grid(len(worst), 2 * examples)
+    for axes, pair in zip(rows, worst, strict=True):
+        true, predicted = (_readable(val.class_names[label]) for label in pair[:2])
+        mistaken = (val.labels == pair.true) & (evaluation.predictions == pair.predicted)
+        for axis, index in zip(axes, np.flatnonzero(mistaken)[:examples], strict=False):
+            _show(axis, val.paths[index], WRONG)
+        others = np.flatnonzero(train.labels == pair.predicted)[:examples]
+        for axis, index in zip(axes[examples:], others, strict=False):
+            _show(axis, train.paths[index], None)
+        axes[0].set_title(f"{true}, {pair.times} taken for:", **_CAPTION | {"color": WRONG})
+        axes[examples].set_title(predicted, **_CAPTION)
+    return figure
+
+
+def plot_retrieval(
+    val: Pictures, queries: Sequence[int], train: Pictures, neighbours: np.ndarray
+) -> Figure:
+    """Queries and what was found for them, the nearest first, framed by right or wrong class.
+
+    Args:
+        val: Where the Q queries are from.
+        queries: Their places there.
+        train: Where neighbours were looked for.
+        neighbours: `[Q, K]`, their places there.
+    """
+    figure, rows = _image_grid(len(queries), 1 + neighbours.shape[1])
+    for axes, query, found in zip(rows, queries, neighbours, strict=True):
+        _show(axes[0], val.paths[query], None)
+        name = _readable(val.class_names[val.labels[query]])
+        axes[0].set_title(_shortened(f"query: {name}"), **_CAPTION)
+        for axis, index in zip(axes[1:], found, strict=True):
+            right = train.labels[index] == val.labels[query]
+            colour = RIGHT if right else WRONG
+            name = _readable(train.class_names[train.labels[index]])
+            _show(axis, train.paths[index], colour)
+            caption = "✓" if right else _shortened(f"✗ {name}")
+            axis.set_title(caption, **_CAPTION | {"color": colour})
+    return figure
+
+
+def plot_similarity(table: SimilarityTable) -> Figure:
+    """Domain similarity as a heat map: sources down, targets across, the EMD in brackets."""
+    size = (2.6 + 1.15 * len(table.targets), 1.5 + 0.6 * len(table.sources))
+    figure = Figure(size, layout="constrained")
+    axes = figure.add_subplot()
+    drawn = axes.imshow(table.similarity, cmap="YlGnBu", aspect="auto")
+    figure.colorbar(drawn, label=r"similarity $e^{-\gamma\,\mathrm{EMD}}$")
+    axes.set_xticks(range(len(table.targets)), table.targets, rotation=30, ha="right")
+    axes.set_yticks(range(len(table.sources)), table.sources)
+    axes.set(xlabel="target domain", ylabel="source domain")
+    axes.set_title("Domain similarity (EMD in brackets; ★ the nearest source)", fontsize=10)
+    middle = (table.similarity.min() + table.similarity.max()) / 2
+    for (row, column), similarity in np.ndenumerate(table.similarity):
+        star = "★ " if row == table.similarity[:, column].argmax() else ""
+        text = f"{star}{similarity:.3f}\n({table.emd[row, column]:.2f})"
+        colour = "white" if similarity > middle else INK
+        style = {"ha": "center", "va": "center", "fontsize": 9, "color": colour}
+        axes.text(column, row, text, **style)
+    return figure
+
+
+def plot_transfer(table: SimilarityTable, accuracy: Mapping[tuple[str, str], float]) -> Figure:
+    """Transfer accuracy against domain similarity, as figure 5 of the paper.
+
+    A marker is a source, a colour a target. The correlation is given over all points and, because
+    targets are not equally hard, over the differences from each target's mean.
+
+    Args:
+        table: Similarities.
+        accuracy: By source and target, at least for two pairs; others are left out.
+    """
+    figure = Figure((7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    points, differences = [], []
+    for column, target in enumerate(table.targets):
+        here = [
+            (table.similarity[row, column], accuracy[source, target], MARKERS[row % len(MARKERS)])
+            for row, source in enumerate(table.sources)
+            if (source, target) in accuracy
+        ]
+        if not here:
+            continue
+        colour = COLOURS[column % len(COLOURS)]
+        place = np.array([point[:2] for point in sorted(here)])
+        axes.plot(*place.T, color=colour, linewidth=1, label=target)
+        for x, y, marker in here:
+            axes.scatter(x, y, marker=marker, color=colour, s=60, zorder=3)
+        points.append(place)
+        differences.append(place - place.mean(axis=0))
+    for row, source in enumerate(table.sources):
+        if any((source, target) in accuracy for target in table.targets):
+            style = {"marker": MARKERS[row % len(MARKERS)], "linestyle": "", "color": INK}
+            axes.plot([], [], label=f"from {source}", **style)
+    texts = [f"r = {correlation(np.concatenate(points)):+.2f}"]
+    texts += [f"within targets r = {correlation(np.concatenate(differences)):+.2f}"]
+    axes.set_title(f"Nearer sources transfer better?  {', '.join(texts)}", fontsize=10)
+    axes.set(xlabel=r"domain similarity $e^{-\gamma\,\mathrm{EMD}}$", ylabel="transfer accuracy")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(color="#eeeeee")
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    return figure
+
+
+def plot_class_accuracy(evaluation: Evaluation) -> Figure:
+    """Per-class accuracy against the number of training images, with the mean of nearby sizes."""
+    shown = np.isfinite(evaluation.class_accuracy) & (evaluation.class_sizes > 0)
+    sizes, accuracy = evaluation.class_sizes[shown], evaluation.class_accuracy[shown]
+    figure = Figure((6.5, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.scatter(sizes, accuracy, color=COLOURS[0], alpha=0.5, label="a class", clip_on=False)
+    groups = np.array_split(np.argsort(sizes, kind="stable"), min(5, len(sizes)))
+    means = np.array([(sizes[group].mean(), accuracy[group].mean()) for group in groups])
+    if len(np.unique(sizes)) > 1:
+        axes.plot(*means.T, color=COLOURS[4], marker="s", label="mean of a fifth of the classes")
+        axes.set_xscale("log")
+        ticks = np.unique(np.geomspace(sizes.min(), sizes.max(), 5).round().astype(int))
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
+        axes.set_xticks([], minor=True)
+    axes.set(xlabel="training images of the class", ylabel="accuracy", ylim=(0, 1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_title(f"{len(sizes)} classes, mean accuracy {accuracy.mean():.1%}", fontsize=10)
+    axes.grid(color="#eeeeee")
+    axes.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def correlation(points: np.ndarray) -> float:
+    """Pearson's correlation of `[N, 2]` points, NaN where either coordinate does not vary."""
+    x, y = (points - points.mean(axis=0)).T
+    scale = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / scale) if scale > 0 else float("nan")
+
+
+_CAPTION = {"loc": "left", "fontsize": 7, "color": INK, "pad": 3}
+
+
+def _image_grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    figure = Figure((1.6 * columns, 1.77 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure, axes
+
+
+def _show(axis: Axes, path: Path, frame: str | None) -> None:
+    """Shows an image's middle, framed where a colour is given."""
+    with Image.open(path) as image:
+        side = min(image.size)
+        left, top = ((length - side) // 2 for length in image.size)
+        square = image.convert("RGB").crop((left, top, left + side, top + side))
+    axis.imshow(square.resize((min(side, THUMBNAIL),) * 2))
+    axis.set_axis_on()
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set(visible=frame is not None, color=frame, linewidth=3)
+
+
+def _readable(name: str) -> str:
+    """A class name as text: `012.Yellow_headed_Blackbird` is `Yellow headed Blackbird`."""
+    return name.lstrip("0123456789.").replace("_", " ").strip() or name
+
+
+def _shortened(caption: str, most: int = 29) -> str:
+    """A caption that is no wider than its image."""
+    return caption if len(caption) <= most else f"{caption[: most - 1]}…"

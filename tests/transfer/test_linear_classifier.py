@@ -1,0 +1,88 @@
+"""Logistic regression against scikit-learn, neighbours against brute force."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from slim.errors import UserError
+from slim.transfer.features import Features
+from slim.transfer.linear_classifier import (
+    Evaluation,
+    classify,
+    confused_pairs,
+    nearest_neighbours,
+)
+
+
+@pytest.fixture(scope="module")
+def splits() -> tuple[Features, Features]:
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(6, 20)) * 0.5
+
+    def split(count):
+        labels = np.arange(count, dtype=np.int32) % 6
+        return Features((centres[labels] + random.normal(size=(count, 20))).astype("f"), labels)
+
+    return split(240), split(120)
+
+
+def test_equals_scikit_learn(splits):
+    train, val = splits
+    found = classify(train, val)
+    peer = LogisticRegression(max_iter=100).fit(*train)
+    assert abs(found.accuracy - peer.score(*val)) <= 0.002
+    assert 0.5 < found.accuracy < 1
+    assert (found.predictions == peer.predict(val.values)).mean() > 0.99
+
+
+def test_counts_right_and_wrong(splits):
+    train, val = splits
+    found = classify(train, val)
+    for true, predicted in np.ndindex(6, 6):
+        times = ((val.labels == true) & (found.predictions == predicted)).sum()
+        assert found.confusion[true, predicted] == times
+    assert found.accuracy == pytest.approx((found.predictions == val.labels).mean())
+    assert found.class_accuracy.mean() == pytest.approx(found.accuracy)  # classes of one size
+    assert found.class_sizes.tolist() == [40] * 6
+
+
+def test_a_class_may_be_absent_from_a_split(splits):
+    train, val = splits
+    known = train.labels != 2
+    found = classify(Features(train.values[known], train.labels[known]), val)
+    assert found.class_sizes[2] == 0 and found.class_accuracy[2] == 0
+    seen = val.labels != 2
+    found = classify(train, Features(val.values[seen], val.labels[seen]))
+    assert (
+        np.isnan(found.class_accuracy[2]) and np.isfinite(np.delete(found.class_accuracy, 2)).all()
+    )
+
+
+def test_iterations_are_limited_without_a_warning(splits, recwarn):
+    assert classify(*splits, max_iterations=3).iterations == 3
+    assert not recwarn
+
+
+def test_refuses_what_does_not_fit(splits):
+    train, val = splits
+    with pytest.raises(UserError, match="have 20 dimensions, validation features 19: extract both"):
+        classify(train, Features(val.values[:, 1:], val.labels))
+    with pytest.raises(UserError, match="one class only"):
+        classify(Features(train.values, train.labels * 0), Features(val.values, val.labels * 0))
+
+
+def test_confused_pairs_are_the_worst():
+    confusion = np.array([[5, 3, 0], [7, 2, 1], [0, 0, 9]])
+    evaluation = Evaluation(np.zeros(27), confusion, np.ones(3), 1)
+    assert confused_pairs(evaluation, 2) == [(1, 0, 7), (0, 1, 3)]
+    assert confused_pairs(evaluation, 10) == [(1, 0, 7), (0, 1, 3), (1, 2, 1)]
+
+
+def test_neighbours_equal_brute_force(splits):
+    train, val = splits
+    distances, rows = nearest_neighbours(train.values, val.values, 5)
+    every = np.linalg.norm(val.values[:, None].astype(float) - train.values[None], axis=2)
+    np.testing.assert_array_equal(rows, np.argsort(every, axis=1)[:, :5])
+    np.testing.assert_allclose(distances, np.sort(every, axis=1)[:, :5], rtol=1e-5)
+    with pytest.raises(UserError, match="241 neighbours asked for: expected 1 to 240"):
+        nearest_neighbours(train.values, val.values, 241)

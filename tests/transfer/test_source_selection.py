@@ -1,0 +1,144 @@
+"""Choosing source classes, to the converted data set of them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from slim.datasets.registry import get_dataset
+from slim.transfer.prototypes import Prototypes
+from slim.transfer.source_selection import class_distances, compare, select_classes
+from tests.conftest import run
+
+CLASSES = 6  # of each source, around as many places on a line
+
+
+def place(dataset, label):
+    """Classes of `left` lie at 0, 1, 2, ..., of `right` at 10, 11, 12, ..., `near` at 4.2, 11.9."""
+    return {"left": label, "right": 10 + label, "near": [4.2, 11.9][label % 2]}[dataset]
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Two sources and a target: images, lists and features."""
+    features, random = tmp_path / "feature", np.random.default_rng(0)
+    features.mkdir()
+    for dataset, num_classes in (("left", CLASSES), ("right", CLASSES), ("near", 2)):
+        folder = tmp_path / "data" / dataset
+        (folder / "images").mkdir(parents=True)
+        for split, count in (("train", 4), ("val", 2)):
+            labels = np.repeat(np.arange(num_classes), count).astype(np.int32)
+            lines = []
+            for i, label in enumerate(labels):
+                colour = (label * 30, 200, {"left": 0, "right": 120, "near": 240}[dataset])
+                Image.new("RGB", (32, 32), colour).save(folder / "images" / f"{split}{i}.jpg")
+                lines.append(f"images/{split}{i}.jpg: {label}\n")
+            (folder / f"{split}.txt").write_text("".join(lines))
+            values = random.normal(size=(len(labels), 3)) * 0.01
+            values[:, 0] += [place(dataset, label) for label in labels]
+            np.save(features / f"{dataset}_feature_{split}.npy", values.astype(np.float32))
+            np.save(features / f"{dataset}_label_{split}.npy", labels)
+        names = [f"{i} {dataset}_{i}\n" for i in range(num_classes)]
+        (folder / "classes.txt").write_text("".join(names))
+    return tmp_path
+
+
+def select(world, *flags, **settings):
+    command = ["python", "-m", "slim.transfer.source_selection"]
+    settings = {
+        "feature_dir": world / "feature",
+        "dataset_dir": world / "data",
+        "sources": "left,right",
+        "targets": "near",
+        "top_k": "3",
+        "min_count": "1",
+        "output_name": "chosen",
+    } | settings
+    return run(*command, *(f"--{k}={v}" for k, v in settings.items() if v is not None), *flags)
+
+
+def test_from_features_to_shards(world):
+    done = select(world, top_k="4")
+    assert done.returncode == 0, done.stderr
+    table = (world / "data/chosen/selection.tsv").read_text().splitlines()
+    rows = [line.split("\t") for line in table[1:]]
+    assert [row[1] for row in rows] == ["left_4", "left_5", "right_1", "right_2"]
+    assert rows[2][2:5] == ["right", "1", "4"] and rows[2][6] == "near"
+    assert (world / "data/chosen/classes.txt").read_text().startswith("0 left_4\n1 left_5\n")
+    lines = (world / "data/chosen/val.txt").read_text().splitlines()
+    assert lines[:5:2] == [
+        "left/images/val8.jpg: 0",
+        "left/images/val10.jpg: 1",
+        "right/images/val2.jpg: 2",
+    ]
+    # What it printed: the selection is nearer than the whole and than chance.
+    row = next(line for line in done.stdout.splitlines() if line.startswith("| near"))
+    whole, selected, random = (float(cell) for cell in row.split("|")[2:5])
+    assert selected < min(whole, random)
+
+    command = ["--dataset_name=chosen", f"--dataset_dir={world / 'data'}", "--num_shards=2"]
+    assert "convert_dataset.py --dataset_name=chosen" in done.stdout
+    converted = run("python", "convert_dataset.py", *command)
+    assert converted.returncode == 0, converted.stderr
+    dataset = get_dataset("chosen", "train", world / "data")
+    assert (dataset.num_samples, dataset.num_classes) == (16, 4)
+    assert dataset.class_names == ("left_4", "left_5", "right_1", "right_2")
+
+    again = select(world, top_k="2")  # its own folder may be written again
+    assert again.returncode == 0
+    assert len((world / "data/chosen/train.txt").read_text().splitlines()) == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"output_name": "left"}, "left is there and is no selection of classes: choose another"),
+        ({"output_name": None}, "--output_name is missing: "),
+        ({"top_k": "13"}, "--top_k=13 for near: expected 1 to 12, the source classes"),
+        ({"top_k": "2,3"}, "--top_k has 2 numbers: expected a number, or 1"),
+        ({"top_k": "two"}, "--top_k=two: expected a number"),
+        (
+            {"min_count": "5"},
+            "no class of left+right has 5 images or more, the largest of 12 has 4",
+        ),
+        ({"sources": "left,rihgt"}, "no dataset 'rihgt'"),
+        ({"targets": "far"}, "no features "),
+    ],
+)
+def test_errors_are_one_line(world, settings, message):
+    done = select(world, **settings)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert (world / "data/left/train.txt").read_text().startswith("images/train0.jpg: 0\n")
+
+
+def test_features_of_another_list_are_refused(world):
+    path = world / "data/left/train.txt"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    done = select(world)
+    assert done.returncode == 1
+    assert "train.txt lists 23 images of 6 classes, the features in" in done.stderr
+
+
+def line(places, counts, name="line"):
+    features = np.array(places, float)[:, None]
+    labels = np.arange(len(places))
+    return Prototypes(name, features, np.array(counts), labels, np.full(len(places), name))
+
+
+def test_distance_of_a_class_is_to_the_nearest_prototype():
+    target = line([4.2, 11.9, 30], [1, 9, 5])
+    np.testing.assert_allclose(class_distances(line([4, 11, 20], [1] * 3), target), [0.2, 0.9, 8.1])
+
+
+def test_best_k_of_each_target_are_united():
+    source = line([0, 1, 2, 10, 11, 12], [1] * 6)
+    targets = {"low": line([0.9], [1]), "high": line([12.4], [1]), "higher": line([13], [1])}
+    chosen = select_classes(source, targets, {"low": 1, "high": 2, "higher": 1})
+    assert chosen.indices.tolist() == [1, 4, 5]
+    assert chosen.targets.tolist() == ["low", "high", "high"]
+    np.testing.assert_allclose(chosen.distances, [0.1, 1.4, 0.4])
+    rows = compare(source, targets, chosen.indices)
+    assert [row.target for row in rows] == ["low", "high", "higher"]
+    assert rows[1].selected < rows[1].whole and rows[1].selected < rows[1].random
+    assert rows == compare(source, targets, chosen.indices)  # random, but the same each time
