@@ -53,9 +53,10 @@ done
 echo "== 6 of 6: the notebooks"
 for notebook in LinearClassifierDemo DomainSimilarityDemo; do
     page=feature/$notebook.html
-    if [ ! -e "$page" ] || [ -n "$(find feature $notebook.ipynb -newer "$page" ! -type d)" ]; then
-        .venv/bin/jupyter nbconvert --log-level=ERROR --to=html --execute --output-dir=feature \
-            $notebook.ipynb
+    if [ ! -e "$page" ] || [ $notebook.ipynb -nt "$page" ] ||
+        [ -n "$(find feature -name '*.npy' -newer "$page")" ]; then
+        .venv/bin/jupyter nbconvert --to=html --execute --output-dir=feature $notebook.ipynb \
+            2>feature/$notebook.log || { cat feature/$notebook.log >&2; exit 1; }
     fi
     echo "$page"
 done

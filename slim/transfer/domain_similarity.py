@@ -10,7 +10,7 @@ import ot
 from scipy.spatial.distance import cdist
 from tqdm import tqdm
 
-from slim.datasets.convert import available_cores
+from slim.datasets.workers import available_cores
 from slim.errors import UserError, did_you_mean
 from slim.transfer.prototypes import Prototypes, check_same_network, union
 
@@ -132,7 +132,7 @@ def similarity_table(
     pairs = [(large[source], found[target]) for source in sources for target in targets]
     with ThreadPoolExecutor(num_workers or available_cores()) as pool:
         solved = pool.map(lambda pair: emd(*pair), pairs)
-        distances = list(tqdm(solved, "domain similarity", len(pairs), unit="pair"))
+        distances = list(tqdm(solved, "domain similarity", len(pairs), unit="pair", disable=None))
     table = np.array(distances).reshape(len(sources), len(targets))
     return SimilarityTable(list(sources), list(targets), table, np.exp(-gamma * table))
 

@@ -118,8 +118,7 @@ def union(parts: Sequence[Prototypes]) -> Prototypes:
 def side_by_side(views: Sequence[Prototypes]) -> Prototypes:
     """A domain as several networks see it together: their features one after the other.
 
-    Where no network was trained on more than one of the sources that are compared, this favours
-    none of them: a network spreads the classes that it was trained on, its own source most of all.
+    Where each network was trained on one of the sources that are compared, this favours none.
 
     Args:
         views: The prototypes of the same classes by each network.

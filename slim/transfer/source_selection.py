@@ -20,8 +20,8 @@ from scipy.spatial.distance import cdist
 
 from slim.datasets.lists import Entry, read_list
 from slim.datasets.registry import dataset_folder, read_class_names
-from slim.datasets.staging import write_whole
 from slim.errors import UserError, run_command
+from slim.files import write_whole
 from slim.flags import FlagSet
 from slim.transfer.domain_similarity import MIN_COUNT, emd, large_classes
 from slim.transfer.prototypes import Prototypes, check_same_network, load_prototypes, union
