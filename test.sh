@@ -3,4 +3,4 @@
 set -eu
 cd "$(dirname "$0")"
 ./install.sh -r tests/requirements.txt
-exec .venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile "$@"
+exec .venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal "$@"
