@@ -5,8 +5,6 @@ other module takes from here, so that what they need to work together is done on
 
 - `slim.batch_norm` asks for `tf_keras.legacy_tf_layers`; the wheel of tf-keras 2.21 has that module
   under `tf_keras.src` only, hence the alias;
-- tensors and variables are compared by identity, as in version 1, whose code expects it; besides,
-  a network of a thousand variables is built in half the time, for layers put them all into a set;
 - TensorFlow's start-up notes (which CPU instructions, which CUDA libraries) and the deprecation
   warnings of the interface that TF-Slim is written in say nothing that a user can act on.
 """
@@ -51,8 +49,22 @@ with _without_start_up_notes():
     sys.modules.setdefault("tf_keras.legacy_tf_layers", legacy_tf_layers)
     import tf_slim as slim
 
-tf.disable_tensor_equality()
 tf.logging.set_verbosity(tf.logging.ERROR)
 warnings.filterwarnings("ignore", message="`layer.apply` is deprecated")
 
-__all__ = ["slim", "tf"]
+
+@contextmanager
+def compared_by_identity() -> Iterator[None]:
+    """Tensors and variables compared by identity, as in version 1, while a network is built.
+
+    In a graph they are so in any case, but finding that out takes a while, and the layers put all
+    variables into a set for each new one: a network of a thousand is built in half the time.
+    """
+    tf.disable_tensor_equality()
+    try:
+        yield
+    finally:
+        tf.enable_tensor_equality()
+
+
+__all__ = ["compared_by_identity", "slim", "tf"]

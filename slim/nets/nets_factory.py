@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from slim.compat import slim, tf
+from slim.compat import compared_by_identity, slim, tf
 from slim.errors import UserError, did_you_mean
 from slim.nets import inception_utils, resnet_v2
 from slim.nets.inception_resnet_v2 import inception_resnet_v2, inception_resnet_v2_arg_scope
@@ -140,7 +140,8 @@ def get_network_fn(
         check_image_size(name, *images.shape.as_list()[1:3])
         if not network.has_aux_logits:
             kwargs.pop("create_aux_logits", None)
-        with slim.arg_scope(network.arg_scope(weight_decay=weight_decay, **options)):
+        arg_scope = network.arg_scope(weight_decay=weight_decay, **options)
+        with slim.arg_scope(arg_scope), compared_by_identity():
             return network.build(images, num_classes=num_classes, is_training=is_training, **kwargs)
 
     network_fn.default_image_size = network.default_image_size
