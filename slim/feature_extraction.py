@@ -443,6 +443,9 @@ class RowWriter:
 
 def merge(parts: Sequence[Path], path: Path) -> None:
     """Writes arrays one after the other as one, without holding them in memory."""
+    newest = max(part.stat().st_mtime_ns for part in parts)
+    if path.exists() and path.stat().st_mtime_ns > newest:
+        return
     arrays = [np.load(part, mmap_mode="r") for part in parts]
     shape = (sum(len(array) for array in arrays), *arrays[0].shape[1:])
     with replacing(path) as temporary:
