@@ -1,0 +1,153 @@
+"""The table of archives, and a dataset downloaded from a server on this machine."""
+
+import hashlib
+import io
+import re
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from slim.datasets.archives import MINIVAL, SOURCES, Archive, Source, download, where_to_get
+from slim.datasets.registry import KNOWN
+from slim.errors import UserError
+from tests.conftest import ROOT
+from tests.loopback import Loopback
+
+NEED_A_LOGIN = {"nabirds", "stanford_cars", "ILSVRC2012"}
+
+
+def tgz(*members: tuple[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+FILES = {
+    "images.tgz": tgz(("Images/a dog/1.jpg", b"jpeg" * 50_000)),
+    "lists.tar": tgz(("train_list.mat", b"train"), ("test_list.mat", b"test")),
+    "setid.mat": b"set",
+}
+TREE = {
+    "Images/a dog/1.jpg": b"jpeg" * 50_000,
+    "lists/train_list.mat": b"train",
+    "lists/test_list.mat": b"test",
+    "setid.mat": b"set",
+}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Loopback(**FILES) as server:
+        yield server
+
+
+@pytest.fixture
+def sources(server):
+    """A table of one dataset with three files of every kind, and one that needs a login."""
+    hashes = {name: f"md5:{hashlib.md5(content).hexdigest()}" for name, content in FILES.items()}
+
+    def archive(name, *rest, **options):
+        return Archive(f"{server.address}/{name}", hashes[name], len(FILES[name]), *rest, **options)
+
+    archives = (
+        archive("images.tgz", "Images"),
+        archive("lists.tar", "train_list.mat", into="lists"),
+        archive("setid.mat"),
+    )
+    return {"dogs": Source("https://dogs", archives), "cats": Source("https://cats", (), "ask")}
+
+
+def read_tree(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def test_download(server, sources, tmp_path):
+    download("dogs", tmp_path / "new", sources)
+    assert read_tree(tmp_path / "new") == TREE  # the archives are gone
+    assert [path for path, _ in server.requests] == ["/images.tgz", "/lists.tar", "/setid.mat"]
+    download("dogs", tmp_path / "new", sources)
+    assert len(server.requests) == 3
+
+
+def test_download_goes_on(server, sources, tmp_path):
+    server.stops_after = 100
+    with pytest.raises(UserError, match=r"images\.tgz: the connection failed after 100B"):
+        download("dogs", tmp_path, sources)
+    server.stops_after = None
+    lists = server.files.pop("lists.tar")
+    with pytest.raises(UserError, match=r"lists\.tar: the server answered 404"):
+        download("dogs", tmp_path, sources)
+    server.files["lists.tar"] = lists
+    download("dogs", tmp_path, sources)
+    assert server.requests == [
+        ("/images.tgz", None),
+        ("/images.tgz", "bytes=100-"),
+        ("/lists.tar", None),
+        ("/lists.tar", None),
+        ("/setid.mat", None),
+    ]
+    assert read_tree(tmp_path) == TREE
+
+
+def test_an_archive_that_is_there_is_not_fetched(server, sources, tmp_path):
+    (tmp_path / "images.tgz").write_bytes(FILES["images.tgz"])
+    download("dogs", tmp_path, sources)
+    assert [path for path, _ in server.requests] == ["/lists.tar", "/setid.mat"]
+    assert read_tree(tmp_path) == TREE
+
+
+def test_what_is_there_is_not_overwritten(server, sources, tmp_path):
+    (tmp_path / "Images").mkdir()
+    with pytest.raises(UserError, match="Images is there already"):
+        download("dogs", tmp_path, sources)
+    assert server.requests == []
+
+
+def test_an_archive_with_another_hash_is_not_unpacked(server, sources, tmp_path):
+    server.files["images.tgz"] = tgz(("Images/other.jpg", b"other"))
+    with pytest.raises(UserError, match=r"images.tgz: .* hash .* expected md5:"):
+        download("dogs", tmp_path, sources)
+    assert read_tree(tmp_path) == {}
+
+
+def test_what_needs_a_login(sources, tmp_path):
+    with pytest.raises(UserError, match=r"cats cannot be downloaded for you: .* https://cats; ask"):
+        download("cats", tmp_path / "new", sources)
+    assert not (tmp_path / "new").exists()
+
+
+def test_unknown(tmp_path):
+    with pytest.raises(UserError, match="food_102: unknown, did you mean food_101"):
+        download("food_102", tmp_path)
+
+
+def test_the_table():
+    assert set(SOURCES) == set(KNOWN)
+    assert {name for name, source in SOURCES.items() if source.by_hand} == NEED_A_LOGIN
+    assert {name for name, source in SOURCES.items() if not source.archives} == NEED_A_LOGIN
+    archives = [archive for source in SOURCES.values() for archive in source.archives]
+    for archive in [*archives, MINIVAL]:
+        assert re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", archive.known_hash)
+        assert re.fullmatch(r"https?://[\w.-]+/[^?]+", archive.address)
+        assert archive.size > 0
+        assert (archive.holds is None) == (archive.name.rpartition(".")[2] in ("mat", "txt"))
+    for name, source in SOURCES.items():
+        assert source.page in where_to_get(name)
+        assert ("--download fetches it" in where_to_get(name)) == (name not in NEED_A_LOGIN)
+        assert "\n" not in where_to_get(name)
+
+
+def test_without_tensorflow():
+    code = "import sys, slim.datasets.minival; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -1,0 +1,95 @@
+"""The list of iNaturalist 2017's validation images: fetched, checked, read."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from slim.datasets import minival
+from slim.datasets.archives import MINIVAL
+from slim.datasets.minival import fetch_minival, read_minival
+from slim.errors import UserError, run_command
+from tests.conftest import run, shared
+from tests.loopback import Loopback
+
+LIST = "train_val_images/Aves/Corvus cornix/1.jpg\ntrain_val_images/Aves/Pica pica/2.jpg\n"
+NAMES = frozenset(LIST.splitlines())
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Loopback(**{MINIVAL.name: LIST.encode()}) as server:
+        yield server
+
+
+@pytest.fixture
+def source(server):
+    """Where a short list is, and its hash."""
+    return replace(
+        MINIVAL,
+        address=f"{server.address}/{MINIVAL.name}",
+        known_hash=f"sha256:{hashlib.sha256(LIST.encode()).hexdigest()}",
+    )
+
+
+def test_fetch_and_read(server, source, tmp_path):
+    path = tmp_path / "list.txt"
+    fetch_minival(path, source)
+    fetch_minival(path, source)
+    assert len(server.requests) == 1
+    assert path.read_text() == LIST
+    assert read_minival(path, source=source) == NAMES
+
+
+def test_another_list_is_not_fetched(server, source, tmp_path):
+    with pytest.raises(UserError, match=r"minival\.txt: .* hash .*35cf431f20792f43"):
+        fetch_minival(tmp_path / "list.txt", replace(MINIVAL, address=source.address))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_list_is_refused_and_kept(server, source, tmp_path, capsys):
+    path = tmp_path / "list.txt"
+    path.write_text(LIST.replace("Pica", "Picus"))
+    for refused in (fetch_minival, read_minival):
+        with pytest.raises(UserError, match=r"list\.txt is .*move it away"):
+            refused(path, source=source)
+    assert "Picus" in path.read_text()
+    assert server.requests == []
+    assert capsys.readouterr().err == ""
+    names = read_minival(path, allow_other=True, source=source)
+    assert "train_val_images/Aves/Picus pica/2.jpg" in names
+    assert capsys.readouterr().err.startswith(f"warning: {path} is not the published list: sha256:")
+
+
+def test_no_list(tmp_path):
+    expected = "list.txt: No such file .* python -m slim.datasets.minival --path=.*list.txt fetches"
+    with pytest.raises(UserError, match=expected):
+        read_minival(tmp_path / "list.txt")
+
+
+def test_the_published_list():
+    path = shared("data/inat_minival.txt")
+    fetch_minival(path)  # is there, and right
+    names = read_minival(path)
+    assert len(names) == 9697
+    assert {name.count("/") for name in names} == {3}
+    assert all(name.startswith("train_val_images/") for name in names)
+    assert "train_val_images/Aves/Corvus cornix/013b616c7ef3f337d80f21cd8d4b7456.jpg" in names
+
+
+def test_command():
+    path = shared("data/inat_minival.txt")
+    done = run("python", "-m", "slim.datasets.minival", f"--path={path}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{path}: 9,697 images, as published\n"
+
+
+def test_command_refuses_another_list(tmp_path, capsys):
+    path = tmp_path / "list.txt"
+    path.write_text(LIST)
+    with pytest.raises(SystemExit) as stopped:
+        run_command(minival.define_flags, minival.main, ["minival", f"--path={path}"])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: {path} is another file than https://raw.")
+    assert path.read_text() == LIST

@@ -1,0 +1,481 @@
+"""Downloads from a server on this machine, and archives that mean well or not."""
+
+import gzip
+import hashlib
+import io
+import os
+import random
+import resource
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+
+import pytest
+
+from slim.downloads import alone, fetch, unpack, unpacked
+from slim.errors import UserError
+from tests.conftest import ROOT
+from tests.loopback import Loopback
+
+CONTENT = random.Random(0).randbytes(1_000_000)
+OTHER = random.Random(1).randbytes(1_000_000)
+SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
+BROKEN_AT = 600_000  # bytes
+CHUNK = 65_536  # bytes that may be lost
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Loopback(file=CONTENT) as server:
+        yield server
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def begun(path):
+    """How much has come of a file."""
+    return path.with_name(f"{path.name}.part") / ".begun"
+
+
+def break_off(server, path, known_hash=SHA256):
+    """A download whose connection breaks; returns how much came."""
+    server.stops_after = BROKEN_AT
+    with pytest.raises(UserError, match="the connection"):
+        fetch(f"{server.address}/file", path, known_hash)
+    server.stops_after = None
+    assert not path.exists()
+    return begun(path).stat().st_size
+
+
+def killed(code, *arguments):
+    """Runs Python code in a process that is to die of SIGKILL."""
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("known_hash", [SHA256, MD5, None])
+def test_whole(server, tmp_path, known_hash):
+    path = tmp_path / "new" / "folder" / "file"
+    fetch(f"{server.address}/file", path, known_hash)
+    assert path.read_bytes() == CONTENT
+    assert names(path.parent) == ["file"]
+    assert path.stat().st_mode & 0o044 == 0o044  # others may read it
+    fetch(f"{server.address}/file", path, known_hash)
+    assert server.requests == [("/file", None)]  # once
+
+
+def test_a_broken_connection_goes_on(server, tmp_path):
+    path = tmp_path / "file"
+    server.stops_after = BROKEN_AT
+    with pytest.raises(UserError) as raised:
+        fetch(f"{server.address}/file", path, SHA256)
+    message = str(raised.value)
+    assert message.startswith(f"{server.address}/file: the connection failed after ")
+    assert message.endswith("): run this again, it goes on where it stopped")
+    came = begun(path).stat().st_size
+    assert BROKEN_AT - CHUNK <= came <= BROKEN_AT
+    assert begun(path).read_bytes() == CONTENT[:came]
+    assert names(tmp_path) == ["file.part"]
+    server.stops_after = None
+    fetch(f"{server.address}/file", path, SHA256)
+    assert server.requests == [("/file", None), ("/file", f"bytes={came}-")]
+    assert path.read_bytes() == CONTENT
+    assert names(tmp_path) == ["file"]
+
+
+def test_killed_amid_the_download(server, tmp_path):
+    path = tmp_path / "file"
+    server.stalls_after = BROKEN_AT
+    code = "import sys, pathlib; from slim.downloads import fetch; "
+    code += "fetch(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, f"{server.address}/file", str(path), SHA256], cwd=ROOT
+    )
+    deadline = time.monotonic() + 60
+    while not begun(path).exists() or begun(path).stat().st_size < BROKEN_AT - CHUNK:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    with pytest.raises(UserError, match="in use by another download"):
+        fetch(f"{server.address}/file", path, SHA256)
+    process.kill()
+    process.wait()
+    came = begun(path).stat().st_size
+    assert not path.exists()
+    server.stalls_after = None
+    fetch(f"{server.address}/file", path, SHA256)
+    assert server.requests[-1] == ("/file", f"bytes={came}-")
+    assert path.read_bytes() == CONTENT
+    assert names(tmp_path) == ["file"]
+
+
+def test_killed_amid_the_check(server, tmp_path):
+    path = tmp_path / "file"
+    code = (
+        "import os, sys, pathlib, pooch.core; from slim.downloads import fetch; "
+        "pooch.core.hash_matches = lambda *_, **__: os.kill(os.getpid(), 9); "
+        "fetch(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3])"
+    )
+    killed(code, f"{server.address}/file", path, SHA256)
+    assert not path.exists()
+    fetch(f"{server.address}/file", path, SHA256)
+    assert len(server.requests) == 1  # all had come
+    assert path.read_bytes() == CONTENT
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("known_hash", [SHA256, None])
+@pytest.mark.parametrize(
+    "server_has",
+    [
+        {},
+        {"tags": False, "dates": True},
+        {"tags": False},  # the size is all there is to go by
+        {"ranges": False},
+        {"checks_versions": False},
+    ],
+)
+def test_servers(server, tmp_path, server_has, known_hash):
+    vars(server).update(server_has)
+    came = break_off(server, tmp_path / "file", known_hash)
+    fetch(f"{server.address}/file", tmp_path / "file", known_hash)
+    assert server.requests[1:] == [("/file", f"bytes={came}-")]
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("server_has", [{}, {"checks_versions": False}, {"ranges": False}])
+@pytest.mark.parametrize("new", [OTHER, OTHER[:700_000], OTHER[:1000]])
+def test_a_changed_file_is_not_glued_together(server, tmp_path, server_has, new):
+    vars(server).update(server_has)
+    break_off(server, tmp_path / "file", None)
+    server.files["file"] = new
+    fetch(f"{server.address}/file", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == new
+    # A server that heeds If-Range sends all of the new file at once, the others are asked for it.
+    assert len(server.requests) == (2 if server.checks_versions or not server.ranges else 3)
+
+
+def test_changed_in_size_where_there_are_no_versions(server, tmp_path):
+    server.tags = False
+    break_off(server, tmp_path / "file", None)
+    server.files["file"] = OTHER[:-1]
+    fetch(f"{server.address}/file", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == OTHER[:-1]
+    assert server.requests[2:] == [("/file", None)]
+
+
+def test_neither_version_nor_size(server, tmp_path):
+    server.tags, server.announces = False, 0
+    fetch(f"{server.address}/file", tmp_path / "file", SHA256)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_an_archive_sent_as_encoded_stays_one(server, tmp_path):
+    server.files["file"], server.encoding = gzip.compress(b"content"), "x-gzip"
+    fetch(f"{server.address}/file", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == server.files["file"]
+
+
+def test_a_wrong_hash(server, tmp_path):
+    server.files["file"] = OTHER
+    with pytest.raises(UserError) as raised:
+        fetch(f"{server.address}/file", tmp_path / "file", MD5)
+    message = str(raised.value)
+    for part in (f"{server.address}/file", MD5, hashlib.md5(OTHER).hexdigest(), "Run this again"):
+        assert part in message
+    assert "\n" not in message
+    assert names(tmp_path) == []
+    server.files["file"] = CONTENT
+    fetch(f"{server.address}/file", tmp_path / "file", MD5)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_another_file_is_not_overwritten(server, tmp_path):
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"file is another file than .*move it away"):
+        fetch(f"{server.address}/file", tmp_path / "file", SHA256)
+    assert (tmp_path / "file").read_bytes() == b"mine"
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(("status", "name"), [(200, "missing"), (403, "file"), (503, "file")])
+def test_no_such_file(server, tmp_path, status, name):
+    server.status = status
+    expected = f"{server.address}/{name}: the server answered {404 if status == 200 else status} "
+    with pytest.raises(UserError) as raised:
+        fetch(f"{server.address}/{name}", tmp_path / "file")
+    assert str(raised.value).startswith(expected)
+    assert f"put it at {tmp_path / 'file'}" in str(raised.value)
+    assert names(tmp_path) == []
+
+
+def test_what_came_outlives_a_server_in_trouble(server, tmp_path):
+    came = break_off(server, tmp_path / "file")
+    server.status = 503
+    with pytest.raises(UserError, match="answered 503"):
+        fetch(f"{server.address}/file", tmp_path / "file", SHA256)
+    server.status = 200
+    fetch(f"{server.address}/file", tmp_path / "file", SHA256)
+    assert server.requests[-1] == ("/file", f"bytes={came}-")
+
+
+def test_no_server(monkeypatch, tmp_path):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}/file"
+        with pytest.raises(UserError) as raised:
+            fetch(address, tmp_path / "file")
+    assert str(raised.value) == (
+        f"{address}: the connection failed after 0.00B ([Errno 111] Connection refused): "
+        "run this again, it goes on where it stopped"
+    )
+    assert names(tmp_path) == []
+
+
+def test_no_such_kind_of_address(tmp_path):
+    with pytest.raises(UserError, match="No connection adapters"):
+        fetch("gopher://127.0.0.1/file", tmp_path / "file")
+
+
+def test_no_room_for_it(server, tmp_path):
+    server.announces = 10**18
+    with pytest.raises(UserError, match=r"file needs 1.00EB more, .* are free: make room"):
+        fetch(f"{server.address}/file", tmp_path / "file")
+
+
+def test_a_disk_that_fills_up(server, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (BROKEN_AT, limits[1]))
+    try:
+        with pytest.raises(UserError, match="File too large: once that is mended, run this again"):
+            fetch(f"{server.address}/file", tmp_path / "file", SHA256)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    fetch(f"{server.address}/file", tmp_path / "file", SHA256)
+    assert server.requests[-1][1] is not None
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+# What the archives below hold.
+TREE = {
+    "birds/images/001.Black footed/a b.jpg": b"jpeg" * 1000,
+    "birds/classes.txt": b"1 001.Black footed\n",
+    "README": b"read me",
+}
+
+
+def tar(path, *members, mode="w"):
+    """Writes a tar file of (name, content or a dictionary of the member's attributes)."""
+    with tarfile.open(path, mode) as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            if isinstance(content, dict):
+                for key, value in content.items():
+                    setattr(member, key, value)
+                archive.addfile(member)
+            else:
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def make_zip(path, *members):
+    """Writes a zip file of (name or ZipInfo, content)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+def read_tree(folder):
+    """The visible files of a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+ARCHIVES = {
+    "birds.tar": tar,
+    "birds.tar.gz": lambda *arguments: tar(*arguments, mode="w:gz"),
+    "birds.tgz": lambda *arguments: tar(*arguments, mode="w:gz"),
+    "birds.zip": make_zip,
+}
+
+
+@pytest.fixture(params=ARCHIVES)
+def archive(request, tmp_path):
+    return ARCHIVES[request.param](tmp_path / request.param, *TREE.items())
+
+
+def test_unpack(archive, tmp_path):
+    folder = tmp_path / "new" / "folder"
+    assert unpacked(archive, folder) is None
+    assert unpack(archive, folder) == [folder / "README", folder / "birds"]
+    assert read_tree(folder) == TREE
+    assert names(folder) == [f".{archive.name}.unpacked", "README", "birds"]
+    archive.unlink()
+    assert unpack(archive, folder) == [folder / "README", folder / "birds"]
+
+
+def test_unpack_again_what_was_removed(archive, tmp_path):
+    for path in unpack(archive, tmp_path / "folder"):
+        if path.is_file():
+            path.unlink()
+        else:
+            path.rename(tmp_path / "elsewhere")
+    unpack(archive, tmp_path / "folder")
+    assert read_tree(tmp_path / "folder") == TREE
+
+
+def test_unpack_overwrites_nothing(archive, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "birds").write_text("mine")
+    with pytest.raises(UserError, match="birds is there already"):
+        unpack(archive, tmp_path / "folder")
+    assert read_tree(tmp_path / "folder") == {"birds": b"mine"}
+    assert names(tmp_path / "folder") == ["birds"]
+
+
+@pytest.mark.parametrize("step", range(3))
+@pytest.mark.parametrize(
+    "where", ["tarfile.TarFile.extract", "zipfile.ZipFile.extract", "pathlib.Path.replace"]
+)
+def test_killed_amid_unpacking(tmp_path, where, step):
+    """At each member, at the stamp, and between the moves of what is at the top."""
+    name = "birds.zip" if "zip" in where else "birds.tgz"
+    archive = ARCHIVES[name](tmp_path / name, *TREE.items())
+    code = f"""if True:
+        import os, pathlib, sys, tarfile, zipfile
+        from slim.downloads import unpack
+        real, calls = {where}, []
+
+        def until_killed(*arguments, **options):
+            if len(calls) == {step}:
+                os.kill(os.getpid(), 9)
+            calls.append(1)
+            return real(*arguments, **options)
+
+        {where} = until_killed
+        unpack(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    """
+    killed(code, archive, tmp_path / "folder")
+    visible = [name for name in names(tmp_path / "folder") if not name.startswith(".")]
+    assert set(visible) <= {"README", "birds"}
+    unpack(archive, tmp_path / "folder")
+    assert read_tree(tmp_path / "folder") == TREE
+    assert names(tmp_path / "folder") == [f".{name}.unpacked", "README", "birds"]
+
+
+GOOD = ("good.txt", b"good")
+SYMLINK, HARDLINK = {"type": tarfile.SYMTYPE}, {"type": tarfile.LNKTYPE}
+UNSAFE = {
+    "up": [("../out.txt", {})],
+    "up in between": [("a/../../out.txt", {})],
+    "absolute": [("{outside}/out.txt", {})],
+    "symlink up": [("link", SYMLINK | {"linkname": "../outside"})],
+    "symlink absolute": [("link", SYMLINK | {"linkname": "{outside}"})],
+    "through a symlink": [
+        ("link", SYMLINK | {"linkname": "{outside}"}),
+        ("link/out.txt", {}),
+    ],
+    "through a chain": [
+        ("here", SYMLINK | {"linkname": "."}),
+        ("up", SYMLINK | {"linkname": "here/../../outside"}),
+        ("up/out.txt", {}),
+    ],
+    "hard link up": [("link", HARDLINK | {"linkname": "../outside/secret"})],
+    "hard link absolute": [("link", HARDLINK | {"linkname": "{outside}/secret"})],
+    "pipe": [("pipe", {"type": tarfile.FIFOTYPE})],
+    "device": [("null", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3})],
+}
+
+
+@pytest.mark.parametrize("filters", [True, False])
+@pytest.mark.parametrize("case", UNSAFE)
+def test_unsafe_members_of_tar(tmp_path, monkeypatch, case, filters):
+    if not filters:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
+    members = []
+    for name, content in UNSAFE[case]:
+        if "linkname" in content:
+            content = content | {"linkname": content["linkname"].format(outside=outside)}
+        members.append((name.format(outside=outside), content))
+    archive = tar(tmp_path / "bad.tar", GOOD, *members)
+    with pytest.raises(UserError, match="its member '") as raised:
+        unpack(archive, tmp_path / "folder")
+    assert any(f"'{name}'" in str(raised.value) for name, _ in members)
+    assert names(tmp_path / "folder") == []
+    assert names(tmp_path) == ["bad.tar", "folder", "outside"]
+    assert names(outside) == ["secret"]
+
+
+def link_of_zip(target):
+    link = zipfile.ZipInfo("link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return link, target
+
+
+@pytest.mark.parametrize(
+    "member", [("../out.txt", "bad"), ("/tmp/out.txt", "bad"), link_of_zip("../outside")]
+)
+def test_unsafe_members_of_zip(tmp_path, member):
+    archive = make_zip(tmp_path / "bad.zip", GOOD, member)
+    with pytest.raises(UserError, match="its member '"):
+        unpack(archive, tmp_path / "folder")
+    assert names(tmp_path / "folder") == []
+    assert names(tmp_path) == ["bad.zip", "folder"]
+
+
+@pytest.mark.parametrize("filters", [True, False])
+def test_links_inside_and_modes(tmp_path, monkeypatch, filters):
+    if not filters:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    archive = tar(
+        tmp_path / "good.tar",
+        ("a", {"type": tarfile.DIRTYPE, "mode": 0o500}),
+        ("a/b.txt", b"b"),
+        ("a/link", SYMLINK | {"linkname": "b.txt"}),
+        ("hard", HARDLINK | {"linkname": "a/b.txt"}),
+        ("run", {"mode": 0o6777}),
+    )
+    folder = tmp_path / "folder"
+    unpack(archive, folder)
+    assert (folder / "a" / "link").read_bytes() == (folder / "hard").read_bytes() == b"b"
+    assert (folder / "run").stat().st_mode & 0o7777 == 0o755
+    assert os.access(folder / "a", os.W_OK)
+
+
+@pytest.mark.parametrize("kept", [0, 100, 2000, 4500])
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_broken_archives(tmp_path, name, kept):
+    whole = ARCHIVES[name](tmp_path / name, ("noise", CONTENT[:9000])).read_bytes()
+    (tmp_path / name).write_bytes(whole[:kept])
+    with pytest.raises(UserError, match=r"cannot be unpacked \(.*\), expected a whole \.tar"):
+        unpack(tmp_path / name, tmp_path / "folder")
+    assert names(tmp_path / "folder") == []
+
+
+def test_no_archive(tmp_path):
+    with pytest.raises(UserError, match=r"none.tar: No such file or directory"):
+        unpack(tmp_path / "none.tar", tmp_path / "folder")
+
+
+def test_alone_in_a_folder(tmp_path):
+    with alone(tmp_path), pytest.raises(UserError, match="in use"), alone(tmp_path):
+        pass
+    with alone(tmp_path):
+        pass
