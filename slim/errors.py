@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 from absl import flags
 
+SHOWN_PROBLEMS = 20
 INTERRUPTED = 130  # what a shell reports for Ctrl-C: 128 + SIGINT
 
 
@@ -21,6 +22,14 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     """The known names nearest to a mistyped one, else all of them, to end a `UserError` with."""
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+
+
+def show_problems(problems: Sequence[object]) -> None:
+    """Prints problems on stderr, a line each: the first 20, and how many more there are."""
+    for problem in problems[:SHOWN_PROBLEMS]:
+        print(problem, file=sys.stderr)
+    if len(problems) > SHOWN_PROBLEMS:
+        print(f"... and {len(problems) - SHOWN_PROBLEMS} more", file=sys.stderr)
 
 
 def run_command(
@@ -40,7 +49,8 @@ def run_command(
         main: The command; it raises `UserError` for what the user can mend.
         argv: The command line, the program's name first. Default: `sys.argv`.
         description: The first line of `--help`.
-        positional: A flag that may be given without its name, as the one word among the flags.
+        positional: A flag that may be given without its name, as the one word among the flags;
+            where its value is a list, as all of them.
 
     Raises:
         SystemExit: 0 when done, 1 with one line on stderr after a `UserError` or a wrong flag,
@@ -56,7 +66,10 @@ def run_command(
     try:
         unused = values(argv)[1:]
         if positional and unused:
-            values[positional].value = unused.pop(0)
+            if isinstance(values[positional].value, list):
+                values[positional].value, unused = unused, []
+            else:
+                values[positional].value = unused.pop(0)
         if unused:
             raise UserError(f"unexpected argument '{unused[0]}': flags are given as --name=value")
         main(values)

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from slim.compat import tf
 from slim.errors import UserError
 
@@ -61,6 +63,24 @@ def read_step(checkpoint: str) -> int:
         return 0
     with _reading(checkpoint):
         return int(tf.train.load_variable(checkpoint, "global_step"))
+
+
+def read_values(checkpoint: str, variables: Mapping[str, tf.Variable]) -> dict[str, np.ndarray]:
+    """The values that a checkpoint has for variables.
+
+    Args:
+        checkpoint: The checkpoint's prefix.
+        variables: What to read, by its name in the checkpoint, which has it (see `check_fits`).
+
+    Returns:
+        The values by the variables' own names.
+
+    Raises:
+        UserError: The checkpoint cannot be read.
+    """
+    with _reading(checkpoint):
+        reader = tf.train.load_checkpoint(checkpoint)
+        return {variable.op.name: reader.get_tensor(name) for name, variable in variables.items()}
 
 
 def check_readable(checkpoint: str) -> None:

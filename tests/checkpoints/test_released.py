@@ -1,0 +1,318 @@
+"""`python -m slim.checkpoints` against a server on this machine, in place of Google Drive."""
+
+import io
+import os
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slim.checkpoints import __main__ as command
+from slim.checkpoints.released import CLASSES, DRIVE_IDS, MODELS
+from slim.compat import slim, tf
+from slim.errors import run_command
+from slim.nets.nets_factory import NETWORKS, get_network_fn
+from tests.conftest import ROOT, run
+from tests.loopback import Loopback
+
+RESNET = "resnet_50_ILSVRC_iNat_299"
+PAGE = b"<!DOCTYPE html><html><body>Too many users have viewed this file</body></html>"
+
+
+@pytest.fixture
+def drive() -> Iterator[Loopback]:
+    with Loopback() as drive:
+        yield drive
+
+
+@pytest.fixture
+def fetch(drive, tmp_path, capsys):
+    """The command in this process: its exit code, what it prints, and the lines on stderr."""
+
+    def fetch(*arguments: str) -> tuple[int, str, list[str]]:
+        folders = [f"--{name}_dir={tmp_path / name}" for name in ("dataset", "feature")]
+        folders.append(f"--checkpoints_dir={tmp_path}")
+        with pytest.raises(SystemExit) as stopped:
+            run_command(
+                command.define_flags,
+                command.main,
+                ["checkpoints", *arguments, *folders, f"--address={drive.address}/{{id}}"],
+                positional="names",
+            )
+        printed = capsys.readouterr()
+        return stopped.value.code, printed.out, printed.err.splitlines()
+
+    return fetch
+
+
+@pytest.fixture(scope="module")
+def variables() -> dict[str, list[int]]:
+    """Names and shapes of the variables of a ResNet with seven classes."""
+    with tf.Graph().as_default():
+        get_network_fn("resnet_v2_50", 7)(tf.zeros([1, 32, 32, 3]))
+        return {v.op.name: v.shape.as_list() for v in slim.get_model_variables()}
+
+
+@pytest.fixture(scope="module")
+def write_checkpoint(variables, tmp_path_factory):
+    """Writes a ResNet of zeros with so many classes; gives its files by their names."""
+
+    def write(name: str, classes: int) -> dict[str, Path]:
+        folder = tmp_path_factory.mktemp("written")
+        with tf.Graph().as_default(), tf.Session() as session:
+            shapes = [
+                [*shape[:-1], classes] if "/logits/" in key else shape
+                for key, shape in variables.items()
+            ]
+            zeros = [tf.zeros(shape) for shape in shapes]
+            names = list(variables)
+            session.run(
+                tf.raw_ops.SaveV2(
+                    prefix=str(folder / name),
+                    tensor_names=names,
+                    shape_and_slices=[""] * len(names),
+                    tensors=zeros,
+                )
+            )
+        return {path.name: path for path in folder.iterdir()}
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def released(write_checkpoint) -> dict[str, Path]:
+    """A checkpoint as `RESNET` should be, called otherwise."""
+    return write_checkpoint("model.ckpt-12345", 6089)
+
+
+def pack(files: dict[str, Path | bytes]) -> bytes:
+    """A .tar.gz of files by their names in it."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
+        for name, content in files.items():
+            if isinstance(content, Path):
+                archive.add(content, name)
+            else:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def row(printed: str, name: str) -> list[str]:
+    """The columns of a line of --list."""
+    line = next(line for line in printed.splitlines() if line.startswith(f"{name} "))
+    return re.split(r"  +", line)
+
+
+def test_a_broken_download_goes_on_and_the_checkpoint_is_found(fetch, drive, released, tmp_path):
+    files = {f"made/{name}": path for name, path in released.items()}
+    # Random bytes make the archive long enough to break; macOS hides a file beside each.
+    noise = {"made/notes": os.urandom(1_500_000), "made/._model.ckpt-12345.index": b"macOS"}
+    content = drive.files[DRIVE_IDS[RESNET]] = pack(noise | files)
+    assert row(fetch("--list")[1], RESNET)[-1] == "-"
+    assert drive.requests == []
+
+    drive.stops_after = 1_200_000
+    code, _, lines = fetch(RESNET)
+    assert code == 1
+    assert "run the command again, it goes on where it stopped" in lines[-1]
+    assert f"drive.google.com/open?id={DRIVE_IDS[RESNET]}" in lines[-1]
+    (part,) = (tmp_path / "resnet").iterdir()
+    have = part.stat().st_size
+    assert 0 < have < len(content)
+    assert part.read_bytes() == content[:have]
+
+    drive.stops_after = None
+    drive.requests.clear()
+    code, printed, lines = fetch(RESNET)
+    assert code == 0, lines
+    assert drive.requests[-1] == (f"/{DRIVE_IDS[RESNET]}", f"bytes={have}-")
+    path = tmp_path / "resnet" / RESNET / "model.ckpt-12345"
+    assert f"{RESNET} is resnet_v2_50 with 6,089 classes" in printed
+    assert f"path: {path}\n" in printed
+    assert (
+        f"CHECKPOINT_PATH={path} MODEL_NAME=resnet_v2_50 CHECKPOINT_EXCLUDE_SCOPES=logits "
+        "TRAINABLE_SCOPES=logits ./train.sh\n" in printed
+    )
+    for name, original in released.items():
+        assert path.with_name(name).read_bytes() == original.read_bytes()
+    assert (tmp_path / "resnet" / f"{RESNET}.archive").read_bytes() == content
+    assert len(list((tmp_path / "resnet").iterdir())) == 2
+
+    drive.requests.clear()
+    code, printed, _ = fetch(RESNET)
+    assert code == 0
+    assert f"{RESNET} is there already\npath: {path}\n" in printed
+    assert drive.requests == []
+    assert row(fetch("--list")[1], RESNET) == [
+        RESNET,
+        "resnet_v2_50",
+        "ImageNet + iNat2017",
+        "299",
+        str(path),
+    ]
+
+
+def test_a_page_instead_of_the_file_and_an_archive_put_there_by_hand(
+    fetch, drive, released, tmp_path
+):
+    drive.files[DRIVE_IDS[RESNET]] = PAGE
+    code, _, lines = fetch(RESNET)
+    assert code == 1
+    assert "gives a page instead of the file" in lines[-1]
+    link, place = re.search(r"fetch (\S+) in a browser and save it as (\S+)$", lines[-1]).groups()
+    assert link == f"https://drive.google.com/open?id={DRIVE_IDS[RESNET]}"
+    assert list((tmp_path / "resnet").iterdir()) == []
+
+    Path(place).write_bytes(PAGE)
+    code, _, lines = fetch(RESNET)
+    assert code == 1
+    assert len(lines) == 1 and f"{place} is no tar or zip archive: delete it" in lines[0]
+
+    with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, path in released.items():
+            archive.write(path, f"a/b/{name.replace('model.ckpt-12345', f'{RESNET}.ckpt')}")
+    drive.requests.clear()
+    code, printed, lines = fetch(RESNET)
+    assert code == 0, lines
+    assert drive.requests == []
+    path = tmp_path / "resnet" / f"{RESNET}.ckpt"
+    assert f"path: {path}\n" in printed
+    assert Path(f"{path}.index").read_bytes() == released["model.ckpt-12345.index"].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "expected"),
+    [
+        (RESNET, 7, "resnet_v2_50, 6089 or 6090 classes"),
+        ("resnet_101_ILSVRC_iNat_299", 6089, "resnet_v2_101, 6089 or 6090 classes"),
+    ],
+)
+def test_another_model_is_refused_and_its_archive_kept(
+    fetch, drive, write_checkpoint, tmp_path, name, classes, expected
+):
+    content = drive.files[DRIVE_IDS[name]] = pack(write_checkpoint(f"{name}.ckpt", classes))
+    code, _, lines = fetch(name)
+    assert code == 1
+    assert f"found resnet_v2_50, {classes} classes; expected {expected}" in lines[-1]
+    (archive,) = (tmp_path / "resnet").iterdir()
+    assert str(archive) in lines[-1]
+    assert archive.read_bytes() == content
+    assert row(fetch("--list")[1], name)[-1] == "-"
+
+
+def test_archives_without_a_whole_checkpoint(fetch, drive, tmp_path):
+    name = "inception_v3_iNat_299"
+    archive = tmp_path / "inception" / f"{name}.archive"
+    both = {f"{part}.ckpt{end}": b"" for part in "ab" for end in (".index", ".data-00000-of-00001")}
+    whole = {f"{name}.ckpt.index": b"no index", f"{name}.ckpt.data-00000-of-00001": b""}
+    for content, message in (
+        (pack({"readme": b"", "a.ckpt.index": b""}), "holds 0 checkpoints, expected one"),
+        (pack(both), "holds 2 checkpoints, expected one (.index and .data- files): it has a.ckpt"),
+        (pack(both | whole), "is damaged, delete it to fetch it again"),
+        (pack({"../out": b"", **whole}), "'../out'"),
+        (pack({"noise": os.urandom(9999)})[:5000], "cannot be unpacked"),
+    ):
+        drive.files[DRIVE_IDS[name]] = content
+        code, _, lines = fetch(name)
+        assert code == 1
+        assert message in lines[-1] and str(archive) in lines[-1]
+        assert list(archive.parent.iterdir()) == [archive]
+        archive.unlink()
+
+
+def test_data_and_features(fetch, drive, tmp_path):
+    files = {
+        "data/cub_200/train.txt": b"images/a b.jpg: 0\n",
+        "data/cub_200/images/a b.jpg": b"\xff\xd8",
+        "data/nabirds/val.txt": b"images/b.jpg: 1\n",
+    }
+    drive.files[DRIVE_IDS["data"]] = pack(files)
+    drive.files[DRIVE_IDS["feature"]] = pack({"resnet/cub_200_label_val.npy": b"labels"})
+    lists = tmp_path / "dataset" / "cub_200" / "train.txt"
+    lists.parent.mkdir(parents=True)
+
+    lists.write_text("my own\n")
+    code, _, lines = fetch("--data")
+    assert code == 1
+    assert f"{lists} first: move them away" in lines[-1]
+    assert lists.read_text() == "my own\n"
+    assert not (tmp_path / "dataset" / "nabirds").exists()
+
+    lists.write_bytes(files["data/cub_200/train.txt"])
+    drive.requests.clear()
+    assert fetch("--data")[0] == 0
+    assert drive.requests == []  # the archive was kept
+    for name, content in files.items():
+        assert (tmp_path / "dataset" / name.removeprefix("data/")).read_bytes() == content
+
+    (tmp_path / "dataset" / "data.archive").unlink()
+    code, printed, _ = fetch("--data", "--features")
+    assert code == 0
+    assert "data: 3 published files are in" in printed and "already" in printed
+    assert {path for path, _ in drive.requests} == {f"/{DRIVE_IDS['feature']}"}
+    assert (tmp_path / "feature/resnet/cub_200_label_val.npy").read_bytes() == b"labels"
+    assert f"{tmp_path / 'feature'} (1 files)" in fetch("--list")[1]
+
+
+def test_wrong_names_and_addresses_are_one_line(fetch, drive, tmp_path):
+    for arguments, message in (
+        ([], "NAME is missing"),
+        (["inception_v3_inat_299"], "did you mean inception_v3_iNat_299 or "),
+        ([RESNET, "resnet_50"], "unknown model 'resnet_50'; did you mean"),
+    ):
+        code, _, lines = fetch(*arguments)
+        assert code == 1 and len(lines) == 1
+        assert message in lines[0]
+    assert drive.requests == []
+    code, _, lines = fetch(RESNET)
+    assert code == 1
+    assert "cannot be fetched (404 Client Error" in lines[-1]
+    assert list((tmp_path / "resnet").iterdir()) == []
+
+
+def test_the_list_needs_no_tensorflow(tmp_path):
+    script = (
+        "import runpy, sys\n"
+        f"sys.argv[1:] = ['--list', '--checkpoints_dir={tmp_path}']\n"
+        "try:\n"
+        "    runpy.run_module('slim.checkpoints', run_name='__main__', alter_sys=True)\n"
+        "finally:\n"
+        "    print('imported', *sorted({'tensorflow', 'gdown'} & set(sys.modules)), sep=':')\n"
+    )
+    done = run("python", "-c", script)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "imported"
+    assert lines[8].split("  ")[0] == "inception_v4_iNat_560_ft"
+
+
+def test_the_table_in_the_readme_is_the_one_of_the_command():
+    titles = {
+        "Inception-V3": "inception_v3",
+        "Inception-V3 SE": "inception_v3_se",
+        "Inception-V4": "inception_v4",
+        "Inception-ResNet-V2": "inception_resnet_v2",
+        "Inception-ResNet-V2 SE": "inception_resnet_v2_se",
+        "ResNet-V2 50": "resnet_v2_50",
+        "ResNet-V2 101": "resnet_v2_101",
+        "ResNet-V2 152": "resnet_v2_152",
+    }
+    rows = [
+        [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for line in (ROOT / "checkpoints/README.md").read_text().splitlines()
+        if "open?id=" in line and line.startswith("| `")
+    ]
+    assert [
+        (name, titles[network], trained_on, size, re.search(r"\?id=([\w-]+)\)", link)[1])
+        for name, network, trained_on, size, link in rows
+    ] == [
+        (m.name, m.network, m.trained_on, ", then ".join(map(str, m.sizes)), DRIVE_IDS[m.name])
+        for m in MODELS
+    ]
+    assert {model.network for model in MODELS} <= NETWORKS.keys()
+    assert {model.trained_on for model in MODELS} == CLASSES.keys()
