@@ -22,6 +22,7 @@ from slim.nets.nets_factory import get_network_fn
 from tests.conftest import NUM_TRAIN, ROOT, run
 
 SIZE = 75  # the smallest that Inception-V3 takes
+QUICK = ("--model_name=resnet_v2_50", "--train_image_size=32")  # builds and steps in a second
 
 
 def command(data: Path, train_dir: Path, *more: str) -> list[str]:
@@ -128,13 +129,21 @@ def test_a_finished_run_is_not_run_again(trained, colours, capsys):
     assert sorted(path.name for path in train_dir.iterdir()) == before
 
 
-def test_seed_repeats_a_run(trained, colours, tmp_path):
-    _, output = trained
-    done = run(*command(colours, tmp_path, "--max_number_of_steps=3", "--seed=3"))
-    losses = re.findall(r"loss ([\d.]+)", done.stdout)
-    expected = re.findall(r"loss ([\d.]+)", output)[:3]
+def test_seed_repeats_a_run(colours, tmp_path, capsys):
+    losses = []
+    for folder, seed in (("first", 3), ("second", 3), ("third", 4)):
+        more = (*QUICK, "--max_number_of_steps=3", f"--seed={seed}", "--learning_rate=0.001")
+        with pytest.raises(SystemExit):
+            run_command(
+                training.define_flags,
+                training.main,
+                ["train", *command(colours, tmp_path / folder, *more)[3:]],
+            )
+        losses.append(np.float64(re.findall(r"loss ([\d.]+)", capsys.readouterr().out)))
+    assert len(losses[0]) == 3
     # The sums of parallel reductions may come in another order.
-    np.testing.assert_allclose(np.float64(losses), np.float64(expected), rtol=1e-3)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    assert np.abs(losses[0] - losses[2]).max() > 0.01
 
 
 class Run:
@@ -142,7 +151,7 @@ class Run:
 
     def __init__(self, data: Path, train_dir: Path, *more: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, *command(data, train_dir, *more)[1:]],
+            [sys.executable, *command(data, train_dir, *QUICK, *more)[1:]],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -191,7 +200,7 @@ def test_killed_at_any_moment_a_run_goes_on_from_its_last_checkpoint(colours, tm
     third.end(signal.SIGKILL)
     saved = checkpoints.read_step(tf.train.latest_checkpoint(str(tmp_path)))
 
-    last = run(*command(colours, tmp_path, f"--max_number_of_steps={saved + 2}"))
+    last = run(*command(colours, tmp_path, *QUICK, f"--max_number_of_steps={saved + 2}"))
     assert last.returncode == 0, last.stderr
     assert f"resuming from step {saved} " in last.stdout
     assert steps_in(last.stdout) == [saved + 1, saved + 2]
@@ -218,6 +227,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     arguments = command(
         colours,
         tmp_path,
+        *QUICK,
         "--max_number_of_steps=50",
         "--learning_rate=1e30",
         "--save_interval_secs=1000",
