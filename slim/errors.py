@@ -1,5 +1,6 @@
 """Errors that a user can mend: one line, exit code 1, no traceback."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -8,6 +9,7 @@ from absl import flags
 
 SHOWN_PROBLEMS = 20
 INTERRUPTED = 130  # what a shell reports for Ctrl-C: 128 + SIGINT
+NOBODY_READS = 141  # and where output goes to a process that has ended: 128 + SIGPIPE
 
 
 class UserError(Exception):
@@ -54,16 +56,16 @@ def run_command(
 
     Raises:
         SystemExit: 0 when done, 1 with one line on stderr after a `UserError` or a wrong flag,
-            130 after Ctrl-C.
+            130 after Ctrl-C, 141 when what the output is piped to has ended.
     """
     argv = list(sys.argv if argv is None else argv)
     values = flags.FlagValues()
     define(values)
-    if any(argument in ("-h", "--help", "-help", "--helpfull") for argument in argv[1:]):
-        print(description or main.__doc__)
-        print(values.main_module_help() or values.get_help())
-        raise SystemExit(0)
     try:
+        if any(argument in ("-h", "--help", "-help", "--helpfull") for argument in argv[1:]):
+            print(description or main.__doc__)
+            print(values.main_module_help() or values.get_help(), flush=True)
+            raise SystemExit(0)
         unused = values(argv)[1:]
         if positional and unused:
             if isinstance(values[positional].value, list):
@@ -73,6 +75,10 @@ def run_command(
         if unused:
             raise UserError(f"unexpected argument '{unused[0]}': flags are given as --name=value")
         main(values)
+        sys.stdout.flush()
+    except BrokenPipeError:  # such as of `... | head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(NOBODY_READS) from None
     except (UserError, flags.Error) as error:
         message = " ".join(str(error).split())
         print(f"error: {message}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """The shell scripts: published defaults, settings from the environment, what passes through."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,13 @@ def test_installed_is_not_installed_again(tmp_path):
         pytest.skip("not run in a folder that install.sh has installed")
     done = run("./install.sh", "-r", "tests/requirements.txt", env={"PYTHON": "/nowhere/python"})
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_pipe_that_is_closed_early_is_no_error():
+    for command in ("slim.checkpoints --list", "slim.datasets.prepare --help"):
+        done = run(
+            "bash", "-c", f"{sys.executable} -m {command} | head -1; exit ${{PIPESTATUS[0]}}"
+        )
+        assert done.stderr == ""
+        assert len(done.stdout.splitlines()) == 1
+        assert done.returncode in (0, 141)
