@@ -10,7 +10,7 @@ cuda=
 if nvidia-smi >/dev/null 2>&1; then
     cuda=$(sed -n 's/^tensorflow\([<>=][^ ]*\).*/tensorflow[and-cuda]\1/p' requirements.txt)
 fi
-stamp=.venv/installed-$(cat requirements.txt tests/requirements.txt | cksum | tr ' ' -)
+stamp=.venv/installed-$(cat requirements*.txt tests/requirements.txt | cksum | tr ' ' -)
 stamp=$stamp-$(echo "$* $cuda" | cksum | tr ' ' -)
 if [ -e "$stamp" ] && .venv/bin/python -c '' 2>/dev/null; then
     exit 0

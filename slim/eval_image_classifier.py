@@ -1,11 +1,13 @@
 """Evaluates an image classifier: `python -m slim.eval_image_classifier --checkpoint_path=...`.
 
 The flags, and what they mean, are those of the published script, except that every image counts
-exactly once; `--max_number_of_evaluations` is new.
+exactly once; `--max_number_of_evaluations`, `--precision` and `--xla` are new.
 """
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -13,12 +15,19 @@ from absl import flags
 from tqdm import tqdm
 
 from slim import checkpoints
-from slim.compat import slim, tf
+from slim.compat import tf
 from slim.datasets.input import evaluation_batches, explain_input_error
 from slim.datasets.registry import get_dataset
+from slim.deployment.inference import build_network, freeze
 from slim.deployment.model_deploy import session_config
 from slim.errors import UserError, run_command
-from slim.flags import FlagSet, check_one_machine, define_shared_flags, number_of_classes
+from slim.flags import (
+    FlagSet,
+    check_one_machine,
+    define_shared_flags,
+    define_speed_flags,
+    number_of_classes,
+)
 from slim.nets.nets_factory import check_image_size, get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 
@@ -57,6 +66,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "max_number_of_evaluations", None, "Evaluations to end after. Default: go on watching.", 1
     )
     define.boolean("quantize", False, "Evaluate a quantized network.")
+    define_speed_flags(define)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -67,7 +77,14 @@ def main(values: flags.FlagValues) -> None:
     found = checkpoints_to_evaluate(
         values.checkpoint_path, values.eval_interval_secs, values.max_number_of_evaluations
     )
-    with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
+    network_fn = get_network_fn(values.model_name, num_classes, dtype=tf.as_dtype(values.precision))
+    # Without the auxiliary classifier: its variables need not be in the checkpoint.
+    network = build_network(
+        lambda images: network_fn(images, create_aux_logits=False)[0], values.eval_image_size
+    )
+    restored = variables_to_restore(network.variables, values.moving_average_decay)
+
+    def make_batches() -> tf.data.Dataset:
         batches = evaluation_batches(
             dataset,
             get_preprocessing(values.preprocessing_name or values.model_name),
@@ -77,27 +94,21 @@ def main(values: flags.FlagValues) -> None:
             values.labels_offset,
             values.num_preprocessing_threads,
         )
-        if values.max_num_batches:
-            batches = batches.take(values.max_num_batches)
-        iterator = tf.data.make_initializable_iterator(batches)
-        images, labels = iterator.get_next()
-        network_fn = get_network_fn(values.model_name, num_classes)
-        # Without the auxiliary classifier: its variables need not be in the checkpoint.
-        logits, _ = network_fn(images, create_aux_logits=False)
-        counts = build_counts(logits, labels)
-        restored = variables_to_restore(values.moving_average_decay)
-        saver = tf.train.Saver(restored)
-        for checkpoint in found:
-            check_checkpoint(checkpoint, restored, values.moving_average_decay)
-            saver.restore(session, checkpoint)
-            session.run(iterator.initializer)
-            total = dataset.num_samples
-            if values.max_num_batches:
-                total = min(total, values.max_num_batches * values.batch_size)
-            result = evaluate(session, counts, checkpoints.read_step(checkpoint), total)
-            report(result, checkpoint)
-            if values.eval_dir:
-                write_summaries(values.eval_dir, result)
+        return batches.take(values.max_num_batches) if values.max_num_batches else batches
+
+    total = dataset.num_samples
+    if values.max_num_batches:
+        total = min(total, values.max_num_batches * values.batch_size)
+    for checkpoint in found:
+        check_checkpoint(checkpoint, restored, values.moving_average_decay)
+        frozen = freeze(network, checkpoints.read_values(checkpoint, restored))
+        step = checkpoints.read_step(checkpoint)
+        result = evaluate_network(partial(frozen, xla=values.xla), make_batches, step, total)
+        report(result, checkpoint)
+        if values.eval_dir:
+            write_summaries(values.eval_dir, result)
+        # A graph refers to itself: without this those of several checkpoints are held at a time.
+        gc.collect()
 
 
 def check_flags(values: flags.FlagValues) -> None:
@@ -139,9 +150,10 @@ def build_counts(logits: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
     }
 
 
-def variables_to_restore(moving_average_decay: float | None) -> dict[str, tf.Variable]:
+def variables_to_restore(
+    model_variables: Sequence[tf.Variable], moving_average_decay: float | None
+) -> dict[str, tf.Variable]:
     """The model's variables by name in the checkpoint: their own, or their averages'."""
-    model_variables = slim.get_model_variables()
     if moving_average_decay:
         return checkpoints.averaged_variables(model_variables)
     return checkpoints.by_name(model_variables)
@@ -196,13 +208,41 @@ def checkpoints_to_evaluate(
     return islice(existing, max_number_of_evaluations)
 
 
+def evaluate_network(
+    network: Callable[[tf.Tensor], tf.Tensor],
+    make_batches: Callable[[], tf.data.Dataset],
+    step: int,
+    num_images: int,
+) -> Result:
+    """Evaluates a network, in a graph of its own.
+
+    Args:
+        network: From images, float32 `[batch, height, width, 3]`, to logits.
+        make_batches: Makes the batches of images and labels.
+        step: The checkpoint's step.
+        num_images: Images to expect, for the progress bar.
+
+    Returns:
+        The result.
+
+    Raises:
+        UserError: As `evaluate` does.
+    """
+    with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
+        iterator = tf.data.make_initializable_iterator(make_batches())
+        session.run(iterator.initializer)
+        images, labels = iterator.get_next()
+        counts = build_counts(network(images), labels)
+        return evaluate(session, counts, step, num_images)
+
+
 def evaluate(
     session: tf.Session, counts: dict[str, tf.Tensor], step: int, num_images: int
 ) -> Result:
     """Adds up the counts of every batch.
 
     Args:
-        session: Variables restored, input initialized.
+        session: Of the graph of the counts.
         counts: As `build_counts` gives.
         step: The checkpoint's step.
         num_images: Images to expect, for the progress bar.
@@ -262,7 +302,8 @@ def write_summaries(eval_dir: str, result: Result) -> None:
     )
     try:
         Path(eval_dir).mkdir(parents=True, exist_ok=True)
-        writer = tf.summary.FileWriterCache.get(eval_dir)
+        with tf.Graph().as_default():  # which the writer asks for
+            writer = tf.summary.FileWriterCache.get(eval_dir)
         writer.add_summary(summary, result.step)
         writer.flush()
     except (OSError, tf.errors.OpError) as error:

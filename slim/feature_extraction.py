@@ -9,32 +9,34 @@ import hashlib
 import io
 import json
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
 from tqdm import tqdm
 
 from slim import checkpoints
-from slim.compat import slim, tf
+from slim.compat import tf
+from slim.datasets import ray_cluster
 from slim.datasets.images import ImageError, load_image
-from slim.datasets.input import decode_image
 from slim.datasets.lists import ImageList, read_list
 from slim.datasets.registry import dataset_folder
-from slim.datasets.workers import available_cores
+from slim.datasets.workers import WorkerError, available_cores
+from slim.deployment.inference import FrozenNetwork, build_network, freeze
 from slim.deployment.model_deploy import session_config
-from slim.errors import UserError, did_you_mean, run_command
+from slim.errors import UserError, did_you_mean, run_command, show_problems
 from slim.files import replacing, write_whole
-from slim.flags import FlagSet
+from slim.flags import PRECISIONS, FlagSet, define_speed_flags
 from slim.nets.nets_factory import check_image_size, get_network, get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 
 SPLITS = ("train", "val")
-SHOWN_PROBLEMS = 20
+BATCHES_PER_CALL = 4  # of a worker of a cluster: the next images are prepared meanwhile
 # The names of the published script.
 ALIASES = {
     "InceptionV3": "inception_v3",
@@ -77,6 +79,8 @@ def define_flags(values: flags.FlagValues) -> None:
     define.integer("num_preprocessing_threads", None, "Images prepared side by side.", 1)
     define.string("output_dir", None, "Default: ./feature/<the checkpoint's name>.")
     define.boolean("merge_splits", False, "Also write <dataset>_feature.npy and _label.npy.")
+    define_speed_flags(define)
+    ray_cluster.define_ray_flags(define)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Settings:
     averages: bool
     endpoint: str
     image_size: int
+    precision: str = PRECISIONS[0]
 
 
 @dataclass(frozen=True)
@@ -126,14 +131,23 @@ def main(values: flags.FlagValues) -> None:
         choose_averages(checkpoint, values.moving_average_decay),
         values.endpoint or get_network(model_name).feature_endpoint,
         values.image_size,
+        values.precision,
     )
     make_folder(output_dir)
     to_do = [
         split for splits in datasets.values() for split in splits if not is_done(split, settings)
     ]
     if to_do:
-        num_threads = values.num_preprocessing_threads or available_cores()
-        with Extractor(settings, checkpoint, values.batch_size, num_threads) as extractor:
+        make_extractor = Extractor
+        if values.ray or values.ray_address:
+            make_extractor = partial(ClusterExtractor, values.ray_address)
+        with make_extractor(
+            load_network(settings, checkpoint),
+            settings,
+            values.batch_size,
+            values.num_preprocessing_threads,
+            values.xla,
+        ) as extractor:
             for split in to_do:
                 extract_split(split, settings, extractor)
     if values.merge_splits:
@@ -228,6 +242,8 @@ def make_folder(path: Path) -> None:
 def describe(split: Split, settings: Settings) -> str:
     """All that a finished array depends on, as it is written beside it."""
     described = {**asdict(settings), "list_sha256": split.image_list.sha256}
+    if settings.precision == PRECISIONS[0]:  # as before there was any other
+        del described["precision"]
     return json.dumps(described, indent=2) + "\n"
 
 
@@ -246,36 +262,54 @@ def is_done(split: Split, settings: Settings) -> bool:
     return done
 
 
-class Extractor:
-    """A network with a checkpoint's variables that gives features of image files.
+def load_network(settings: Settings, checkpoint: str) -> FrozenNetwork:
+    """The network from images to features, with a checkpoint's values for constants.
 
     Args:
         settings: Network, end point, size, and whether to take averages.
         checkpoint: The checkpoint's prefix.
-        batch_size: Images a batch; features do not depend on it.
-        num_threads: Images prepared side by side.
+
+    Returns:
+        The network.
 
     Raises:
         UserError: The end point or some variables are not there.
     """
+    network = build_network(lambda images: build_features(images, settings), settings.image_size)
+    named = checkpoints.by_name(network.variables)
+    if settings.averages:
+        named = checkpoints.averaged_variables(network.variables)
+    hint = f"is it of --model_name={settings.model_name}?"
+    checkpoints.check_fits(checkpoint, named, hint, hint)
+    return freeze(network, checkpoints.read_values(checkpoint, named))
+
+
+class Extractor:
+    """A network that gives features of image files; a context.
+
+    Args:
+        network: From `load_network`.
+        settings: What it was loaded with.
+        batch_size: Images a batch; features do not depend on it.
+        num_threads: Images prepared side by side. None: as many as there are cores.
+        xla: Compile the network with XLA.
+    """
 
     def __init__(
-        self, settings: Settings, checkpoint: str, batch_size: int, num_threads: int
+        self,
+        network: FrozenNetwork,
+        settings: Settings,
+        batch_size: int,
+        num_threads: int | None = None,
+        xla: bool = False,
     ) -> None:
-        self._num_threads = num_threads
+        self._num_threads = num_threads or available_cores()
         with tf.Graph().as_default():
             self._session = tf.Session(config=session_config())
             self._paths = tf.placeholder(tf.string, [None])
-            batches = image_batches(self._paths, settings, batch_size, num_threads)
+            batches = image_batches(self._paths, settings, batch_size, self._num_threads)
             self._iterator = tf.data.make_initializable_iterator(batches)
-            self._features = build_features(self._iterator.get_next(), settings)
-            variables = slim.get_model_variables()
-            named = checkpoints.by_name(variables)
-            if settings.averages:
-                named = checkpoints.averaged_variables(variables)
-            hint = f"is it of --model_name={settings.model_name}?"
-            checkpoints.check_fits(checkpoint, named, hint, hint)
-            tf.train.Saver(named).restore(self._session, checkpoint)
+            self._features = network(self._iterator.get_next(), xla)
 
     @property
     def depth(self) -> int:
@@ -307,7 +341,79 @@ class Extractor:
         self._session.close()
 
 
-def extract_split(split: Split, settings: Settings, extractor: Extractor) -> None:
+class ClusterExtractor:
+    """An `Extractor` in every worker of a Ray cluster; a context.
+
+    Args:
+        address: Of the cluster, see `ray_cluster.connected`.
+        network: From `load_network`; it is sent to the workers.
+        settings: What it was loaded with.
+        batch_size: Images a batch.
+        num_threads: Images that a worker prepares side by side. None: as many as it has cores.
+        xla: Compile the network with XLA.
+
+    Raises:
+        UserError: There is no such cluster.
+    """
+
+    def __init__(
+        self,
+        address: str | None,
+        network: FrozenNetwork,
+        settings: Settings,
+        batch_size: int,
+        num_threads: int | None = None,
+        xla: bool = False,
+    ) -> None:
+        with tf.Graph().as_default():
+            images = tf.placeholder(tf.float32, [None, settings.image_size, settings.image_size, 3])
+            self.depth = int(network(images).shape[1])
+        self._connection = ray_cluster.connected(address)
+        self._make_work = partial(make_extraction, network, settings, batch_size, num_threads, xla)
+        self._images_per_call = BATCHES_PER_CALL * batch_size
+
+    def features(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
+        """Yields the features of image files, float32 `[any, depth]`, in their order.
+
+        Raises:
+            UserError: Some images cannot be read, or workers were killed again and again.
+        """
+        paths = [str(Path(path).absolute()) for path in paths]
+        size = self._images_per_call
+        calls = [paths[start : start + size] for start in range(0, len(paths), size)]
+        done = 0
+        try:
+            for rows in ray_cluster.map_in_order(self._pool, self._make_work, calls):
+                yield rows
+                done += len(rows)
+        except UserError:
+            refuse_unreadable(paths[done:], available_cores())
+            raise
+        except WorkerError as error:
+            raise UserError(
+                f"workers were stopped again and again ({error}; often a lack of memory): the same "
+                f"command goes on from there, a smaller --batch_size needs less memory"
+            ) from error
+
+    def __enter__(self) -> "ClusterExtractor":
+        self._pool = self._connection.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._connection.__exit__(*exception)
+
+
+def make_extraction(
+    network: FrozenNetwork, settings: Settings, *options: Any
+) -> Callable[[Sequence[str]], np.ndarray]:
+    """What a worker does: from image files to their features, float32 `[images, depth]`."""
+    extractor = Extractor(network, settings, *options)
+    return lambda paths: np.concatenate(list(extractor.features(paths)))
+
+
+def extract_split(
+    split: Split, settings: Settings, extractor: Extractor | ClusterExtractor
+) -> None:
     """Writes the features and labels of one list, or what an earlier run left of them.
 
     Raises:
@@ -356,7 +462,7 @@ def image_batches(
     def prepare(path: tf.Tensor) -> tf.Tensor:
         encoded = tf.numpy_function(load, [path], tf.string)
         encoded.set_shape([])
-        return preprocess(decode_image(encoded), settings.image_size, settings.image_size)
+        return preprocess(encoded, settings.image_size, settings.image_size)
 
     images = tf.data.Dataset.from_tensor_slices(paths).map(prepare, num_parallel_calls=num_threads)
     return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
@@ -368,7 +474,10 @@ def build_features(images: tf.Tensor, settings: Settings) -> tf.Tensor:
     Raises:
         UserError: The network has no such end point.
     """
-    _, end_points = get_network_fn(settings.model_name, num_classes=None)(images)
+    network_fn = get_network_fn(
+        settings.model_name, num_classes=None, dtype=tf.as_dtype(settings.precision)
+    )
+    _, end_points = network_fn(images)
     if settings.endpoint not in end_points:
         raise UserError(
             f"--endpoint={settings.endpoint}: {did_you_mean(settings.endpoint, list(end_points))}"
@@ -395,10 +504,7 @@ def refuse_unreadable(paths: Sequence[str], num_threads: int) -> None:
         problems = [text for text in pool.map(problem, paths) if text]
     if not problems:
         return
-    for text in problems[:SHOWN_PROBLEMS]:
-        print(text, file=sys.stderr)
-    if len(problems) > SHOWN_PROBLEMS:
-        print(f"... and {len(problems) - SHOWN_PROBLEMS} more", file=sys.stderr)
+    show_problems(problems)
     raise UserError(
         f"{len(problems)} images cannot be read, the first is {problems[0]}; mend them or take "
         "their lines out of the list; features so far are kept, and nothing is written as if done"

@@ -6,6 +6,8 @@ from absl import flags
 
 from slim.errors import UserError
 
+PRECISIONS = ("float32", "bfloat16", "float16")
+
 
 class FlagSet:
     """Adds flags to a `FlagValues`: a method a type, each with name, default and text."""
@@ -65,20 +67,31 @@ def define_shared_flags(define: FlagSet, split: str, batch_size: int) -> None:
     )
 
 
+def define_speed_flags(define: FlagSet) -> None:
+    """Adds the flags that say how the network is computed.
+
+    Args:
+        define: Receives the flags.
+    """
+    define.choice(
+        "precision",
+        PRECISIONS[0],
+        PRECISIONS,
+        "What the layers compute in; variables and results stay float32.",
+    )
+    define.boolean("xla", False, "Compile the network with XLA.")
+
+
 def check_one_machine(values: flags.FlagValues) -> None:
-    """Refuses what asks for more than one machine, rather than train without it.
+    """Refuses another machine, rather than go on without it.
 
     Raises:
         UserError: Naming the flag.
     """
-    single = {"master": "", "worker_replicas": 1, "num_ps_tasks": 0, "task": 0}
-    single["replicas_to_aggregate"] = 1
-    for name, value in single.items():
-        if name in values and values[name].value != value:
-            raise UserError(
-                f"--{name}={values[name].value}: training on several machines is not supported "
-                f"yet; leave --{name} out, and use the GPUs of one machine with --num_clones"
-            )
+    if values.master:
+        raise UserError(
+            f"--master={values.master}: evaluation runs on one machine; leave the flag out"
+        )
 
 
 def number_of_classes(dataset_classes: int, labels_offset: int) -> int:

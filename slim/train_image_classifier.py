@@ -1,35 +1,50 @@
 """Trains an image classifier: `python -m slim.train_image_classifier --train_dir=...`.
 
 The flags, and what they mean, are those of the published script; `--batch_norm_decay`, `--seed`
-and `--histograms` are new.
+and `--histograms` are new, and so is how several machines are given: `--ps_hosts`,
+`--worker_hosts`, `--job_name`, `--all_reduce` and `--cluster_timeout_secs`, or `TF_CONFIG`.
 """
 
+import math
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from itertools import repeat
 from pathlib import Path
-from types import FrameType
+from typing import NamedTuple
 
+import numpy as np
 from absl import flags
 
 from slim import checkpoints
+from slim.cached_features import cache_features, check_trained_above, feature_batches
 from slim.compat import slim, tf
-from slim.datasets.input import explain_input_error, training_batches
-from slim.datasets.registry import get_dataset
+from slim.datasets.input import explain_input_error, next_batch, training_batches
+from slim.datasets.registry import Dataset, get_dataset
+from slim.deployment.all_reduce import AllReduce
+from slim.deployment.cluster import (
+    Cluster,
+    find_cluster,
+    join,
+    serve,
+    wait_for_chief,
+    without_autotuning,
+)
 from slim.deployment.model_deploy import (
     Clone,
     DeploymentConfig,
     create_clones,
     optimize_clones,
-    session_config,
 )
+from slim.deployment.synchronous import SynchronousReplicas
 from slim.errors import UserError, run_command
-from slim.flags import FlagSet, check_one_machine, define_shared_flags, number_of_classes
-from slim.nets.nets_factory import check_image_size, get_network_fn
+from slim.flags import FlagSet, define_shared_flags, define_speed_flags, number_of_classes
+from slim.nets.nets_factory import check_image_size, get_network, get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
+from slim.signals import stop_signals
 
 AUX_LOSS_WEIGHT = 0.4
 NOT_FINITE = "training is not finite"
@@ -82,9 +97,14 @@ def define_flags(values: flags.FlagValues) -> None:
     define.boolean("clone_on_cpu", False, "Put the clones on the CPU.")
     define.integer("worker_replicas", 1, "Number of worker replicas.", 1)
     define.integer("num_ps_tasks", 0, "Number of parameter servers.", 0)
-    define.integer("task", 0, "Task id of the replica running the training.", 0)
-    define.boolean("sync_replicas", True, "Synchronize the replicas; one worker needs nothing.")
+    define.integer("task", 0, "Task id of this process in its job; worker 0 is the chief.", 0)
+    define.boolean("sync_replicas", True, "Synchronize the replicas; else each updates alone.")
     define.integer("replicas_to_aggregate", 1, "Gradients to collect before an update.", 1)
+    define.words("worker_hosts", [], "Addresses of the workers, host:port, comma-separated.")
+    define.words("ps_hosts", [], "Addresses of the parameter servers, likewise.")
+    define.choice("job_name", "worker", ("worker", "ps"), "The job of this process.")
+    define.boolean("all_reduce", False, "Synchronize the replicas without parameter servers.")
+    define.integer("cluster_timeout_secs", 600, "Seconds to wait for another process.", 1)
 
     define.real("weight_decay", 0.00004, "Coefficient of the L2 loss on the weights.", 0)
     define.real("label_smoothing", 0.0, "Share of the label spread over all classes.", 0)
@@ -125,74 +145,151 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     define.boolean("ignore_missing_vars", False, "Leave variables alone that a checkpoint lacks.")
 
+    define.boolean("augment", True, "Distort the images; --noaugment: prepared as for evaluation.")
+    define.boolean(
+        "cache_features",
+        False,
+        "Compute the part of the network that is not trained once for each image, in "
+        "--train_dir/features. Needs --noaugment, and --trainable_scopes of the last layer.",
+    )
+    define_speed_flags(define)
+
 
 def main(values: flags.FlagValues) -> None:
     """Trains an image classifier on the shards that convert_dataset.py wrote."""
+    cluster = find_cluster(
+        values.ps_hosts,
+        values.worker_hosts,
+        values.job_name,
+        values.task,
+        values.master,
+        values.worker_replicas,
+        values.num_ps_tasks,
+        values.all_reduce,
+        values.cluster_timeout_secs,
+        os.environ,
+    )
+    if cluster.job == "ps":
+        serve(cluster)
+        return
     check_flags(values)
+    if values.precision == "float16" and cluster.num_workers > 1:
+        raise UserError(
+            "--precision=float16: steps that overflow cannot be left out by several machines "
+            "together; give --precision=bfloat16"
+        )
     dataset = get_dataset(values.dataset_name, values.dataset_split_name, values.dataset_dir)
     num_classes = number_of_classes(dataset.num_classes, values.labels_offset)
-    if values.checkpoint_path and tf.train.latest_checkpoint(values.train_dir) is None:
-        checkpoints.find_checkpoint(values.checkpoint_path)
-    train_dir = prepare_train_dir(values.train_dir)
-    first_step = announce_start(train_dir, values.max_number_of_steps)
-    if values.max_number_of_steps and first_step >= values.max_number_of_steps:
+    train_dir = Path(values.train_dir)
+    first_step = 0
+    if cluster.is_chief:
+        if values.checkpoint_path and tf.train.latest_checkpoint(values.train_dir) is None:
+            checkpoints.find_checkpoint(values.checkpoint_path)
+        prepare_train_dir(train_dir)
+        first_step = announce_start(train_dir, values.max_number_of_steps)
+    # In a cluster the others have to learn it, which they do in the ordinary way.
+    alone = cluster.num_workers == 1 and not cluster.num_ps
+    if alone and first_step >= (values.max_number_of_steps or math.inf):
         return
-    config = DeploymentConfig(values.num_clones, values.clone_on_cpu)
+    config = DeploymentConfig(
+        values.num_clones, values.clone_on_cpu, cluster.task, cluster.num_workers, cluster.num_ps
+    )
     config.check_devices(len(tf.config.list_physical_devices("GPU")))
+    replicas, to_aggregate = synchronize_replicas(
+        cluster, values.sync_replicas, values.replicas_to_aggregate
+    )
+    seed = None if values.seed is None else values.seed + cluster.task
+    features = prepare_features(values, dataset, train_dir) if values.cache_features else None
 
-    with tf.Graph().as_default():
-        tf.set_random_seed(values.seed)
+    with join(cluster) as target, tf.Graph().as_default(), tf.device(config.worker_device or None):
+        tf.set_random_seed(seed)
         with tf.device(config.variables_device() or None):
             global_step = tf.train.create_global_step()
-        with tf.device(config.inputs_device()):
-            batches = training_batches(
-                dataset,
-                get_preprocessing(values.preprocessing_name or values.model_name, is_training=True),
-                values.train_image_size,
-                values.batch_size,
-                num_classes,
-                values.labels_offset,
-                values.num_readers,
-                values.num_preprocessing_threads,
-                # Resumed, a run goes on with other images than those it began with.
-                None if values.seed is None else values.seed + first_step,
-            )
-            iterator = tf.data.make_initializable_iterator(batches)
-            tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
         network_fn = get_network_fn(
             values.model_name,
             num_classes,
             values.weight_decay,
             is_training=True,
             batch_norm_decay=values.batch_norm_decay,
+            dtype=tf.as_dtype("float32" if features else values.precision),
         )
-        clones = create_clones(
-            config, build_clone, network_fn, iterator, num_classes, values.label_smoothing
-        )
+        # Resumed, a run goes on with other images than those it began with.
+        order = None if seed is None else seed + first_step
+        if features:
+            clones = create_clones(
+                config,
+                build_last_layer,
+                network_fn,
+                values.model_name,
+                num_classes,
+                values.label_smoothing,
+            )
+            feeds = feed_features(clones[0].outputs, *features, values.batch_size, order)
+        else:
+            with tf.device(config.inputs_device()):
+                batches = training_batches(
+                    dataset,
+                    get_preprocessing(
+                        values.preprocessing_name or values.model_name, is_training=values.augment
+                    ),
+                    values.train_image_size,
+                    values.batch_size,
+                    num_classes,
+                    values.labels_offset,
+                    values.num_readers,
+                    values.num_preprocessing_threads,
+                    order,
+                    cluster.num_workers,
+                    cluster.task,
+                )
+                if target:
+                    batches = without_autotuning(batches)
+                iterator = tf.data.make_initializable_iterator(batches)
+                tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
+            clones = create_clones(
+                config, build_clone, network_fn, iterator, num_classes, values.label_smoothing
+            )
+            feeds = repeat({})
         learning_rate = configure_learning_rate(
             values.learning_rate_decay_type,
             values.learning_rate,
             global_step,
-            decay_steps(dataset.num_samples, values.num_epochs_per_decay, values.batch_size),
+            decay_steps(
+                dataset.num_samples, values.num_epochs_per_decay, values.batch_size, to_aggregate
+            ),
             values.learning_rate_decay_factor,
             values.end_learning_rate,
         )
         optimizer = OPTIMIZERS[values.optimizer](learning_rate, values.flag_values_dict())
+        loss_scale = None
+        if values.precision == "float16" and not features:
+            loss_scale = tf.mixed_precision.DynamicLossScale()
+            optimizer = with_scaled_loss(optimizer, loss_scale)
         to_train = variables_to_train(split_scopes(values.trainable_scopes))
+        if features:
+            check_trained_above(clones[0].outputs.inputs, to_train)
         total_loss, gradients = optimize_clones(clones, optimizer, to_train)
         train_op, averages = build_train_op(
             total_loss,
             gradients,
             optimizer,
-            tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope or None),
+            [] if features else tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope or None),
             values.moving_average_decay,
             global_step,
+            replicas,
+            loss_scale,
         )
-        images_per_step = values.batch_size * config.num_clones
+        train_op["waited"] = tf.add_n([clone.outputs.waited for clone in clones]) / len(clones)
+        images_per_step = values.batch_size * config.num_clones * to_aggregate
+        session_options = cluster.session_config(values.xla)
+        if features:
+            # It would rewrite what stands around the tensor that is fed, and want images again.
+            session_options.graph_options.rewrite_options.disable_meta_optimizer = True
         epoch = tf.cast(global_step, tf.float32) * images_per_step / dataset.num_samples
         summary_op = build_summaries(clones[0], total_loss, learning_rate, epoch, values.histograms)
         train(
             train_op,
+            feeds,
             global_step,
             summary_op,
             train_dir,
@@ -207,7 +304,13 @@ def main(values: flags.FlagValues) -> None:
                 split_scopes(values.checkpoint_exclude_scopes),
                 values.ignore_missing_vars,
                 averages,
-            ),
+            )
+            if cluster.is_chief
+            else None,
+            cluster,
+            target,
+            replicas,
+            session_options,
         )
 
 
@@ -217,7 +320,6 @@ def check_flags(values: flags.FlagValues) -> None:
     Raises:
         UserError: Naming the flag.
     """
-    check_one_machine(values)
     if values.quantize_delay >= 0:
         raise UserError(
             f"--quantize_delay={values.quantize_delay}: TensorFlow 2 has no contrib quantizer; "
@@ -229,24 +331,67 @@ def check_flags(values: flags.FlagValues) -> None:
             "--train_dir=./checkpoints/cub_200"
         )
     check_image_size(values.model_name, values.train_image_size, values.train_image_size)
+    if values.cache_features:
+        check_cache_flags(values)
 
 
-def prepare_train_dir(path: str) -> Path:
+def check_cache_flags(values: flags.FlagValues) -> None:
+    """Refuses what cached features cannot be trained with.
+
+    Raises:
+        UserError: Naming the flag.
+    """
+    for flag, expected, reason in (
+        ("augment", False, "distorted images have other features every time"),
+        ("preprocessing_name", None, "images are prepared as for feature extraction"),
+        ("num_clones", 1, "a layer is too little for several GPUs"),
+        ("worker_replicas", 1, "a layer is too little for several machines"),
+    ):
+        if values[flag].value != expected:
+            to_do = "give --noaugment" if flag == "augment" else f"leave --{flag} out"
+            raise UserError(f"--cache_features: {reason}; {to_do}")
+    if not values.checkpoint_path:
+        raise UserError(
+            "--cache_features: --checkpoint_path is missing, the checkpoint whose features are "
+            "trained on"
+        )
+
+
+def prepare_features(
+    values: flags.FlagValues, dataset: Dataset, train_dir: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features `[images, depth]` of the network of `--checkpoint_path`, and labels `[images]`.
+
+    Raises:
+        UserError: They cannot be computed.
+    """
+    features, labels = cache_features(
+        train_dir / "features",
+        dataset,
+        values.dataset_dir,
+        values.model_name,
+        checkpoints.find_checkpoint(values.checkpoint_path),
+        values.train_image_size,
+        values.batch_size,
+        values.precision,
+    )
+    return features, labels - values.labels_offset
+
+
+def prepare_train_dir(train_dir: Path) -> None:
     """Makes the folder, and removes what a killed run left half-written in it.
 
     Raises:
         UserError: The path is no folder and cannot become one.
     """
-    train_dir = Path(path)
     try:
         train_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"--train_dir={path}: cannot make the folder ({error.strerror}); give another one"
+            f"--train_dir={train_dir}: cannot make the folder ({error.strerror}); give another one"
         ) from error
     for leftover in train_dir.glob("model.ckpt-*.tempstate*"):
         leftover.unlink()
-    return train_dir
 
 
 def announce_start(train_dir: Path, max_number_of_steps: int | None) -> int:
@@ -265,24 +410,59 @@ def announce_start(train_dir: Path, max_number_of_steps: int | None) -> int:
     return step
 
 
+def synchronize_replicas(
+    cluster: Cluster, sync_replicas: bool, replicas_to_aggregate: int
+) -> tuple[SynchronousReplicas | AllReduce | None, int]:
+    """What makes a step of several workers' gradients, None where each makes its own.
+
+    Args:
+        cluster: The workers.
+        sync_replicas: Whether they wait for each other.
+        replicas_to_aggregate: Gradients of a step; with all-reduce each worker gives one.
+
+    Returns:
+        It, and the number of gradients.
+    """
+    if cluster.all_reduce:
+        return AllReduce(cluster.num_workers, cluster.task), cluster.num_workers
+    if sync_replicas and max(cluster.num_workers, replicas_to_aggregate) > 1:
+        replicas = SynchronousReplicas(cluster.num_workers, replicas_to_aggregate, cluster.is_chief)
+        return replicas, replicas_to_aggregate
+    return None, 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network in training, its losses in the collection of losses.
+
+    Attributes:
+        inputs: Images `[batch, size, size, 3]`, or the features that its last layer begins with.
+        labels: Integers `[batch]`.
+        end_points: What it has computed by the way.
+        waited: Seconds that the step waited for its batch, float64.
+    """
+
+    inputs: tf.Tensor
+    labels: tf.Tensor
+    end_points: Mapping[str, tf.Tensor]
+    waited: tf.Tensor
+
+
+NetworkFn = Callable[..., tuple[tf.Tensor, dict[str, tf.Tensor]]]
+
+
 def build_clone(
-    network_fn: Callable[..., tuple[tf.Tensor, dict[str, tf.Tensor]]],
-    iterator: tf.data.Iterator,
-    num_classes: int,
-    label_smoothing: float,
-) -> dict[str, tf.Tensor]:
-    """A network on a batch of its own, its losses in the collection of losses.
+    network_fn: NetworkFn, iterator: tf.data.Iterator, num_classes: int, label_smoothing: float
+) -> Model:
+    """A network on a batch of its own.
 
     Args:
         network_fn: As `nets_factory.get_network_fn` gives it.
         iterator: Yields images `[batch, size, size, 3]` and labels `[batch]`.
         num_classes: Number of classes.
         label_smoothing: Share of the label that is spread over all classes.
-
-    Returns:
-        The end points, and the images under `images`.
     """
-    images, labels = iterator.get_next()
+    images, labels, waited = next_batch(iterator)
     logits, end_points = network_fn(images)
     one_hot = tf.one_hot(labels, num_classes)
     if "AuxLogits" in end_points:
@@ -294,12 +474,48 @@ def build_clone(
             scope="aux_loss",
         )
     tf.losses.softmax_cross_entropy(one_hot, logits, label_smoothing=label_smoothing)
-    return {**end_points, "images": images}
+    return Model(images, labels, {**end_points, "images": images}, waited)
 
 
-def decay_steps(num_samples: int, num_epochs_per_decay: float, batch_size: int) -> int:
-    """Steps between two decays: epochs of one clone's batches, as published; 1 at least."""
-    return max(1, int(num_samples * num_epochs_per_decay / batch_size))
+def build_last_layer(
+    network_fn: NetworkFn, model_name: str, num_classes: int, label_smoothing: float
+) -> Model:
+    """A network of which only what follows the features runs, on features that are fed.
+
+    The auxiliary classifier has its variables, and no loss: it stands further down.
+
+    Args:
+        network_fn: As `nets_factory.get_network_fn` gives it.
+        model_name: The network.
+        num_classes: Number of classes.
+        label_smoothing: Share of the label that is spread over all classes.
+    """
+    images = tf.placeholder(tf.float32, [None, None, None, 3])  # never fed
+    logits, end_points = network_fn(images)
+    features = end_points[get_network(model_name).feature_endpoint]
+    labels = tf.placeholder(tf.int64, [None])
+    tf.losses.softmax_cross_entropy(
+        tf.one_hot(labels, num_classes), logits, label_smoothing=label_smoothing
+    )
+    return Model(features, labels, {"features": features}, tf.constant(0, tf.float64))
+
+
+def feed_features(
+    model: Model, features: np.ndarray, labels: np.ndarray, batch_size: int, seed: int | None
+) -> Iterator[dict[tf.Tensor, np.ndarray]]:
+    """Yields what to feed to a last layer, see `feature_batches`."""
+    for rows, row_labels in feature_batches(features, labels, batch_size, seed):
+        yield {model.inputs: rows[:, np.newaxis, np.newaxis], model.labels: row_labels}
+
+
+def decay_steps(
+    num_samples: int, num_epochs_per_decay: float, batch_size: int, replicas_to_aggregate: int = 1
+) -> int:
+    """Steps between two decays, 1 at least.
+
+    As published: epochs of one clone's batches, the clones of as many replicas as make a step.
+    """
+    return max(1, int(num_samples * num_epochs_per_decay / batch_size / replicas_to_aggregate))
 
 
 def configure_learning_rate(
@@ -332,6 +548,18 @@ def configure_learning_rate(
     return tf.constant(learning_rate, name="fixed_learning_rate")
 
 
+def with_scaled_loss(
+    optimizer: tf.train.Optimizer, loss_scale: tf.mixed_precision.LossScale
+) -> tf.train.Optimizer:
+    """An optimizer whose gradients pass through 16 bits without vanishing.
+
+    The loss is multiplied by a power of two, and the gradients divided by it (Micikevicius et al.,
+    Mixed Precision Training, 2018, section 3.2). A step whose gradients overflow is left out, and
+    the factor halved; it doubles after 2,000 good steps.
+    """
+    return tf.mixed_precision.MixedPrecisionLossScaleOptimizer(optimizer, loss_scale)
+
+
 def split_scopes(scopes: str | None) -> list[str]:
     """The parts of a comma-separated flag."""
     return [scope.strip() for scope in (scopes or "").split(",") if scope.strip()]
@@ -361,6 +589,8 @@ def build_train_op(
     update_ops: Sequence[tf.Operation],
     moving_average_decay: float | None,
     global_step: tf.Variable,
+    replicas: SynchronousReplicas | AllReduce | None = None,
+    loss_scale: tf.mixed_precision.LossScale | None = None,
 ) -> tuple[dict[str, tf.Tensor], list[tuple[tf.Variable, tf.Variable]]]:
     """One step of training: gradients, batch norm's updates, moving averages, in that order.
 
@@ -371,6 +601,9 @@ def build_train_op(
         update_ops: Batch norm's updates.
         moving_average_decay: Decay of the averages of the model's variables; None for none.
         global_step: The step.
+        replicas: Makes a step of the gradients of several replicas; of an `AllReduce` there is
+            also whether any is `stopping`. Default: each makes its own.
+        loss_scale: That of the optimizer, which leaves out steps whose gradients overflow.
 
     Returns:
         The `loss` before the update and the `step` after it, scalars that carry out the step when
@@ -378,24 +611,36 @@ def build_train_op(
         `tf.errors.InvalidArgumentError` with `NOT_FINITE` in its message, and leave the trained
         variables alone, if the loss or a gradient is not finite.
     """
+    if isinstance(replicas, AllReduce):
+        total_loss, gradients = replicas.means(total_loss, gradients)
     norm = tf.linalg.global_norm([gradient for gradient, _ in gradients])
+    good = tf.math.is_finite(norm)
+    if loss_scale:
+        good |= loss_scale() > 1  # it can be made smaller
     finite = tf.Assert(
-        tf.math.is_finite(total_loss) & tf.math.is_finite(norm),
+        tf.math.is_finite(total_loss) & good,
         [NOT_FINITE, "loss", total_loss, "gradient norm", norm],
     )
     with tf.control_dependencies([finite]):
+        gradients = [(tf.identity(gradient), variable) for gradient, variable in gradients]
+    average, averaged = None, []
+    if moving_average_decay:
+        average = tf.train.ExponentialMovingAverage(moving_average_decay, global_step)
+        averaged = slim.get_model_variables()
+    if isinstance(replicas, SynchronousReplicas):
+        update = replicas.apply_gradients(optimizer, gradients, global_step, average, averaged)
+    else:
         update = optimizer.apply_gradients(gradients, global_step)
     # One operation to wait for, not hundreds for each average.
     update = tf.group(update, *update_ops)
-    averages: list[tuple[tf.Variable, tf.Variable]] = []
     with tf.control_dependencies([update]):
-        if moving_average_decay:
-            average = tf.train.ExponentialMovingAverage(moving_average_decay, global_step)
-            model_variables = slim.get_model_variables()
-            update = average.apply(model_variables)
-            averages = [(variable, average.average(variable)) for variable in model_variables]
+        if average and not isinstance(replicas, SynchronousReplicas):
+            update = average.apply(averaged)
+        averages = [(variable, average.average(variable)) for variable in averaged]
         with tf.control_dependencies([update]):
             step = {"loss": tf.identity(total_loss), "step": tf.identity(global_step.read_value())}
+    if isinstance(replicas, AllReduce):
+        step["stopping"] = replicas.stopping
     return step, averages
 
 
@@ -411,14 +656,16 @@ def build_summaries(
         tf.summary.scalar("total_loss", total_loss),
         tf.summary.scalar("learning_rate", learning_rate),
         tf.summary.scalar("epoch", epoch),
-        tf.summary.image("augmented_images", as_shown(clone.outputs["images"]), IMAGES_SHOWN),
     ]
+    if "images" in clone.outputs.end_points:
+        images = as_shown(clone.outputs.inputs)
+        summaries.append(tf.summary.image("augmented_images", images, IMAGES_SHOWN))
     for loss in tf.losses.get_losses(clone.scope or None):
         summaries.append(tf.summary.scalar(f"losses/{loss.op.name}", loss))
     regularization_loss = tf.losses.get_regularization_loss()
     summaries.append(tf.summary.scalar("losses/regularization_loss", regularization_loss))
     if histograms:
-        for name, end_point in clone.outputs.items():
+        for name, end_point in clone.outputs.end_points.items():
             summaries.append(tf.summary.histogram(f"activations/{name}", end_point))
             summaries.append(tf.summary.scalar(f"sparsity/{name}", tf.nn.zero_fraction(end_point)))
         for variable in slim.get_model_variables():
@@ -494,31 +741,46 @@ def start_from(
     return set_variables
 
 
+class _Speed(NamedTuple):
+    """How fast steps were between two lines of the log."""
+
+    images_per_second: float
+    input_share: float  # of the time, that steps waited for their batches
+    left: timedelta | None  # until the last step
+
+
 class _Throughput:
-    """Counts images a second and the time left between two lines of the log."""
+    """Measures the steps between two lines of the log."""
 
     def __init__(self, images_per_step: int, max_number_of_steps: int | None) -> None:
         self._images_per_step = images_per_step
         self._max_number_of_steps = max_number_of_steps
         self._step: int | None = None
         self._time = 0.0
+        self._waited = 0.0
 
-    def measure(self, step: int) -> tuple[float | None, timedelta | None]:
-        """Images a second since the last call, and the time left at that speed."""
+    def add_wait(self, seconds: float) -> None:
+        """Counts what a step waited for its batch."""
+        self._waited += seconds
+
+    def measure(self, step: int) -> _Speed | None:
+        """The speed since the last call."""
         now, before, started = time.monotonic(), self._step, self._time
+        waited, self._waited = self._waited, 0.0
         self._step, self._time = step, now
         if before is None or step == before:
-            return None, None
+            return None
         seconds_per_step = (now - started) / (step - before)
         left = None
         if self._max_number_of_steps:
             seconds = (self._max_number_of_steps - step) * seconds_per_step
             left = timedelta(seconds=round(seconds))
-        return self._images_per_step / seconds_per_step, left
+        return _Speed(self._images_per_step / seconds_per_step, waited / (now - started), left)
 
 
 def train(
     train_op: Mapping[str, tf.Tensor],
+    feeds: Iterator[Mapping[tf.Tensor, np.ndarray]],
     global_step: tf.Variable,
     summary_op: tf.Tensor,
     train_dir: Path,
@@ -527,12 +789,18 @@ def train(
     log_every_n_steps: int,
     save_summaries_secs: int,
     save_interval_secs: int,
-    set_variables: Callable[[tf.Session], None],
+    set_variables: Callable[[tf.Session], None] | None,
+    cluster: Cluster,
+    target: str,
+    replicas: SynchronousReplicas | AllReduce | None,
+    session_options: tf.ConfigProto,
 ) -> None:
     """Runs steps until the last one, Ctrl-C or SIGTERM, each of which leaves a checkpoint.
 
     Args:
-        train_op: Carries out a step; its `loss`, and the `step` after it.
+        train_op: Carries out a step; its `loss`, the `step` after it, and the seconds that it
+            `waited` for input.
+        feeds: What each step is fed.
         global_step: The step.
         summary_op: A serialized summary.
         train_dir: Where checkpoints and event files go; a checkpoint there is resumed from.
@@ -541,46 +809,82 @@ def train(
         log_every_n_steps: Steps between two lines of the log.
         save_summaries_secs: Seconds between two summaries.
         save_interval_secs: Seconds between two checkpoints.
-        set_variables: Sets the variables where there is nothing to resume from.
+        set_variables: Sets the chief's variables where there is nothing to resume from.
+        cluster: Its chief initializes, saves and summarizes; the others wait for it, then train.
+        target: What the session connects to.
+        replicas: As it is in `train_op`.
+        session_options: What the session is configured with.
 
     Raises:
         UserError: A loss or gradient is not finite, or a shard or an image cannot be read.
         SystemExit: After Ctrl-C or SIGTERM, once the checkpoint is written: 128 + the signal.
     """
-    writer = tf.summary.FileWriterCache.get(str(train_dir))
-    saver = tf.train.Saver(max_to_keep=5, save_relative_paths=True)
-    scaffold = tf.train.Scaffold(
-        saver=saver, init_fn=lambda _, session: set_variables(session), summary_op=summary_op
-    )
-    hooks = [
-        tf.train.CheckpointSaverHook(
-            str(train_dir), save_secs=save_interval_secs, saver=saver, save_graph_def=False
-        ),
-        tf.train.SummarySaverHook(
-            save_secs=save_summaries_secs, summary_writer=writer, summary_op=summary_op
-        ),
-    ]
-    if max_number_of_steps:
-        hooks.append(tf.train.StopAtStepHook(last_step=max_number_of_steps))
+    writer, hooks, scaffold = None, [], tf.train.Scaffold()
+    if cluster.is_chief:
+        writer = tf.summary.FileWriterCache.get(str(train_dir))
+        saver = tf.train.Saver(max_to_keep=5, save_relative_paths=True)
+        # The step comes last: when it has a value, other workers find all variables set.
+        others = [variable for variable in tf.global_variables() if variable is not global_step]
+
+        def set_all_variables(_: tf.train.Scaffold, session: tf.Session) -> None:
+            set_variables(session)
+            session.run(global_step.initializer)
+
+        scaffold = tf.train.Scaffold(
+            saver=saver,
+            init_op=tf.variables_initializer(others),
+            init_fn=set_all_variables,
+            summary_op=summary_op,
+        )
+        hooks = [
+            tf.train.CheckpointSaverHook(
+                str(train_dir), save_secs=save_interval_secs, saver=saver, save_graph_def=False
+            ),
+            tf.train.SummarySaverHook(
+                save_secs=save_summaries_secs, summary_writer=writer, summary_op=summary_op
+            ),
+        ]
+    elif cluster.num_ps:
+        scaffold = tf.train.Scaffold(init_op=tf.no_op())
+        wait_for_chief(cluster, target)
+    if replicas:
+        hooks = replicas.around(hooks)
     throughput = _Throughput(images_per_step, max_number_of_steps)
     step = 0
     try:
         with (
-            _stop_signals() as stopped_by,
+            stop_signals("stopping: this step, then a checkpoint") as stopped_by,
             tf.train.SingularMonitoredSession(
                 hooks=hooks,
                 scaffold=scaffold,
-                config=session_config(),
-                checkpoint_dir=str(train_dir),
+                master=target,
+                config=session_options,
+                checkpoint_dir=str(train_dir) if cluster.is_chief else None,
             ) as session,
         ):
-            step = session.raw_session().run(global_step)
+            step = logged = int(session.raw_session().run(global_step))
             throughput.measure(step)
-            while not session.should_stop() and not stopped_by:
-                done = session.run(train_op)
+            stopping = False
+            while not (
+                stopping
+                or session.should_stop()
+                or (max_number_of_steps and step >= max_number_of_steps)
+            ):
+                feed = next(feeds)
+                if isinstance(replicas, AllReduce):
+                    done = session.run(train_op, {**feed, replicas.stop: bool(stopped_by)})
+                    stopping = done["stopping"]
+                else:
+                    done = session.run(train_op, feed)
+                    stopping = bool(stopped_by)
+                throughput.add_wait(done["waited"])
                 step = int(done["step"])
-                if step % log_every_n_steps == 0 or step == max_number_of_steps:
-                    _log(writer, step, max_number_of_steps, done["loss"], *throughput.measure(step))
+                # Steps of other workers lie between two of this one's.
+                due = step // log_every_n_steps != logged // log_every_n_steps
+                if due or (step == max_number_of_steps and step != logged):
+                    speed = throughput.measure(step)
+                    _log(writer, step, max_number_of_steps, done["loss"], speed)
+                    logged = step
     except tf.errors.InvalidArgumentError as error:
         if NOT_FINITE not in str(error):
             raise explain_input_error(error) from error
@@ -591,48 +895,36 @@ def train(
         ) from error
     except tf.errors.DataLossError as error:
         raise explain_input_error(error) from error
-    latest = tf.train.latest_checkpoint(str(train_dir))
+    latest = tf.train.latest_checkpoint(str(train_dir)) if cluster.is_chief else None
     if stopped_by:
         name = signal.Signals(stopped_by[0]).name
-        print(f"stopped by {name} at step {step}; {latest} is saved, the same command goes on")
+        saved = f"{latest} is saved" if latest else "the chief saves"
+        print(f"stopped by {name} at step {step}; {saved}, the same command goes on", flush=True)
         raise SystemExit(128 + stopped_by[0])
-    print(f"done: step {step}, {latest}", flush=True)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that the first Ctrl-C or SIGTERM is put into; the second ends the process at once."""
-    received: list[int] = []
-
-    def receive(number: int, _: FrameType | None) -> None:
-        if received:
-            os._exit(128 + number)
-        received.append(number)
-        print("stopping: this step, then a checkpoint; once more to end at once", flush=True)
-
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    ended = "stopped with another worker" if stopping else "done"
+    print(f"{ended}: step {step}" + (f", {latest}" if latest else ""), flush=True)
 
 
 def _log(
-    writer: tf.summary.FileWriter,
+    writer: tf.summary.FileWriter | None,
     step: int,
     last_step: int | None,
     loss: float,
-    images_per_second: float | None,
-    left: timedelta | None,
+    speed: _Speed | None,
 ) -> None:
     parts = [f"step {step}" + (f" of {last_step}" if last_step else ""), f"loss {loss:.4f}"]
-    if images_per_second is not None:
-        parts.append(f"{images_per_second:.1f} images/s")
-        value = tf.Summary.Value(tag="images_per_second", simple_value=images_per_second)
-        writer.add_summary(tf.Summary(value=[value]), step)
-    if left is not None:
-        parts.append(f"{left} left")
+    if speed:
+        parts.append(f"{speed.images_per_second:.1f} images/s")
+        parts.append(f"input {speed.input_share:.0%}")
+        if speed.left is not None:
+            parts.append(f"{speed.left} left")
+        if writer:
+            scalars = {
+                "images_per_second": speed.images_per_second,
+                "input_share": speed.input_share,
+            }
+            values = [tf.Summary.Value(tag=tag, simple_value=v) for tag, v in scalars.items()]
+            writer.add_summary(tf.Summary(value=values), step)
     print(", ".join(parts), flush=True)
 
 

@@ -160,6 +160,31 @@ def test_plain_variables_where_there_are_no_averages(colours, tmp_path, capsys):
     assert "has no moving averages; leave the flag out" in error
 
 
+def test_precision_and_xla(colours, checkpoint, tmp_path, capsys):
+    """bfloat16 has 8 bits of mantissa, float16 has 11; the layers' errors add up to a few times."""
+    found = {}
+    for name, flags in {
+        "bfloat16": ["--precision=bfloat16"],
+        "float16": ["--precision=float16", "--xla"],
+        "float32": [],
+    }.items():
+        flags = arguments(colours, checkpoint, tmp_path, "--splits=val", *flags)
+        code, out, error = extract(capsys, *flags)
+        assert code == 0, error
+        # Features of another precision are not taken for done, those of the same one are.
+        assert "nothing to do" not in out
+        assert "nothing to do" in extract(capsys, *flags)[1]
+        found[name] = np.load(tmp_path / "colours_feature_val.npy")
+        assert found[name].dtype == np.float32
+    exact = found.pop("float32")
+    errors = {
+        name: np.linalg.norm(features - exact) / np.linalg.norm(exact)
+        for name, features in found.items()
+    }
+    assert 2**-11 < errors["bfloat16"] < 2**-6
+    assert 2**-14 < errors["float16"] < 2**-9
+
+
 def test_killed_it_goes_on_where_it_was(checkpoint, tmp_path, capsys):
     draw_images(tmp_path / "colours", seed=1)
     lines = (tmp_path / "colours/train.txt").read_text()

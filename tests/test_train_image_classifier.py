@@ -102,9 +102,10 @@ def test_writes_checkpoints_with_the_published_names(trained):
 def test_tensorboard_sees_the_run(trained):
     train_dir, _ = trained
     found = summaries(train_dir)
-    scalars = {"total_loss", "learning_rate", "epoch", "images_per_second"}
+    scalars = {"total_loss", "learning_rate", "epoch", "images_per_second", "input_share"}
     losses = {tag for tag in found if tag.startswith("losses/")}
     assert scalars <= set(found)
+    assert all(0 <= share <= 1 for _, share in found["input_share"])
     assert any("aux_loss" in tag for tag in losses)
     assert any("softmax_cross_entropy" in tag for tag in losses)
     assert "losses/regularization_loss" in losses
@@ -268,6 +269,47 @@ def test_fine_tuning_leaves_the_rest_alone(trained, colours, tmp_path):
         assert equal == ("Logits" not in name), name
 
 
+def test_training_the_last_layer_computes_no_gradient_below_it():
+    with tf.Graph().as_default() as graph:
+        network_fn = get_network_fn("inception_v3", 3, 0.0001, is_training=True)
+        logits, _ = network_fn(tf.zeros([2, SIZE, SIZE, 3]), create_aux_logits=False)
+        tf.losses.softmax_cross_entropy(tf.one_hot([0, 1], 3), logits)
+        optimizer = tf.train.MomentumOptimizer(0.1, 0.9)
+        update = optimizer.minimize(
+            tf.losses.get_total_loss(), var_list=training.variables_to_train(["Logits"])
+        )
+        graph_def = tf.graph_util.extract_sub_graph(graph.as_graph_def(), [update.name])
+    backward = [node.name for node in graph_def.node if "Backprop" in node.op]
+    assert len(backward) > 0
+    assert all("Logits" in name for name in backward)
+    assert not [node for node in graph_def.node if node.op == "FusedBatchNormGradV3"]
+
+
+def test_a_scaled_loss_keeps_small_gradients_and_leaves_out_steps_that_overflow():
+    """In 16 bits 1e-8 is 0, and 1,000 times the first scale of 2**15 is infinite."""
+    for slope, halvings in ((1e-8, 0), (1000.0, 9)):
+        with tf.Graph().as_default(), tf.Session() as session:
+            variable = tf.get_variable("w", initializer=1.0)
+            scale = tf.mixed_precision.DynamicLossScale()
+            optimizer = training.with_scaled_loss(tf.train.GradientDescentOptimizer(1.0), scale)
+            step = tf.train.create_global_step()
+            # The gradient comes back through the cast as 16 bits.
+            loss = tf.cast(tf.cast(variable, tf.float16), tf.float32) * slope
+            pairs = optimizer.compute_gradients(loss)
+            update, _ = training.build_train_op(
+                loss, pairs, optimizer, [], None, step, loss_scale=scale
+            )
+            session.run(tf.global_variables_initializer())
+            for _ in range(halvings):
+                session.run(update)
+            assert session.run([variable, step]) == [1.0, 0]
+            session.run(update)
+            value, steps = session.run([variable, step])
+            assert steps == 1
+            assert 1.0 - value == pytest.approx(slope, rel=0.01, abs=1e-7)
+            assert session.run(pairs[0][0]) == pytest.approx(slope, rel=0.02)
+
+
 # Errors, in the order in which a run meets them.
 
 
@@ -298,11 +340,10 @@ def test_errors_before_anything_is_built(colours, tmp_path, capsys):
         ({"learning_rate": "fast"}, "learning_rate=fast"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"quantize_delay": 0}, "--quantize_delay=0: TensorFlow 2 has no contrib quantizer"),
-        ({"master": "grpc://x"}, "--master=grpc://x: training on several machines is not supp"),
-        ({"worker_replicas": 2}, "--worker_replicas=2: training on several machines"),
-        ({"num_ps_tasks": 1}, "--num_ps_tasks=1: training on several machines"),
-        ({"task": 1}, "--task=1: training on several machines"),
-        ({"replicas_to_aggregate": 2}, "--replicas_to_aggregate=2: training on several"),
+        ({"master": "grpc://x"}, "--master=grpc://x: expected grpc://host:port"),
+        ({"worker_replicas": 2}, "--worker_replicas=2: where they are is missing; give --ps_hosts"),
+        ({"num_ps_tasks": 1}, "--num_ps_tasks=1: where they are is missing"),
+        ({"task": 1}, "--task=1: expected 0 to 0, worker has 1 task"),
         ({"unknown_flag": 1}, "Unknown command line flag 'unknown_flag'"),
     ):
         arguments = [f"--{name}={value}" for name, value in {**good, **changed}.items()]

@@ -2,11 +2,13 @@
 
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from absl import flags
 
+from slim.datasets import ray_cluster
 from slim.datasets.lists import count_classes, find_gaps, find_overlap, read_list
 from slim.datasets.registry import (
     DESCRIPTION,
@@ -32,12 +34,11 @@ from slim.datasets.staging import (
 )
 from slim.datasets.tfrecord import LISTS, Shard, find_shards
 from slim.datasets.workers import WorkerError, available_cores, run_jobs
-from slim.errors import UserError, run_command
+from slim.errors import UserError, run_command, show_problems
 from slim.files import write_whole
 from slim.flags import FlagSet
 
 PROBLEMS = "conversion_problems.txt"
-SHOWN_PROBLEMS = 20
 BAR_SECONDS = 1  # shorter runs get no progress bar where there is no terminal
 
 
@@ -56,6 +57,7 @@ def define_flags(values: flags.FlagValues) -> None:
     define.integer("seed", 0, "Of the order of the training images.")
     define.boolean("verify", True, "Decode every image; otherwise a JPEG's header is read only.")
     define.choice("on_error", "fail", ["fail", "skip"], "What to do about unusable images.")
+    ray_cluster.define_ray_flags(define)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -70,7 +72,10 @@ def main(values: flags.FlagValues) -> None:
             verify=values.verify,
             on_error=values.on_error,
         )
-        convert(plan, values.num_workers or available_cores())
+        if values.ray or values.ray_address:
+            convert(plan, values.num_workers, partial(ray_cluster.run_jobs, values.ray_address))
+        else:
+            convert(plan, values.num_workers or available_cores())
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: {error.strerror}: once that is mended, the same command "
@@ -78,12 +83,13 @@ def main(values: flags.FlagValues) -> None:
         ) from error
 
 
-def convert(plan: Plan, num_workers: int) -> None:
+def convert(plan: Plan, num_workers: int | None, distribute: Callable = run_jobs) -> None:
     """Converts a dataset, or what an earlier run left of it.
 
     Args:
         plan: What to convert.
-        num_workers: Processes, each of which makes a shard at a time.
+        num_workers: Processes, each of which makes a shard at a time. None: as many as can be.
+        distribute: Does the work in so many of them, called as `run_jobs` is.
 
     Raises:
         UserError: Shards of another conversion lie in the folder, another conversion is running
@@ -103,7 +109,7 @@ def convert(plan: Plan, num_workers: int) -> None:
             return
         refuse_other_shards(plan)
         remove_staging(plan.folder, keep=plan.staging)
-        num_images = make_shards(plan, num_workers)
+        num_images = make_shards(plan, num_workers, distribute)
         notes = {shard: read_note(plan, shard) for shard in plan.shards}
         judge_problems(plan, notes)
         write_whole(plan.staging / DESCRIPTION, describe(plan, notes).to_json())
@@ -187,8 +193,13 @@ def refuse_other_shards(plan: Plan) -> None:
     raise UserError(f"{plan.folder} has shards {origin}: {removal(plan.folder)} or keep to them")
 
 
-def make_shards(plan: Plan, num_workers: int) -> int:
+def make_shards(plan: Plan, num_workers: int | None, distribute: Callable) -> int:
     """Makes the shards that are lacking, in worker processes, and shows progress.
+
+    Args:
+        plan: The conversion.
+        num_workers: See `convert`.
+        distribute: See `convert`.
 
     Returns:
         The number of images in them.
@@ -204,8 +215,8 @@ def make_shards(plan: Plan, num_workers: int) -> int:
     total = sum(len(entries) for entries in plan.order.values())
     try:
         with Progress(total, initial=total - num_lacking) as progress:
-            num_workers = min(num_workers, len(lacking))
-            run_jobs(partial(make_shard, plan), lacking, num_workers, progress.add)
+            num_workers = min(num_workers or len(lacking), len(lacking))
+            distribute(make_shard, map(plan.job, lacking), num_workers, progress.add)
     except WorkerError as error:
         raise UserError(
             f"a worker was stopped ({error}; -9 is often a lack of memory): the same command goes "
@@ -242,12 +253,9 @@ def judge_problems(plan: Plan, notes: dict[Shard, Note]) -> None:
     if plan.on_error == "fail":  # what is wrong now may be right in the next run
         for shard, note in notes.items():
             if note.problems:
-                note_path(plan, shard).unlink()
+                note_path(plan.staging, shard).unlink()
     write_whole(report, "".join(f"{problem}\n" for problem in problems))
-    for problem in problems[:SHOWN_PROBLEMS]:
-        print(problem, file=sys.stderr)
-    if len(problems) > SHOWN_PROBLEMS:
-        print(f"... and {len(problems) - SHOWN_PROBLEMS} more", file=sys.stderr)
+    show_problems(problems)
     if plan.on_error == "fail":
         raise UserError(
             f"{len(problems)} problems in {plan.folder}, all of them in {report}: mend them, or "

@@ -17,6 +17,43 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
 
+def decode_crop(
+    image: tf.Tensor, box: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+) -> tf.Tensor:
+    """A part of an image; of a JPEG little more is decoded than that part.
+
+    The pixels are those of `decode_image`, cropped.
+
+    Args:
+        image: As `decode_image` takes it, a string scalar, or decoded, uint8 `[height, width, 3]`.
+        box: From the image's shape, int32 `[3]`, to where the part begins and what it measures,
+            each int32 `[2]`, rows and columns.
+
+    Returns:
+        uint8 `[any, any, 3]`.
+    """
+
+    def from_pixels(pixels: tf.Tensor) -> tf.Tensor:
+        begin, size = box(tf.shape(pixels))
+        return tf.slice(pixels, tf.concat([begin, [0]], 0), tf.concat([size, [3]], 0))
+
+    def from_jpeg() -> tf.Tensor:
+        shape = tf.io.extract_jpeg_shape(image)
+        begin, size = box(shape)
+        # Colours are stored at half the width and interpolated from both sides, which is why a
+        # column more is decoded at either side than is kept.
+        left = tf.minimum(begin[1], 1)
+        right = tf.minimum(shape[1] - begin[1] - size[1], 1)
+        window = [begin[0], begin[1] - left, size[0], size[1] + left + right]
+        return tf.io.decode_and_crop_jpeg(image, window, channels=3)[:, left : left + size[1]]
+
+    if image.dtype != tf.string:
+        crop = from_pixels(image)
+    else:
+        crop = tf.cond(tf.io.is_jpeg(image), from_jpeg, lambda: from_pixels(decode_image(image)))
+    return tf.ensure_shape(crop, [None, None, 3])
+
+
 def parse_example(serialized: tf.Tensor, num_classes: int, labels_offset: int = 0) -> tuple:
     """One record of a shard.
 
@@ -57,6 +94,8 @@ def training_batches(
     num_readers: int = 4,
     num_preprocessing_threads: int = 4,
     seed: int | None = None,
+    num_workers: int = 1,
+    worker: int = 0,
 ) -> tf.data.Dataset:
     """Endless batches of shuffled epochs, each of which has every image once.
 
@@ -73,14 +112,24 @@ def training_batches(
         num_readers: Shards read side by side.
         num_preprocessing_threads: Images prepared side by side.
         seed: Order and distortions depend on it. Default: new ones in every run.
+        num_workers: Workers that share the images among them.
+        worker: Which of them this is. It has every `num_workers`th shard where their number allows
+            that, else every `num_workers`th record of each shard.
 
     Returns:
         Images, float32 `[batch_size, image_size, image_size, 3]`, and labels, int64 `[batch_size]`.
     """
-    files = tf.data.Dataset.from_tensor_slices(list(dataset.files))
-    files = files.shuffle(len(dataset.files), seed=seed)
+    files, read = list(dataset.files), tf.data.TFRecordDataset
+    if len(files) % num_workers == 0:
+        files = files[worker::num_workers]
+    else:
+
+        def read(file: tf.Tensor) -> tf.data.Dataset:
+            return tf.data.TFRecordDataset(file).shard(num_workers, worker)
+
+    files = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=seed)
     records = files.interleave(
-        tf.data.TFRecordDataset,
+        read,
         cycle_length=num_readers,
         num_parallel_calls=num_readers,
         deterministic=seed is not None,
@@ -90,7 +139,7 @@ def training_batches(
 
     def example(serialized: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         encoded, label = parse_example(serialized, num_classes, labels_offset)
-        return preprocess(decode_image(encoded), image_size, image_size, seed=seed), label
+        return preprocess(encoded, image_size, image_size, seed=seed), label
 
     examples = tf.data.Dataset.zip((records, seeds)).map(
         example,
@@ -126,11 +175,28 @@ def evaluation_batches(
 
     def example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         encoded, label = parse_example(serialized, num_classes, labels_offset)
-        return preprocess(decode_image(encoded), image_size, image_size), label
+        return preprocess(encoded, image_size, image_size), label
 
     records = tf.data.TFRecordDataset(list(dataset.files))
     examples = records.map(example, num_parallel_calls=num_preprocessing_threads)
     return examples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def next_batch(iterator: tf.data.Iterator) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The next batch, and how long the step that uses it waited for it.
+
+    Args:
+        iterator: Of images and labels.
+
+    Returns:
+        Images, labels, and seconds, a float64 scalar: near 0 where the input stays ahead.
+    """
+    with tf.device("/device:CPU:0"):
+        asked = tf.timestamp()
+        with tf.control_dependencies([asked]):
+            images, labels = iterator.get_next()
+        with tf.control_dependencies([images, labels]):
+            return images, labels, tf.timestamp() - asked
 
 
 def explain_input_error(error: tf.errors.OpError) -> Exception:

@@ -14,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,22 @@ class Plan:
         order = self.order[shard.split_name]
         length = -(-len(order) // self.num_shards)
         return order[shard.index * length : (shard.index + 1) * length]
+
+    def job(self, shard: Shard) -> "Job":
+        """What a worker needs to know to make a shard."""
+        folder, staging = self.folder.absolute(), self.staging.absolute()
+        return Job(folder, staging, shard, self.entries(shard), self.verify)
+
+
+@dataclass(frozen=True)
+class Job:
+    """The making of a shard, without the rest of its conversion."""
+
+    folder: Path
+    staging: Path
+    shard: Shard
+    entries: list[Entry]
+    verify: bool
 
 
 @dataclass(frozen=True)
@@ -124,26 +141,28 @@ def remove_half_written(plan: Plan) -> None:
         path.unlink()
 
 
-def make_shard(plan: Plan, shard: Shard, count_image: Callable[[], None]) -> None:
+def make_shard(job: Job, count_image: Callable[[], None]) -> None:
     """Makes a shard in the staging folder, and a note on it.
 
     Args:
-        plan: The conversion.
-        shard: One of its shards.
+        job: The shard and its images.
         count_image: Is called after each image.
 
     Raises:
         OSError: It cannot be written.
     """
-    note_path(plan, shard).unlink(missing_ok=True)  # of an earlier, less thorough run
+    shard, note = job.shard, note_path(job.staging, job.shard)
+    note.unlink(missing_ok=True)  # of an earlier, less thorough run
     samples, problems = 0, []
+    # A worker on a machine that is out of reach may be at the same shard still.
+    writer = f"{socket.gethostname()}-{os.getpid()}"
     with (
-        replacing(plan.staging / shard.file_name) as temporary,
+        replacing(job.staging / shard.file_name, writer) as temporary,
         temporary.open("wb", buffering=WRITE_BUFFER) as file,
     ):
-        for entry in plan.entries(shard):
+        for entry in job.entries:
             try:
-                jpeg, height, width = load_image(plan.folder / entry.path, plan.verify)
+                jpeg, height, width = load_image(job.folder / entry.path, job.verify)
             except ImageError as error:
                 text = f"{entry.path}: {error}"
                 problems.append(Problem(LISTS[shard.split_name], entry.line, text))
@@ -151,21 +170,20 @@ def make_shard(plan: Plan, shard: Shard, count_image: Callable[[], None]) -> Non
                 write_record(file, encode_example(jpeg, entry.label, height, width))
                 samples += 1
             count_image()
-    size = (plan.staging / shard.file_name).stat().st_size
-    note = Note(plan.verify, samples, size, problems)
-    write_whole(note_path(plan, shard), json.dumps(asdict(note)))
+    size = (job.staging / shard.file_name).stat().st_size
+    write_whole(note, json.dumps(asdict(Note(job.verify, samples, size, problems))), writer)
 
 
-def note_path(plan: Plan, shard: Shard) -> Path:
+def note_path(staging: Path, shard: Shard) -> Path:
     """Where the note on a shard is. It appears after the shard: what has a note is finished."""
-    return plan.staging / f"{shard.file_name}.json"
+    return staging / f"{shard.file_name}.json"
 
 
 def read_note(plan: Plan, shard: Shard) -> Note | None:
     """The note on a shard, None where the shard is not finished, or not as thoroughly as asked."""
     staged = plan.staging / shard.file_name
     try:
-        note = Note(**json.loads(note_path(plan, shard).read_bytes()))
+        note = Note(**json.loads(note_path(plan.staging, shard).read_bytes()))
         if note.size != staged.stat().st_size or (plan.verify and not note.verified):
             return None
     except (FileNotFoundError, ValueError):  # empty, for one, after a loss of power

@@ -1,19 +1,23 @@
-"""Clones of a network on the devices of one machine: shared variables, averaged gradients.
+"""Clones of a network on the devices of a machine: shared variables, averaged gradients.
 
 Every clone sees a batch of its own. The total loss is the mean of the clones' losses plus the
 regularization losses once; batch norm's moving averages are updated by the first clone, as
-published.
+published. Of several machines each is a replica with clones of its own, and the variables stand on
+parameter servers.
 """
 
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from slim.compat import slim, tf
 from slim.errors import UserError
 
 MIN_INTER_OP_THREADS = 4
+
+Device = str | Callable[[tf.Operation], str]
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,9 @@ class DeploymentConfig:
     Attributes:
         num_clones: Number of clones.
         clone_on_cpu: All clones on the CPU; else clone i on GPU i.
+        replica_id: This replica: the task of job `worker` that it is.
+        num_replicas: Number of replicas.
+        num_ps_tasks: Tasks of job `ps`, which variables are dealt out to; 0 on one machine.
 
     Raises:
         ValueError: `num_clones` is below 1.
@@ -30,6 +37,9 @@ class DeploymentConfig:
 
     num_clones: int = 1
     clone_on_cpu: bool = False
+    replica_id: int = 0
+    num_replicas: int = 1
+    num_ps_tasks: int = 0
 
     def __post_init__(self) -> None:
         if self.num_clones < 1:
@@ -39,19 +49,38 @@ class DeploymentConfig:
         """The name scope of a clone; a single clone stands in none, as published."""
         return f"clone_{index}" if self.num_clones > 1 else ""
 
+    @property
+    def worker_device(self) -> str:
+        """The replica's task: where all stands but what is on parameter servers; else nothing."""
+        several = self.num_replicas > 1 or self.num_ps_tasks
+        return f"/job:worker/task:{self.replica_id}" if several else ""
+
     def clone_device(self, index: int) -> str:
         """The device that a clone computes on; a single clone's is TensorFlow's choice."""
         if self.clone_on_cpu:
-            return "/device:CPU:0"
-        return f"/device:GPU:{index}" if self.num_clones > 1 else ""
+            return f"{self.worker_device}/device:CPU:0"
+        return self.worker_device + (f"/device:GPU:{index}" if self.num_clones > 1 else "")
 
-    def variables_device(self) -> str:
-        """Where variables live: beside a single clone, on the CPU when several share them."""
-        return "/device:CPU:0" if self.clone_on_cpu or self.num_clones > 1 else ""
+    @cached_property
+    def _parameter_servers(self) -> Callable[[tf.Operation], str]:
+        return tf.train.replica_device_setter(
+            self.num_ps_tasks, "/job:ps/device:CPU:0", f"{self.worker_device}/device:CPU:0"
+        )
+
+    def variables_device(self) -> Device:
+        """Where variables live.
+
+        Beside a single clone, on the CPU when several share them; on the parameter servers in turn
+        where there are any.
+        """
+        if self.num_ps_tasks:
+            return self._parameter_servers
+        on_cpu = self.clone_on_cpu or self.num_clones > 1
+        return self.worker_device + ("/device:CPU:0" if on_cpu else "")
 
     def inputs_device(self) -> str:
         """Where batches are made."""
-        return "/device:CPU:0"
+        return f"{self.worker_device}/device:CPU:0"
 
     def check_devices(self, num_gpus: int) -> None:
         """Refuses more clones than there are GPUs.
@@ -66,9 +95,15 @@ class DeploymentConfig:
             )
 
 
-def session_config() -> tf.ConfigProto:
-    """GPU memory as it is needed, and what has no GPU kernel on the CPU, as published."""
+def session_config(xla: bool = False) -> tf.ConfigProto:
+    """GPU memory as it is needed, and what has no GPU kernel on the CPU, as published.
+
+    Args:
+        xla: Let XLA compile what it can on the GPU.
+    """
     config = tf.ConfigProto(allow_soft_placement=True)
+    if xla:
+        config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
     config.gpu_options.allow_growth = True
     # The input runs in the same pool. With two threads for both, one batch in two was computed on
     # one core only: 19 to 25 images/s in feature extraction where 38 were possible.

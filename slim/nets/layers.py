@@ -39,7 +39,7 @@ def conv_arg_scope(
     with (
         slim.arg_scope(
             [slim.conv2d, slim.fully_connected],
-            weights_regularizer=slim.l2_regularizer(weight_decay),
+            weights_regularizer=_l2_of_stored(weight_decay),
         ),
         slim.arg_scope(
             [slim.conv2d],
@@ -56,6 +56,30 @@ def conv_arg_scope(
         ) as scope,
     ):
         return scope
+
+
+def stored_in_float32(
+    getter: Callable[..., tf.Variable],
+    name: str,
+    shape: Any = None,
+    dtype: tf.DType = tf.float32,
+    *args: Any,
+    **kwargs: Any,
+) -> tf.Variable | tf.Tensor:
+    """A custom getter for `tf.variable_scope`: layers of 16 bits on variables of 32.
+
+    Checkpoints, averages and small updates of the variables keep their precision; a layer whose
+    input has 16 bits gets a copy of its weights in its own type, through which gradients flow back.
+    Batch norm asks for float32 by itself, and computes its statistics so.
+    """
+    variable = getter(name, shape, tf.float32, *args, **kwargs)
+    return variable if dtype == tf.float32 else tf.cast(variable, dtype)
+
+
+def _l2_of_stored(weight_decay: float) -> Callable[[tf.Variable | tf.Tensor], tf.Tensor | None]:
+    """The L2 loss on weights as they are stored, in float32."""
+    l2 = slim.l2_regularizer(weight_decay)
+    return lambda weights: l2(weights.op.inputs[0] if weights.op.type == "Cast" else weights)
 
 
 def conv(

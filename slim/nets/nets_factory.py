@@ -11,6 +11,7 @@ from slim.nets import inception_utils, resnet_v2
 from slim.nets.inception_resnet_v2 import inception_resnet_v2, inception_resnet_v2_arg_scope
 from slim.nets.inception_v3 import inception_v3
 from slim.nets.inception_v4 import inception_v4
+from slim.nets.layers import stored_in_float32
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def get_network_fn(
     weight_decay: float = 0.0,
     is_training: bool = False,
     batch_norm_decay: float | None = None,
+    dtype: tf.DType = tf.float32,
 ) -> Callable[..., tuple[tf.Tensor, dict[str, tf.Tensor]]]:
     """A function that builds a network, `logits, end_points = network_fn(images)`.
 
@@ -125,6 +127,8 @@ def get_network_fn(
         weight_decay: Coefficient of the L2 loss on the weights.
         is_training: Build for training.
         batch_norm_decay: Decay of the moving mean and variance. Default: the network's.
+        dtype: What the layers compute in: float32, bfloat16 or float16. Variables, losses on them,
+            logits and end points are float32 in any case.
 
     Returns:
         The function; it has the attribute `default_image_size`, takes float32
@@ -141,8 +145,20 @@ def get_network_fn(
         if not network.has_aux_logits:
             kwargs.pop("create_aux_logits", None)
         arg_scope = network.arg_scope(weight_decay=weight_decay, **options)
-        with slim.arg_scope(arg_scope), compared_by_identity():
-            return network.build(images, num_classes=num_classes, is_training=is_training, **kwargs)
+        with (
+            slim.arg_scope(arg_scope),
+            compared_by_identity(),
+            tf.variable_scope(
+                tf.get_variable_scope(),
+                custom_getter=stored_in_float32,
+                auxiliary_name_scope=False,
+            ),
+        ):
+            logits, end_points = network.build(
+                tf.cast(images, dtype), num_classes=num_classes, is_training=is_training, **kwargs
+            )
+        in_float32 = {name: tf.cast(point, tf.float32) for name, point in end_points.items()}
+        return tf.cast(logits, tf.float32), in_float32
 
     network_fn.default_image_size = network.default_image_size
     return network_fn

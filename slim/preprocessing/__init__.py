@@ -1,1 +1,1 @@
-"""From a decoded image to the network's input."""
+"""From an encoded or a decoded image to the network's input."""

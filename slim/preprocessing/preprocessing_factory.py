@@ -39,8 +39,9 @@ def get_preprocessing(name: str, is_training: bool = False) -> Callable[..., tf.
         is_training: Distort images at random.
 
     Returns:
-        `preprocess(image, height, width, seed=None)`, from uint8 `[any, any, 3]` to float32
-        `[height, width, 3]`; `seed`, integers `[2]`, is needed in training.
+        `preprocess(image, height, width, seed=None)`, from an encoded image, a string scalar, or a
+        decoded one, uint8 `[any, any, 3]`, to float32 `[height, width, 3]`; `seed`, integers
+        `[2]`, is needed in training.
 
     Raises:
         UserError: There is none of that name.

@@ -1,13 +1,14 @@
 """VGG's preprocessing: resize the smaller side, crop, subtract the mean colour.
 
 Simonyan and Zisserman, Very Deep Convolutional Networks, 2015, sections 3.1 and 3.2, as TF-Slim
-publishes it. Images come decoded, uint8 `[height, width, 3]`, and leave as float32 with the mean
-of ImageNet's training images subtracted, roughly in [-124, 151].
+publishes it. Images come encoded or decoded, and leave as float32 with the mean of ImageNet's
+training images subtracted, roughly in [-124, 151].
 """
 
 import math
 
 from slim.compat import tf
+from slim.datasets.input import decode_image
 
 MEANS_RGB = (123.68, 116.78, 103.94)
 RESIZE_SIDE_MIN = 256
@@ -24,13 +25,13 @@ def preprocess_image(
     resize_side_min: int = RESIZE_SIDE_MIN,
     resize_side_max: int = RESIZE_SIDE_MAX,
 ) -> tf.Tensor:
-    """One decoded image to the network's input.
+    """One image to the network's input.
 
     Where the result is larger than 224 pixels the sides to resize to grow with it, so that the
     crop, which failed as published, keeps the share of the image that it has at 224.
 
     Args:
-        image: uint8 `[height, width, 3]`.
+        image: Encoded, a string scalar, or decoded, uint8 `[height, width, 3]`.
         height: Height of the result in pixels.
         width: Width of the result in pixels.
         is_training: Random side, crop and flip; else the least side and the central crop.
@@ -44,6 +45,8 @@ def preprocess_image(
     scale = max(1.0, max(height, width) / _DESIGN_SIZE)
     side_min = math.ceil(resize_side_min * scale)
     side_max = math.ceil(resize_side_max * scale)
+    if image.dtype == tf.string:
+        image = decode_image(image)
     if is_training:
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
         side = tf.random.stateless_uniform([], seeds[0], side_min, side_max + 1, dtype=tf.int32)
@@ -60,4 +63,6 @@ def _aspect_preserving_resize(image: tf.Tensor, smaller_side: tf.Tensor) -> tf.T
     """Resizes the smaller side to `smaller_side` pixels and the other in proportion."""
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     scale = tf.cast(smaller_side, tf.float32) / tf.reduce_min(sides)
+    # Floats are resized faster than bytes, the conversion included, and to equal results.
+    image = tf.cast(image, tf.float32)
     return tf.image.resize_images(image, tf.cast(tf.round(sides * scale), tf.int32))

@@ -1,6 +1,7 @@
 """Batches: what is read, how often, in which order, and what a broken shard says."""
 
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +9,26 @@ import pytest
 from PIL import Image
 
 from slim.compat import tf
-from slim.datasets.input import evaluation_batches, explain_input_error, training_batches
+from slim.datasets.input import (
+    decode_crop,
+    decode_image,
+    evaluation_batches,
+    explain_input_error,
+    next_batch,
+    training_batches,
+)
 from slim.datasets.registry import Dataset
 from slim.errors import UserError
+from slim.preprocessing.preprocessing_factory import get_preprocessing
 
 
-def grey(image: tf.Tensor, height: int, width: int, seed: tf.Tensor | None = None) -> tf.Tensor:
+def grey(encoded: tf.Tensor, height: int, width: int, seed: tf.Tensor | None = None) -> tf.Tensor:
     """Preprocessing that keeps an image's brightness, which identifies it in these tests."""
-    mean = tf.reduce_mean(tf.cast(image, tf.float32))
+    mean = tf.reduce_mean(tf.cast(decode_image(encoded), tf.float32))
     return tf.fill([height, width, 3], mean)
 
 
-def with_seed(image: tf.Tensor, height: int, width: int, seed: tf.Tensor) -> tf.Tensor:
+def with_seed(encoded: tf.Tensor, height: int, width: int, seed: tf.Tensor) -> tf.Tensor:
     """Preprocessing that is its seed."""
     return tf.fill([height, width, 3], tf.random.stateless_uniform([], seed))
 
@@ -86,6 +95,23 @@ def test_training_reads_each_image_once_an_epoch_in_another_order(tmp_path):
     assert first != sorted(first)
 
 
+@pytest.mark.parametrize("num_shards", [4, 3], ids=["by shards", "by records"])
+def test_workers_share_the_images_among_them(tmp_path, num_shards):
+    dataset = write_shards(tmp_path, [index % 3 for index in range(24)], num_shards)
+    epochs = []
+    for worker in (0, 1):
+        share = take(
+            lambda worker=worker: training_batches(
+                dataset, grey, 4, 4, 3, num_workers=2, worker=worker
+            ),
+            6,
+        )
+        images = np.concatenate([images for images, _ in share])
+        assert sorted(images[:12]) == sorted(images[12:])  # two epochs of its own
+        epochs.append(images[:12])
+    assert sorted(np.concatenate(epochs)) == list(range(24))
+
+
 def test_seed_repeats_order_and_distortions(tmp_path):
     dataset = write_shards(tmp_path, [0] * 20, num_shards=4)
     for preprocess in (grey, with_seed):
@@ -144,16 +170,87 @@ def test_damaged_shard(tmp_path):
     assert "a shard is damaged" in str(explain_input_error(caught.value))
 
 
-def test_record_that_is_no_image(tmp_path):
+@pytest.mark.parametrize("content", [b"no image", b"", b"\xff\xd8\xff\xe0 no JPEG either"])
+@pytest.mark.parametrize("is_training", [True, False])
+def test_record_that_is_no_image(tmp_path, content, is_training):
     path = tmp_path / "train_00000-of-00001.tfrecord"
     with tf.python_io.TFRecordWriter(str(path)) as writer:
-        writer.write(example(b"no image", 0))
+        writer.write(example(content, 0))
     dataset = Dataset("made", "train", (str(path),), 1, 3, None)
+    preprocess = get_preprocessing("inception", is_training)
+    batches = training_batches if is_training else evaluation_batches
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
-        take(lambda: evaluation_batches(dataset, grey, 4, 4, 3), 1)
+        take(lambda: batches(dataset, preprocess, 4, 1, 3), 1)
     assert "an image in a shard cannot be read" in str(explain_input_error(caught.value))
 
 
 def test_other_errors_stay_what_they_are():
     error = tf.errors.InvalidArgumentError(None, None, "Incompatible shapes: [2] vs. [3]")
     assert explain_input_error(error) is error
+
+
+def encodings() -> dict[str, bytes]:
+    """One picture of noise, 61 pixels high and 83 wide, in the ways that a record may hold it."""
+    noise = np.random.RandomState(0).randint(0, 256, (16, 21, 3)).astype(np.uint8)
+    image = Image.fromarray(noise.repeat(4, axis=0).repeat(4, axis=1)[:61, :83])
+    kinds = {
+        "4:4:4": ("RGB", "JPEG", {"subsampling": "4:4:4"}),
+        "4:2:2": ("RGB", "JPEG", {"subsampling": "4:2:2"}),
+        "4:2:0": ("RGB", "JPEG", {"subsampling": "4:2:0"}),
+        "progressive": ("RGB", "JPEG", {"progressive": True}),
+        "restarts": ("RGB", "JPEG", {"restart_marker_blocks": 2}),
+        "grey": ("L", "JPEG", {}),
+        "PNG": ("RGB", "PNG", {}),
+        "GIF": ("P", "GIF", {}),
+        "BMP": ("RGB", "BMP", {}),
+    }
+    encoded = {}
+    for kind, (mode, file_format, options) in kinds.items():
+        buffer = io.BytesIO()
+        image.convert(mode).save(buffer, file_format, **options)
+        encoded[kind] = buffer.getvalue()
+    return encoded
+
+
+@pytest.mark.parametrize("kind", encodings())
+def test_a_decoded_crop_has_the_pixels_of_the_whole_image(kind):
+    content = encodings()[kind]
+    random = np.random.RandomState(1)
+    with tf.Graph().as_default(), tf.Session() as session:
+        whole = session.run(decode_image(tf.constant(content)))
+        box = tf.placeholder(tf.int32, [2, 2])
+        crop = decode_crop(tf.constant(content), lambda shape: tf.unstack(box))
+        crop_of_pixels = decode_crop(tf.constant(whole), lambda shape: tf.unstack(box))
+        assert whole.shape == (61, 83, 3)
+        for index in range(60):
+            size = random.randint(1, (62, 84)) if index else np.array([61, 83])
+            begin = random.randint(0, np.array([62, 84]) - size)
+            (top, left), (bottom, right) = begin, begin + size
+            for found in session.run([crop, crop_of_pixels], {box: [begin, size]}):
+                np.testing.assert_array_equal(found, whole[top:bottom, left:right])
+
+
+def test_waiting_for_a_batch_is_measured():
+    def slow(index: np.ndarray) -> np.ndarray:
+        time.sleep(0.2)
+        return index
+
+    def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        index = tf.numpy_function(slow, [index], tf.int64)
+        return tf.cast(index, tf.float32), index
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        batches = tf.data.Dataset.range(4).map(batch).prefetch(1)
+        iterator = tf.data.make_initializable_iterator(batches)
+        step = next_batch(iterator)
+        session.run(iterator.initializer)
+        waited = []
+        for index in range(4):
+            image, label, seconds = session.run(step)
+            assert image == label == index
+            waited.append(seconds)
+            if index % 2:
+                time.sleep(0.5)  # a step that takes longer than its input
+    # A batch takes 0.2 s; the one after a long step was ready before it was asked for.
+    assert min(waited[0], waited[1], waited[3]) > 0.1
+    assert waited[2] < 0.1

@@ -6,9 +6,8 @@ import pytest
 from slim.compat import slim, tf
 from slim.deployment.model_deploy import DeploymentConfig, create_clones, optimize_clones
 from slim.errors import UserError
-from slim.nets.inception_v3 import inception_v3, inception_v3_arg_scope
 
-IMAGES = np.random.RandomState(0).uniform(-1, 1, (8, 75, 75, 3)).astype(np.float32)
+IMAGES = np.random.RandomState(0).uniform(-1, 1, (8, 9, 9, 3)).astype(np.float32)
 LABELS = np.random.RandomState(1).randint(0, 4, 8)
 
 
@@ -24,14 +23,23 @@ def gradients_of(num_clones: int) -> tuple[float, dict[str, np.ndarray]]:
 
     def model_fn() -> None:
         images, one_hot = next(batch)
-        with slim.arg_scope(inception_v3_arg_scope()):
-            logits, end_points = inception_v3(
-                images, 4, is_training=False, depth_multiplier=0.125, min_depth=8
-            )
-        tf.losses.softmax_cross_entropy(one_hot, end_points["AuxLogits"], weights=0.4)
+        with (
+            slim.arg_scope(
+                [slim.conv2d, slim.fully_connected], weights_regularizer=slim.l2_regularizer(0.1)
+            ),
+            slim.arg_scope(
+                [slim.conv2d],
+                normalizer_fn=slim.batch_norm,
+                normalizer_params={"is_training": False, "scale": True},
+            ),
+        ):
+            net = slim.conv2d(images, 8, 3, scope="conv1")
+            net = slim.conv2d(net, 8, 3, stride=2, scope="conv2")
+            logits = slim.fully_connected(tf.reduce_mean(net, [1, 2]), 4, None, scope="logits")
+            aux_logits = slim.fully_connected(net[:, 0, 0], 4, None, scope="aux_logits")
+        tf.losses.softmax_cross_entropy(one_hot, aux_logits, weights=0.4)
         tf.losses.softmax_cross_entropy(one_hot, logits)
 
-    tf.set_random_seed(0)
     config = DeploymentConfig(num_clones, clone_on_cpu=True)
     clones = create_clones(config, model_fn)
     loss, pairs = optimize_clones(clones, tf.train.GradientDescentOptimizer(1.0))
@@ -95,3 +103,49 @@ def test_more_clones_than_gpus_are_refused():
     DeploymentConfig(2, clone_on_cpu=True).check_devices(num_gpus=0)
     with pytest.raises(UserError, match="--num_clones=2 needs as many GPUs, found 1"):
         DeploymentConfig(2).check_devices(num_gpus=1)
+
+
+def losses_of(num_clones: int) -> list[float]:
+    """Losses of 40 steps on 16 images over clones, each with batch norm on its own share."""
+    random = np.random.RandomState(0)
+    labels = np.arange(16) % 4
+    images = random.normal(size=(16, 6, 6, 3)) + np.eye(4, 3)[labels][:, None, None]
+    parts = iter(np.split(np.arange(16), num_clones))
+
+    def model_fn() -> None:
+        part = next(parts)
+        with slim.arg_scope([slim.conv2d], normalizer_fn=slim.batch_norm):
+            net = slim.conv2d(tf.constant(images[part], tf.float32), 8, 3, scope="conv")
+        logits = slim.fully_connected(tf.reduce_mean(net, [1, 2]), 4, None, scope="logits")
+        tf.losses.softmax_cross_entropy(tf.one_hot(labels[part], 4), logits)
+
+    tf.set_random_seed(0)
+    clones = create_clones(DeploymentConfig(num_clones, clone_on_cpu=True), model_fn)
+    optimizer = tf.train.MomentumOptimizer(0.2, 0.9)
+    loss, gradients = optimize_clones(clones, optimizer)
+    updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope or None)
+    assert len(updates) == 2  # batch norm's mean and variance, of the first clone alone
+    step = tf.group(optimizer.apply_gradients(gradients), *updates)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        return [session.run([loss, step])[0] for _ in range(40)]
+
+
+def test_clones_with_batch_norm_of_their_own_learn_alike():
+    found = {}
+    for num_clones in (1, 2, 4):
+        with tf.Graph().as_default():
+            found[num_clones] = losses_of(num_clones)
+    for losses in found.values():
+        assert losses[-1] < 0.2 * losses[0], found
+    # Statistics of 4 images and of 16 differ, the course of learning hardly does.
+    middle = [np.mean(losses[:20]) for losses in found.values()]
+    assert max(middle) < 1.25 * min(middle), found
+
+
+def test_each_clone_has_a_batch_of_its_own():
+    with tf.Graph().as_default(), tf.Session() as session:
+        iterator = tf.data.make_one_shot_iterator(tf.data.Dataset.range(12).batch(3))
+        clones = create_clones(DeploymentConfig(4, clone_on_cpu=True), iterator.get_next)
+        batches = session.run([clone.outputs for clone in clones])
+    assert sorted(np.concatenate(batches)) == list(range(12))

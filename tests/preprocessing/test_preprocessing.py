@@ -1,15 +1,17 @@
 """Preprocessing against the published figures, closed forms, and the distributions it states."""
 
 import io
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from slim.compat import tf
 from slim.datasets.input import decode_image
 from slim.errors import UserError
-from slim.preprocessing.inception_preprocessing import distort_color, distorted_bounding_box_crop
+from slim.preprocessing.inception_preprocessing import adjust_saturation, distort_color
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 
 
@@ -18,6 +20,12 @@ def evaluate(build, *arrays: np.ndarray):
     with tf.Graph().as_default(), tf.Session() as session:
         inputs = [tf.placeholder(tf.uint8, [None, None, 3]) for _ in arrays]
         return session.run(build(*inputs), dict(zip(inputs, arrays, strict=True)))
+
+
+def encode(pixels: np.ndarray, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
 
 
 def for_seeds(build, image: np.ndarray, seeds: range) -> np.ndarray:
@@ -49,23 +57,154 @@ def test_evaluation_crop_is_the_central_seven_eighths():
     np.testing.assert_allclose((found + 1) / 2 * 255, image[5:75, 10:150], atol=1e-3)
 
 
-def test_training_crops_have_the_stated_area_and_aspect_and_are_flipped_half_of_the_time():
-    rows, columns = np.mgrid[0:200, 0:200].astype(np.uint8)
-    image = np.stack([rows, columns, 0 * rows], axis=2)
+@pytest.mark.parametrize("side", [1, 2, 7, 8, 31, 64, 299, 500])
+def test_evaluation_of_a_jpeg_is_a_central_crop_of_all_its_pixels(side):
+    noise = np.random.RandomState(side).randint(0, 256, (side, side + 5, 3)).astype(np.uint8)
+    encoded = encode(noise, "JPEG")
+    with tf.Graph().as_default(), tf.Session() as session:
+        pixels = tf.image.central_crop(tf.image.decode_jpeg(encoded, channels=3), 0.875)
+        expected = tf.image.resize_images(pixels, [32, 48]) / 127.5 - 1
+        found = get_preprocessing("inception")(tf.constant(encoded), 32, 48)
+        found, expected = session.run([found, expected])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+class Distortions(NamedTuple):
+    """What training did to an image."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flipped: bool
+    brightness: float  # added, of 1
+    saturation: float  # a factor
+
+
+SIDE = 120  # of the images that distortions are read from
+RESULT = 40  # side of what crops of them are resized to
+
+
+def read_distortions(seeds: range) -> list[Distortions]:
+    """Reads off two images what training with each seed does to any image of their size.
+
+    The one has one colour throughout. The other's red counts columns, its green rows, and its blue
+    is the largest everywhere, so that it shifts with brightness alone. Nothing is ever clipped.
+    """
+    plain = np.full((SIDE, SIDE, 3), (150, 100, 100), np.uint8)
+    rows, columns = np.mgrid[0:SIDE, 0:SIDE].astype(np.uint8) + 100
+    ramps = np.stack([columns, rows, np.full_like(rows, 220)], axis=2)
+    preprocess = get_preprocessing("inception", is_training=True)
+    read = []
+    for first, second in zip(
+        *(
+            for_seeds(lambda i, s: preprocess(i, RESULT, RESULT, seed=s), image, seeds)
+            for image in (plain, ramps)
+        ),
+        strict=True,
+    ):
+        first, second = (first / 2 + 0.5).astype(float), (second / 2 + 0.5).astype(float)
+        brightness = first[0, 0, 0] - 150 / 255
+        saturation = (first[0, 0, 0] - first[0, 0, 1]) / (50 / 255)
+        assert np.ptp(first, axis=(0, 1)).max() < 1e-5
+        blue = second[..., 2:]
+        positions = (220 / 255 - (blue - second[..., :2]) / saturation) * 255 - 100
+        flipped = positions[0, 0, 0] > positions[0, -1, 0]
+        positions = positions[:, ::-1] if flipped else positions
+        (left, top), scale = positions[0, 0], positions[9, 9] - positions[0, 0]
+        width, height = scale / 9 * RESULT
+        box = np.round([top, left, height, width]).astype(int)
+        np.testing.assert_allclose(box, [top, left, height, width], atol=0.1)
+        read.append(Distortions(*box.tolist(), bool(flipped), brightness, saturation))
+    return read
+
+
+def test_training_distortions_have_the_published_distribution():
+    found = read_distortions(range(600))
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(1)
+        begin, size, _ = tf.image.sample_distorted_bounding_box(
+            [SIDE, SIDE, 3],
+            tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+            min_object_covered=0.1,
+            aspect_ratio_range=(0.75, 1.33),
+            area_range=(0.05, 1.0),
+            max_attempts=100,
+            use_image_if_no_bounding_boxes=True,
+        )
+        box = tf.concat([begin[:2], size[:2]], 0)
+        boxes = np.array([session.run(box) for _ in range(3000)])
+    tops, lefts, heights, widths = np.array([d[:4] for d in found]).T
+    areas, aspects = heights * widths / SIDE**2, widths / heights
+    # A crop covers a tenth of the object at least, which here is the whole image.
+    assert 0.095 < areas.min() < 0.12
+    assert areas.max() > 0.95
+    brightness = [d.brightness for d in found]
+    saturation = [d.saturation for d in found]
+    flipped = [d.flipped for d in found]
+    p_values = {
+        "area": stats.ks_2samp(areas, boxes[:, 2] * boxes[:, 3] / SIDE**2).pvalue,
+        "aspect": stats.ks_2samp(aspects, boxes[:, 3] / boxes[:, 2]).pvalue,
+        "top": stats.ks_2samp(tops, boxes[:, 0]).pvalue,
+        "left": stats.ks_2samp(lefts, boxes[:, 1]).pvalue,
+        "brightness": stats.kstest(brightness, stats.uniform(-32 / 255, 64 / 255).cdf).pvalue,
+        "saturation": stats.kstest(saturation, stats.uniform(0.5, 1).cdf).pvalue,
+        "flips": stats.binomtest(sum(flipped), len(found)).pvalue,
+    }
+    assert min(p_values.values()) > 0.001, p_values
+    # None of the choices depends on another.
+    correlation = np.corrcoef([areas, aspects, brightness, saturation, flipped])
+    assert np.abs(correlation - np.eye(5)).max() < 0.15
+
+
+def test_training_does_what_the_published_operations_do_one_after_the_other():
+    tiles = np.random.RandomState(0).randint(0, 256, (12, 12, 3)).astype(np.uint8)
+    encoded = encode(tiles.repeat(10, axis=0).repeat(10, axis=1), "JPEG")
     with tf.Graph().as_default(), tf.Session() as session:
         seed = tf.placeholder(tf.int64, [2])
-        crop = distorted_bounding_box_crop(tf.constant(image), seed)
-        shapes = [session.run(tf.shape(crop), {seed: [value, 7]}) for value in range(300)]
-    heights, widths = np.array(shapes)[:, 0], np.array(shapes)[:, 1]
-    areas, aspects = heights * widths / 200**2, widths / heights
-    assert 0.045 < areas.min() < 0.12
-    assert 0.9 < areas.max() <= 1
-    assert 0.73 < aspects.min() < 0.8
-    assert 1.25 < aspects.max() < 1.37
-    preprocess = get_preprocessing("inception", is_training=True)
-    found = for_seeds(lambda i, s: preprocess(i, 20, 20, seed=s), image, range(200))
-    flipped = (found[:, :, 0, 1] > found[:, :, -1, 1]).mean()
-    assert 0.4 < flipped < 0.6
+        preprocess = get_preprocessing("inception", is_training=True)
+        result = preprocess(tf.constant(encoded), RESULT, RESULT, seed=seed)
+        d = Distortions(
+            *map(tf.placeholder, 4 * [tf.int32] + [tf.bool] + 2 * [tf.float32], 7 * [[]])
+        )
+        image = tf.image.decode_jpeg(encoded, channels=3)
+        image = tf.image.convert_image_dtype(image, tf.float32)
+        image = tf.image.crop_to_bounding_box(image, d.top, d.left, d.height, d.width)
+        image = tf.image.resize_images(image, [RESULT, RESULT])
+        image = tf.cond(d.flipped, lambda: tf.image.flip_left_right(image), lambda: image)
+        image = tf.image.adjust_brightness(image, d.brightness)
+        image = tf.image.adjust_saturation(image, d.saturation)
+        published = (tf.clip_by_value(image, 0, 1) - 0.5) * 2
+        for value, distortions in enumerate(read_distortions(range(100))):
+            found = session.run(result, {seed: [value, 7]})
+            expected = session.run(published, dict(zip(d, distortions, strict=True)))
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.0, 1.5, 4.0])
+def test_saturation_is_tensorflows(factor):
+    random = np.random.RandomState(0)
+    image = random.uniform(-0.13, 1.13, (40, 40, 3)).astype(np.float32)
+    image[:4] = random.randint(0, 2, (4, 40, 3))  # black, white and the pure colours
+    image[4:8] = image[4:8, :, :1]  # greys
+    with tf.Graph().as_default(), tf.Session() as session:
+        found, expected = session.run(
+            [f(tf.constant(image), factor) for f in (adjust_saturation, tf.image.adjust_saturation)]
+        )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["inception", "vgg"])
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_images_may_come_encoded(name, is_training, kind):
+    noise = np.random.RandomState(0).randint(0, 256, (50, 70, 3)).astype(np.uint8)
+    encoded = encode(noise, kind)
+    preprocess = get_preprocessing(name, is_training)
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.constant(encoded), decode_image(tf.constant(encoded))
+        found = session.run([preprocess(image, 24, 32, seed=[3, 4]) for image in images])
+    np.testing.assert_allclose(*found, atol=1e-5)
 
 
 def test_training_images_depend_on_the_seed_alone_and_stay_in_range():

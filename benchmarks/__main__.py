@@ -1,0 +1,193 @@
+"""How fast the project is, beside peers and limits measured in the same run.
+
+`python -m benchmarks` prints a table a subject and a summary; `--quick` takes less than three
+minutes on two cores. Figures are rates: what is done in a second, more is better.
+"""
+
+import json
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from benchmarks.measure import Comparison, Settings, describe_machine, row
+from benchmarks.photographs import draw_photographs, find_photographs, make_dataset
+from benchmarks.processes import in_fresh_process, measure_subject
+from slim.errors import UserError, did_you_mean, run_command
+from slim.files import write_whole
+from slim.flags import FlagSet, define_speed_flags
+
+SUBJECTS = (
+    "conversion",
+    "training_input",
+    "training_step",
+    "evaluation",
+    "feature_extraction",
+    "similarity",
+    "linear_classifier",
+)
+FULL = {"num_images": 2000, "batch_size": 16, "steps": 8, "rounds": 3, "seconds": 2.0}
+QUICK = {"num_images": 400, "batch_size": 8, "steps": 2, "rounds": 3, "seconds": 0.5}
+GPU_BATCH_SIZE = 128
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Adds the command's flags."""
+    define = FlagSet(values)
+    define.boolean("quick", False, "Measure less: shorter passes, smaller batches.")
+    define.words("subjects", SUBJECTS, "What to measure.")
+    define.string("images", None, "A folder of photographs. Default: drawn ones.")
+    define.integer("num_images", None, "Photographs in the dataset. Default: 2,000; quick: 400.", 2)
+    define.integer("image_size", 299, "Height and width of the networks' images in pixels.", 75)
+    define.integer("batch_size", None, "Images a batch. Default: 16; quick: 8; on a GPU: 128.", 1)
+    define_speed_flags(define)
+    define.integer("rounds", None, "Times that each candidate is measured. Default: 3.", 1)
+    define.string("json", None, "A file to write all figures to. Default: none.")
+
+
+def main(values: flags.FlagValues) -> None:
+    """Measures the subjects one after the other, and says what each gives."""
+    check_subjects(values.subjects)
+    started = time.monotonic()
+    machine = in_fresh_process(describe_machine)
+    print(describe(machine), flush=True)
+    measured: dict[str, tuple[str, list[Comparison]]] = {}
+    failed = []
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = prepare(values, Path(scratch), bool(machine["gpus"]))
+        if values.json:  # now, to learn that it can be, and after each subject, to lose none
+            write_json(Path(values.json), machine, settings, measured, failed)
+        for number, name in enumerate(values.subjects, start=1):
+            print(f"{name}: {number} of {len(values.subjects)}", file=sys.stderr, flush=True)
+            try:
+                measured[name] = in_fresh_process(measure_subject, name, settings)
+            except Exception as error:
+                report_failure(name, error)
+                failed.append(name)
+            else:
+                print_tables(*measured[name])
+            if values.json:
+                write_json(Path(values.json), machine, settings, measured, failed)
+    print_summary(measured)
+    print(f"\nmeasured in {time.monotonic() - started:.0f} s")
+    if failed:
+        raise UserError(f"not measured: {', '.join(failed)}; what went wrong is said above")
+
+
+def check_subjects(subjects: Sequence[str]) -> None:
+    """Refuses what is no subject.
+
+    Raises:
+        UserError: One of them is none, or there is none.
+    """
+    unknown = [name for name in subjects if name not in SUBJECTS]
+    if unknown or not subjects:
+        raise UserError(
+            f"--subjects={','.join(subjects)}: {did_you_mean(''.join(unknown[:1]), SUBJECTS)}"
+        )
+
+
+def prepare(values: flags.FlagValues, scratch: Path, has_gpu: bool) -> Settings:
+    """Makes the photographs and their shards, and says how much is to be measured.
+
+    Raises:
+        UserError: The photographs given cannot be used.
+    """
+    sizes = QUICK if values.quick else FULL
+    count = values.num_images or sizes["num_images"]
+    if values.images:
+        photographs = find_photographs(Path(values.images), count)
+    else:
+        photographs = draw_photographs(scratch / "drawn", count)
+    make_dataset(scratch, photographs, count)
+    batch_size = GPU_BATCH_SIZE if has_gpu else sizes["batch_size"]
+    return Settings(
+        folder=scratch,
+        photographs=values.images or "drawn",
+        num_images=count,
+        image_size=values.image_size,
+        batch_size=values.batch_size or batch_size,
+        precision=values.precision,
+        xla=values.xla,
+        steps=sizes["steps"],
+        rounds=values.rounds or sizes["rounds"],
+        seconds=sizes["seconds"],
+        small=values.quick,
+    )
+
+
+def describe(machine: dict[str, Any]) -> str:
+    """The machine in a line."""
+    versions = machine["versions"]
+    parts = [
+        machine["cpu"],
+        f"{machine['cores']} cores",
+        f"{machine['memory_gb']:.0f} GB",
+        *machine["gpus"],
+        f"Python {versions['python']}",
+        f"TensorFlow {versions['tensorflow']}",
+    ]
+    return ", ".join(parts)
+
+
+def report_failure(name: str, error: Exception) -> None:
+    """Says on stderr why a subject could not be measured; a bug keeps its traceback."""
+    if not isinstance(error, UserError):
+        traceback.print_exception(error)
+    print(f"{name} could not be measured: {error}", file=sys.stderr, flush=True)
+
+
+def print_tables(heading: str, comparisons: Sequence[Comparison]) -> None:
+    """Prints a subject's tables."""
+    print(f"\n## {heading}")
+    for comparison in comparisons:
+        print(f"\n{comparison}", flush=True)
+
+
+def print_summary(measured: dict[str, tuple[str, list[Comparison]]]) -> None:
+    """Prints one table of all: a row a comparison."""
+    print("\n## Summary\n")
+    print(row(["subject", "of what", "this project", "which is"]))
+    print(row(["---"] * 4))
+    for name, (_, comparisons) in measured.items():
+        for comparison in comparisons:
+            print(row([name.replace("_", " "), *comparison.summary()]))
+
+
+def write_json(
+    path: Path,
+    machine: dict[str, Any],
+    settings: Settings,
+    measured: dict[str, tuple[str, list[Comparison]]],
+    failed: Sequence[str],
+) -> None:
+    """Writes the machine, the settings and all figures so far.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    content = {
+        "machine": machine,
+        "settings": {k: v for k, v in asdict(settings).items() if k != "folder"},
+        "subjects": {
+            name: {"heading": heading, "comparisons": [c.to_json() for c in comparisons]}
+            for name, (heading, comparisons) in measured.items()
+        },
+        "failed": list(failed),
+    }
+    try:
+        write_whole(path, json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"--json={path}: {error.strerror}; give a file in a folder that is there"
+        ) from error
+
+
+if __name__ == "__main__":
+    run_command(define_flags, main, description=__doc__)

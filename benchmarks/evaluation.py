@@ -1,0 +1,80 @@
+"""Evaluation: Inception-V3 on the images of shards."""
+
+from benchmarks.measure import PEER, THIS, Comparison, Settings, Task, alternate
+from benchmarks.networks import (
+    MODEL,
+    bare_task,
+    keras_inception_v3,
+    one_image_task,
+    write_checkpoint,
+)
+from benchmarks.photographs import NAME, NUM_CLASSES
+from slim import checkpoints
+from slim.compat import tf
+from slim.datasets.input import evaluation_batches
+from slim.datasets.registry import get_dataset
+from slim.datasets.workers import available_cores
+from slim.deployment.inference import FrozenNetwork, build_network, freeze
+from slim.deployment.model_deploy import session_config
+from slim.eval_image_classifier import build_counts, evaluate
+from slim.nets.nets_factory import get_network_fn
+from slim.preprocessing.preprocessing_factory import get_preprocessing
+
+
+def measure(settings: Settings) -> list[Comparison]:
+    """Evaluation beside one image a call, beside Keras, and beside the network without input."""
+    network_fn = get_network_fn(MODEL, NUM_CLASSES, dtype=tf.as_dtype(settings.precision))
+
+    def logits(images: tf.Tensor) -> tf.Tensor:
+        return network_fn(images, create_aux_logits=False)[0]
+
+    network = build_network(logits, settings.image_size)
+    checkpoint = write_checkpoint(network, settings.folder / "evaluation.ckpt")
+    restored = checkpoints.by_name(network.variables)
+    frozen = freeze(network, checkpoints.read_values(checkpoint, restored))
+    tasks = [
+        evaluation_task(frozen, settings),
+        one_image_task(logits, settings),
+        keras_task(settings),
+        bare_task(frozen, settings),
+    ]
+    return [Comparison(settings.batches, "images/s", alternate(tasks, settings))]
+
+
+def input_batches(settings: Settings) -> tf.data.Dataset:
+    """Batches as evaluation makes them, without an end."""
+    return evaluation_batches(
+        get_dataset(NAME, "validation", str(settings.folder)),
+        get_preprocessing(MODEL),
+        settings.image_size,
+        settings.batch_size,
+        NUM_CLASSES,
+        num_preprocessing_threads=available_cores(),
+    ).repeat()
+
+
+def evaluation_task(network: FrozenNetwork, settings: Settings) -> Task:
+    """What the evaluation of a checkpoint does once it is read."""
+    with tf.Graph().as_default():
+        batches = input_batches(settings).take(settings.steps)
+        iterator = tf.data.make_initializable_iterator(batches)
+        images, labels = iterator.get_next()
+        counts = build_counts(network(images, settings.xla), labels)
+        session = tf.Session(config=session_config())
+
+    def run() -> int:
+        session.run(iterator.initializer)
+        return evaluate(session, counts, 0, settings.steps * settings.batch_size).num_images
+
+    return Task("eval_image_classifier", THIS, run)
+
+
+def keras_task(settings: Settings) -> Task:
+    """Keras on the same input."""
+    model = keras_inception_v3(settings, classes=NUM_CLASSES)
+    images = input_batches(settings).map(lambda images, _: images)
+
+    def run() -> int:
+        return len(model.predict(images, verbose=0, steps=settings.steps))
+
+    return Task("Keras' predict", PEER, run)

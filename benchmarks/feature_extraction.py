@@ -1,0 +1,66 @@
+"""Feature extraction: features of image files by Inception-V3."""
+
+from itertools import cycle, islice
+
+from benchmarks.measure import PEER, THIS, Comparison, Settings, Task, alternate
+from benchmarks.networks import (
+    MODEL,
+    bare_task,
+    keras,
+    keras_inception_v3,
+    one_image_task,
+    write_checkpoint,
+)
+from benchmarks.photographs import NAME, image_files
+from slim.compat import tf
+from slim.deployment.inference import FrozenNetwork, build_network
+from slim.feature_extraction import Extractor, build_features, load_network
+from slim.feature_extraction import Settings as Extraction
+from slim.nets.nets_factory import get_network
+
+
+def measure(settings: Settings) -> list[Comparison]:
+    """Extraction beside one image a call, beside Keras, and beside the network without input."""
+    endpoint = get_network(MODEL).feature_endpoint
+    extraction = Extraction(
+        MODEL, "random values", False, endpoint, settings.image_size, settings.precision
+    )
+
+    def features(images: tf.Tensor) -> tf.Tensor:
+        return build_features(images, extraction)
+
+    network = build_network(features, settings.image_size)
+    checkpoint = write_checkpoint(network, settings.folder / "extraction.ckpt")
+    frozen = load_network(extraction, checkpoint)
+    tasks = [
+        extraction_task(frozen, extraction, settings),
+        one_image_task(features, settings),
+        keras_task(settings),
+        bare_task(frozen, settings),
+    ]
+    return [Comparison(settings.batches, "images/s", alternate(tasks, settings))]
+
+
+def extraction_task(network: FrozenNetwork, extraction: Extraction, settings: Settings) -> Task:
+    """What extraction does between opening its files and writing them."""
+    extractor = Extractor(network, extraction, settings.batch_size, xla=settings.xla)
+    files = cycle(map(str, image_files(settings.folder)))
+    paths = list(islice(files, settings.steps * settings.batch_size))
+    return Task(
+        "feature_extraction.py", THIS, lambda: sum(len(rows) for rows in extractor.features(paths))
+    )
+
+
+def keras_task(settings: Settings) -> Task:
+    """Keras on the same files, read as its guides read them."""
+    model = keras_inception_v3(settings, include_top=False, pooling="avg")
+    images = keras.utils.image_dataset_from_directory(
+        settings.folder / NAME / "images",
+        labels=None,
+        batch_size=settings.batch_size,
+        image_size=(settings.image_size, settings.image_size),
+        shuffle=False,
+        verbose=False,
+    )
+    batches = images.take(settings.steps).map(keras.applications.inception_v3.preprocess_input)
+    return Task("Keras' predict", PEER, lambda: len(model.predict(batches, verbose=0)))

@@ -1,0 +1,90 @@
+"""Linear classifier: logistic regression on features."""
+
+from dataclasses import replace
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Settings, Task, alternate
+from slim.datasets.registry import KNOWN, Sizes
+from slim.transfer.features import Features
+from slim.transfer.linear_classifier import classify
+
+DEPTH, SMALL_DEPTH = 2048, 512  # numbers in a feature
+SMALL = Sizes(train=1000, validation=500, classes=50)
+RANK = 64  # of the directions that images differ in
+SEPARATION = 0.7  # of the classes' means, and
+NOISE = 0.3  # in all other directions, both in standard deviations within a class
+
+
+def measure(settings: Settings) -> list[Comparison]:
+    """A fit and its evaluation, and the arithmetic in it beside a matrix product's."""
+    sizes, depth = (SMALL, SMALL_DEPTH) if settings.small else (KNOWN["cub_200"], DEPTH)
+    train, val = draw_features(sizes, depth)
+    iterations = {}
+
+    def fit() -> int:
+        iterations["classify"] = classify(train, val).iterations
+        return sizes.train
+
+    def peer(name: str, *steps: BaseEstimator) -> Task:
+        def fit() -> int:
+            pipeline = make_pipeline(*steps).fit(train.values, train.labels)
+            pipeline.score(val.values, val.labels)
+            iterations[name] = pipeline[-1].n_iter_.max()
+            return sizes.train
+
+        return Task(name, PEER, fit)
+
+    weights = np.ones((depth, sizes.classes), np.float32)
+
+    def products() -> float:
+        logits = train.values @ weights
+        train.values.T @ logits
+        return gflop(sizes.train)
+
+    def gflop(images: float) -> float:
+        return 2 * 2 * images * depth * sizes.classes / 1e9
+
+    tasks = [
+        Task("classify", THIS, fit),
+        peer("scikit-learn's LogisticRegression", LogisticRegression()),
+        peer("the same after StandardScaler", StandardScaler(), LogisticRegression()),
+        Task("the two products alone", LIMIT, products),
+    ]
+    *figures, product = alternate(tasks, settings)
+    fits = [
+        replace(figure, name=f"{figure.name}, {iterations[figure.name]} iterations")
+        for figure in figures
+    ]
+    size = f"{sizes.train:,} images, {depth:,} features, {sizes.classes} classes"
+    return [
+        Comparison(f"a fit to {size}", "images/s", fits),
+        Comparison(
+            "its arithmetic, two matrix products an iteration",
+            "GFLOP/s",
+            [fits[0].scaled(gflop(iterations["classify"])), product],
+        ),
+    ]
+
+
+def draw_features(sizes: Sizes, depth: int) -> list[Features]:
+    """Features of training and validation images, which differ in a few directions most.
+
+    Args:
+        sizes: Images and classes.
+        depth: Numbers in a feature.
+    """
+    random = np.random.default_rng(0)
+    means = SEPARATION * random.standard_normal((sizes.classes, RANK))
+    directions = random.standard_normal((RANK, depth)) / np.sqrt(RANK)
+    drawn = []
+    for count in (sizes.train, sizes.validation):
+        labels = np.arange(count) % sizes.classes
+        places = means[labels] + random.standard_normal((count, RANK))
+        values = places @ directions + NOISE * random.standard_normal((count, depth))
+        drawn.append(Features(np.maximum(values, 0).astype(np.float32), labels))
+    return drawn

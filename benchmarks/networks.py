@@ -1,0 +1,94 @@
+"""What the subjects that run a network share."""
+
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.measure import LIMIT, PEER, Settings, Task
+from benchmarks.photographs import NUM_CLASSES, image_files
+from slim.compat import tf
+from slim.datasets.input import decode_image
+from slim.deployment.inference import FrozenNetwork, Network
+from slim.deployment.model_deploy import session_config
+from slim.flags import PRECISIONS
+from slim.preprocessing.preprocessing_factory import get_preprocessing
+
+# isort: split
+import keras  # after slim.compat, which keeps back what TensorFlow says while it is loaded
+
+MODEL = "inception_v3"
+
+
+def ready_batch(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """Noise for images, float32 `[batch, size, size, 3]`, and labels, int64 `[batch]`."""
+    random = np.random.default_rng(0)
+    shape = (settings.batch_size, settings.image_size, settings.image_size, 3)
+    images = random.uniform(-1, 1, shape).astype(np.float32)
+    return images, random.integers(NUM_CLASSES, size=settings.batch_size)
+
+
+def on_device(array: np.ndarray) -> tf.Variable:
+    """An array as a variable: it stays where it is used, and nothing is folded into it."""
+    return tf.Variable(array, trainable=False, collections=[tf.GraphKeys.LOCAL_VARIABLES])
+
+
+def write_checkpoint(network: Network, path: Path) -> str:
+    """Writes the random values that a network begins with; returns the checkpoint's prefix."""
+    with network.outputs.graph.as_default(), tf.Session(config=session_config()) as session:
+        session.run(tf.variables_initializer(network.variables))
+        return tf.train.Saver(network.variables).save(session, str(path))
+
+
+def bare_task(network: FrozenNetwork, settings: Settings) -> Task:
+    """A network without input: the same batch, which is on the device, over and over."""
+    with tf.Graph().as_default():
+        # One number leaves, lest copying the outputs be measured.
+        outputs = tf.reduce_sum(network(on_device(ready_batch(settings)[0]), settings.xla))
+        session = tf.Session(config=session_config())
+        session.run(tf.local_variables_initializer())
+
+    def run() -> int:
+        for _ in range(settings.steps):
+            session.run(outputs)
+        return settings.steps * settings.batch_size
+
+    return Task("the network on a ready batch", LIMIT, run)
+
+
+def one_image_task(outputs: Callable[[tf.Tensor], tf.Tensor], settings: Settings) -> Task:
+    """A network as the published scripts run it: its variables, and one file after the other.
+
+    Args:
+        outputs: From images, float32 `[1, image_size, image_size, 3]`, to what is wanted.
+        settings: The images and their size.
+    """
+    with tf.Graph().as_default():
+        encoded = tf.placeholder(tf.string, [])
+        preprocess = get_preprocessing(MODEL)
+        image = preprocess(decode_image(encoded), settings.image_size, settings.image_size)
+        output = outputs(image[tf.newaxis])
+        session = tf.Session(config=session_config())
+        session.run(tf.global_variables_initializer())
+    paths = cycle(image_files(settings.folder))
+
+    def run() -> int:
+        for _ in range(settings.batch_size):
+            session.run(output, {encoded: next(paths).read_bytes()})
+        return settings.batch_size
+
+    return Task("one image a call", PEER, run)
+
+
+def keras_inception_v3(settings: Settings, **options) -> keras.Model:
+    """Keras' Inception-V3 with random weights; it has no auxiliary classifier.
+
+    Args:
+        settings: The images' size, and the precision.
+        **options: Of `keras.applications.InceptionV3`.
+    """
+    if settings.precision != PRECISIONS[0]:
+        keras.mixed_precision.set_global_policy(f"mixed_{settings.precision}")
+    shape = (settings.image_size, settings.image_size, 3)
+    return keras.applications.InceptionV3(weights=None, input_shape=shape, **options)

@@ -1,0 +1,166 @@
+"""Training step: Inception-V3 from shards to updated variables."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Settings, Task, alternate
+from benchmarks.networks import MODEL, keras, keras_inception_v3, on_device, ready_batch
+from benchmarks.photographs import NAME, NUM_CLASSES
+from slim.compat import tf
+from slim.datasets.input import training_batches
+from slim.datasets.registry import get_dataset
+from slim.datasets.workers import available_cores
+from slim.deployment.model_deploy import (
+    DeploymentConfig,
+    create_clones,
+    optimize_clones,
+    session_config,
+)
+from slim.nets.describe import multiply_adds
+from slim.nets.nets_factory import get_network_fn
+from slim.preprocessing.preprocessing_factory import get_preprocessing
+from slim.train_image_classifier import build_clone, build_train_op, variables_to_train
+
+LAST_LAYER = ("Logits",)  # the scopes that train.sh trains
+SIDE = 3072  # of the matrices
+# Backward there is a product for the weights and one for what came in, as large as the forward one.
+PASSES = 3
+LEARNING_RATE, MOMENTUM = 1e-3, 0.9
+
+
+def measure(settings: Settings) -> list[Comparison]:
+    """Steps of all layers and of the last, and the arithmetic of all beside a matrix product's."""
+    *all_layers, product = alternate(
+        [*step_tasks((), settings), matrix_product(settings)], settings
+    )
+    last_layer = alternate(step_tasks(LAST_LAYER, settings), settings)
+    gflop = PASSES * forward_gflop(settings.image_size)
+    return [
+        Comparison(f"all layers, {settings.batches}", "images/s", all_layers),
+        Comparison(f"the last layer, {settings.batches}", "images/s", last_layer),
+        Comparison(
+            f"arithmetic of all layers, {gflop:.0f} GFLOP an image",
+            "GFLOP/s",
+            [all_layers[0].scaled(gflop), product],
+        ),
+    ]
+
+
+def step_tasks(scopes: tuple[str, ...], settings: Settings) -> list[Task]:
+    """Training of what is in some scopes (everything where there are none), Keras', and a limit."""
+    return [
+        training_task("train_image_classifier", THIS, scopes, settings, ready=False),
+        keras_task(bool(scopes), settings),
+        training_task("the same on a ready batch", LIMIT, scopes, settings, ready=True),
+    ]
+
+
+def forward_gflop(image_size: int) -> float:
+    """The operations of the network's forward pass for an image, the auxiliary classifier's too."""
+    with tf.Graph().as_default() as graph:
+        get_network_fn(MODEL, NUM_CLASSES)(tf.zeros([1, image_size, image_size, 3]))
+        return 2 * multiply_adds(graph) / 1e9
+
+
+def training_task(
+    name: str, role: str, scopes: tuple[str, ...], settings: Settings, ready: bool
+) -> Task:
+    """The step that training makes, without its summaries and checkpoints.
+
+    Args:
+        name: Of the task.
+        role: Of the task.
+        scopes: What is trained; everything where there are none.
+        settings: Batches and sizes.
+        ready: One batch, which is on the device, rather than input.
+    """
+    with tf.Graph().as_default():
+        if ready:
+            batch = [on_device(array) for array in ready_batch(settings)]
+            iterator = SimpleNamespace(get_next=lambda: batch)
+            begin = tf.no_op()
+        else:
+            with tf.device("/device:CPU:0"):
+                iterator = tf.data.make_initializable_iterator(input_batches(settings))
+            begin = iterator.initializer
+        network_fn = get_network_fn(
+            MODEL,
+            NUM_CLASSES,
+            weight_decay=4e-5,
+            is_training=True,
+            dtype=tf.as_dtype(settings.precision),
+        )
+        clones = create_clones(
+            DeploymentConfig(), build_clone, network_fn, iterator, NUM_CLASSES, label_smoothing=0.0
+        )
+        optimizer = tf.train.MomentumOptimizer(LEARNING_RATE, MOMENTUM)
+        loss, gradients = optimize_clones(clones, optimizer, variables_to_train(scopes))
+        train_op, _ = build_train_op(
+            loss,
+            gradients,
+            optimizer,
+            tf.get_collection(tf.GraphKeys.UPDATE_OPS),
+            moving_average_decay=None,
+            global_step=tf.train.get_or_create_global_step(),
+        )
+        session = tf.Session(config=session_config())
+        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+
+    def run() -> int:
+        for _ in range(settings.steps):
+            session.run(train_op)
+        return settings.steps * settings.batch_size
+
+    # A pass finds no batches that were made off the clock.
+    return Task(name, role, run, lambda: session.run(begin))
+
+
+def input_batches(settings: Settings) -> tf.data.Dataset:
+    """Batches as training makes them."""
+    return training_batches(
+        get_dataset(NAME, "train", str(settings.folder)),
+        get_preprocessing(MODEL, is_training=True),
+        settings.image_size,
+        settings.batch_size,
+        NUM_CLASSES,
+        num_preprocessing_threads=available_cores(),
+    )
+
+
+def keras_task(last_layer_only: bool, settings: Settings) -> Task:
+    """Keras' step on a ready batch, in its host's memory."""
+    images, labels = ready_batch(settings)
+    model = keras_inception_v3(settings, classes=NUM_CLASSES)
+    if last_layer_only:
+        for layer in model.layers[:-1]:
+            layer.trainable = False
+    optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+
+    def run() -> int:
+        for _ in range(settings.steps):
+            model.train_on_batch(images, labels)
+        return settings.steps * settings.batch_size
+
+    return Task("Keras' Inception-V3 on a ready batch", PEER, run)
+
+
+def matrix_product(settings: Settings) -> Task:
+    """Products of square matrices, in GFLOP."""
+    dtype = tf.as_dtype(settings.precision).as_numpy_dtype
+    numbers = np.random.default_rng(0).standard_normal((SIDE, SIDE)) / np.sqrt(SIDE)
+    with tf.Graph().as_default():
+        factor = on_device(numbers.astype(dtype))
+        product = tf.identity(factor)
+        for _ in range(settings.steps):
+            product @= factor
+        product = product[0, 0]  # one number leaves, lest copying be measured
+        session = tf.Session(config=session_config())
+        session.run(tf.local_variables_initializer())
+
+    def run() -> float:
+        session.run(product)
+        return settings.steps * 2 * SIDE**3 / 1e9
+
+    return Task(f"matrix product of {SIDE:,} x {SIDE:,}", LIMIT, run)

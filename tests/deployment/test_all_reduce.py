@@ -1,0 +1,52 @@
+"""All-reduce between two servers of this process: means, the chief's variables, a common stop."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from slim.compat import tf
+from slim.deployment.all_reduce import AllReduce
+from slim.deployment.cluster import find_cluster
+from tests.test_train_distributed import free_addresses
+
+START = np.float32([[1, 2], [3, 4]])
+
+
+def replica(task: int, cluster, server: tf.train.Server) -> list:
+    """Two steps of a replica whose gradient is task + 1; what it had before and after them."""
+    with tf.Graph().as_default(), tf.device(f"/job:worker/task:{task}"):
+        global_step = tf.train.create_global_step()
+        variable = tf.get_variable("w", initializer=START if task == 0 else np.zeros_like(START))
+        all_reduce = AllReduce(2, task)
+        gradient = tf.fill([2, 2], task + 1.0)
+        loss, gradients = all_reduce.means(tf.constant(10.0 * task), [(gradient, variable)])
+        step = tf.train.GradientDescentOptimizer(1.0).apply_gradients(gradients, global_step)
+        # Worker 1 alone wants to stop, after its second step.
+        with tf.train.SingularMonitoredSession(
+            hooks=all_reduce.around([]), master=server.target, config=cluster.session_config()
+        ) as session:
+            found = [session.raw_session().run(variable)]
+            for number in (1, 2):
+                stop = bool(task == 1 and number == 2)
+                fetches = [loss, all_reduce.stopping, step]
+                found += session.run(fetches, {all_reduce.stop: stop})[:2]
+            return [*found, *session.raw_session().run([variable, global_step])]
+
+
+def test_replicas_stay_alike():
+    addresses = free_addresses(2)
+    clusters = [
+        find_cluster([], addresses, "worker", task, "", 1, 0, True, 60, {}) for task in (0, 1)
+    ]
+    servers = [
+        tf.train.Server({"worker": addresses}, "worker", task, config=cluster.session_config())
+        for task, cluster in enumerate(clusters)
+    ]
+    with ThreadPoolExecutor(2) as threads:
+        results = list(threads.map(replica, (0, 1), clusters, servers))
+    for before, loss, stopping, second_loss, second_stopping, after, step in results:
+        np.testing.assert_array_equal(before, START)
+        assert (loss, second_loss) == (5.0, 5.0)
+        assert (stopping, second_stopping) == (False, True)
+        np.testing.assert_array_equal(after, START - 2 * 1.5)
+        assert step == 2

@@ -1,0 +1,186 @@
+"""Who is in a cluster, from flags and TF_CONFIG; where variables stand; joining by an address."""
+
+import json
+import re
+
+import pytest
+
+from slim import train_image_classifier as training
+from slim.compat import slim, tf
+from slim.deployment.cluster import find_cluster
+from slim.deployment.model_deploy import DeploymentConfig
+from slim.errors import UserError, run_command
+from tests.conftest import NUM_CLASSES
+from tests.test_train_distributed import free_addresses
+
+PS, WORKERS = ["a:1"], ["b:1", "c:1"]
+
+
+def find(environment: dict | None = None, **given):
+    defaults = {
+        "ps_hosts": [],
+        "worker_hosts": [],
+        "job_name": "worker",
+        "task": 0,
+        "master": "",
+        "worker_replicas": 1,
+        "num_ps_tasks": 0,
+        "all_reduce": False,
+        "timeout_secs": 600,
+    }
+    return find_cluster(**{**defaults, **given}, environment=environment or {})
+
+
+def tf_config(cluster: dict, job: str, index: int) -> dict[str, str]:
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": job, "index": index}})}
+
+
+def test_one_machine():
+    for cluster in (
+        find(),
+        find({"TF_CONFIG": "{}"}),
+        find(tf_config({"chief": ["a:1"]}, "chief", 0)),
+    ):
+        assert (cluster.num_workers, cluster.num_ps, cluster.is_chief) == (1, 0, True)
+        assert not cluster.session_config().device_filters
+
+
+def test_hosts():
+    cluster = find(ps_hosts=PS, worker_hosts=WORKERS, task=1)
+    assert (cluster.num_workers, cluster.num_ps, cluster.is_chief) == (2, 1, False)
+    assert set(cluster.session_config().device_filters) == {"/job:ps", "/job:worker/task:1"}
+    # The published flags may say the same once more, and the environment does not count.
+    again = find(
+        tf_config({"worker": ["x:1", "y:1"]}, "worker", 1),
+        ps_hosts=PS,
+        worker_hosts=WORKERS,
+        task=1,
+        worker_replicas=2,
+        num_ps_tasks=1,
+    )
+    assert again == cluster
+    assert not find(ps_hosts=PS, worker_hosts=WORKERS, job_name="ps").is_chief
+
+
+def test_tf_config_numbers_the_workers_from_the_chief():
+    jobs = {"chief": ["b:1"], "worker": ["c:1", "d:1"], "ps": ["a:1"]}
+    found = [find(tf_config(jobs, *task)) for task in (("chief", 0), ("worker", 1), ("ps", 0))]
+    assert [(cluster.job, cluster.task) for cluster in found] == [
+        ("worker", 0),
+        ("worker", 2),
+        ("ps", 0),
+    ]
+    for cluster in found:
+        assert cluster.workers == ("b:1", "c:1", "d:1")
+        assert cluster.ps == ("a:1",)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"worker_hosts": WORKERS}, "2 workers need .*--ps_hosts .* or --all_reduce"),
+        (
+            {"ps_hosts": PS, "worker_hosts": WORKERS, "all_reduce": True},
+            "--all_reduce needs no parameter server",
+        ),
+        ({"master": "grpc://a:1", "worker_replicas": 2, "all_reduce": True}, "--worker_hosts"),
+        ({"ps_hosts": PS}, "--ps_hosts without --worker_hosts"),
+        ({"ps_hosts": PS, "worker_hosts": ["b"]}, "'b' is no address"),
+        ({"ps_hosts": PS, "worker_hosts": ["b:1", "a:1"]}, "a:1 is given twice"),
+        ({"ps_hosts": PS, "worker_hosts": WORKERS, "task": 2}, "--task=2: expected 0 to 1, worker"),
+        (
+            {"ps_hosts": PS, "worker_hosts": WORKERS, "task": 1, "job_name": "ps"},
+            "--task=1: expected 0 to 0, ps has 1",
+        ),
+        (
+            {"ps_hosts": PS, "worker_hosts": WORKERS, "worker_replicas": 3},
+            "--worker_replicas=3, but 2 addresses",
+        ),
+        (
+            {"master": "grpc://a:1", "worker_replicas": 2},
+            "2 workers need .*--num_ps_tasks",
+        ),
+        ({"job_name": "ps"}, "--job_name=ps needs --ps_hosts"),
+        ({"environment": {"TF_CONFIG": "{"}}, 'TF_CONFIG={: expected {"cluster"'),
+        (
+            {"environment": tf_config({"worker": WORKERS, "ps": PS}, "evaluator", 0)},
+            "evaluator: run slim.eval_image_classifier",
+        ),
+    ],
+)
+def test_what_does_not_fit_together(given, message):
+    with pytest.raises(UserError, match=message):
+        find(**given)
+
+
+def test_variables_are_dealt_out_to_the_parameter_servers():
+    config = DeploymentConfig(2, clone_on_cpu=False, replica_id=3, num_replicas=4, num_ps_tasks=2)
+    assert config.clone_device(1) == "/job:worker/task:3/device:GPU:1"
+    assert config.inputs_device() == "/job:worker/task:3/device:CPU:0"
+    with tf.Graph().as_default(), tf.device(config.worker_device):
+        with slim.arg_scope([slim.model_variable], device=config.variables_device()):
+            variables = [slim.model_variable(f"v{index}", [1]) for index in range(4)]
+        product = variables[0] * variables[1]
+    assert [variable.device for variable in variables] == [
+        f"/job:ps/task:{task}/device:CPU:0" for task in (0, 1, 0, 1)
+    ]
+    assert product.device == "/job:worker/task:3"
+
+
+def test_trains_at_a_master_that_someone_else_started(colours, tmp_path, capsys):
+    ps, worker = free_addresses(2)
+    jobs = {"ps": [ps], "worker": [worker]}
+    servers = [tf.train.Server(jobs, job, 0) for job in jobs]
+    with pytest.raises(SystemExit) as stopped:
+        run_command(
+            training.define_flags,
+            training.main,
+            [
+                "train",
+                f"--master={servers[1].target.replace('localhost', '127.0.0.1')}",
+                "--num_ps_tasks=1",
+                "--replicas_to_aggregate=2",
+                f"--dataset_dir={colours}",
+                "--dataset_name=colours",
+                f"--train_dir={tmp_path}",
+                "--model_name=resnet_v2_50",
+                "--train_image_size=32",
+                "--batch_size=4",
+                "--trainable_scopes=logits",
+                "--max_number_of_steps=2",
+                "--log_every_n_steps=1",
+            ],
+        )
+    out, error = capsys.readouterr()
+    assert stopped.value.code == 0, error
+    assert re.findall(r"^step (\d)", out, re.M) == ["1", "2"]
+    # The variables are on that parameter server.
+    with tf.Graph().as_default(), tf.Session(servers[0].target) as session:
+        with tf.device("/job:ps/task:0/device:CPU:0"):
+            step = tf.train.create_global_step()
+            biases = tf.get_variable("resnet_v2_50/logits/biases", [NUM_CLASSES])
+        assert session.run(step) == 2
+        stored = tf.train.load_variable(str(tmp_path), "resnet_v2_50/logits/biases")
+        assert (session.run(biases) == stored).all()
+
+
+def test_a_master_that_does_not_answer(colours, tmp_path, capsys):
+    (address,) = free_addresses(1)
+    with pytest.raises(SystemExit) as stopped:
+        run_command(
+            training.define_flags,
+            training.main,
+            [
+                "train",
+                f"--master=grpc://{address}",
+                "--cluster_timeout_secs=1",
+                f"--dataset_dir={colours}",
+                "--dataset_name=colours",
+                f"--train_dir={tmp_path}",
+            ],
+        )
+    error = capsys.readouterr().err
+    assert stopped.value.code == 1
+    assert re.fullmatch(
+        f"error: no answer from {address} within 1 s .*start the process there.*\n", error
+    )

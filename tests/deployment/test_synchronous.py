@@ -1,0 +1,42 @@
+"""Synchronous steps, against the mean of the gradients that make them."""
+
+import pytest
+
+from slim.compat import tf
+from slim.deployment.synchronous import SynchronousReplicas
+
+
+def test_a_step_is_the_mean_of_its_gradients():
+    """Of one replica that computes two gradients a step, 1 and 3, then 7 and 9."""
+    with tf.Graph().as_default():
+        global_step = tf.train.create_global_step()
+        variable = tf.get_variable("w", initializer=10.0)
+        numbers = tf.data.Dataset.from_tensor_slices([1.0, 3.0, 5.0, 7.0, 9.0])
+        iterator = tf.data.make_initializable_iterator(numbers)
+        tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
+        gradient = iterator.get_next()
+        average = tf.train.ExponentialMovingAverage(0.5)
+        replicas = SynchronousReplicas(1, 2, is_chief=True)
+        step = replicas.apply_gradients(
+            tf.train.GradientDescentOptimizer(0.5),
+            [(gradient, variable)],
+            global_step,
+            average,
+            [variable],
+        )
+        found = []
+
+        class Last(tf.train.SessionRunHook):
+            def end(self, session):
+                found.extend(session.run([global_step, variable, average.average(variable)]))
+
+        with tf.train.SingularMonitoredSession(hooks=replicas.around([Last()])) as session:
+            while session.raw_session().run(global_step) < 2:
+                session.run(step)
+    # The gradient 5 may belong to step 0, whose two are there already, or to step 1.
+    made, value, averaged = found
+    assert made == 2
+    steps = {10 - 1.0 - 4.0: "7 and 9", 10 - 1.0 - 3.0: "5 and 7"}
+    assert value in steps
+    first = 0.5 * 10 + 0.5 * 9
+    assert averaged == pytest.approx(0.5 * first + 0.5 * value)

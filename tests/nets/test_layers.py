@@ -1,0 +1,40 @@
+"""Layers of 16 bits on variables of 32."""
+
+import numpy as np
+import pytest
+
+from slim.compat import slim, tf
+from slim.nets.nets_factory import get_network_fn
+
+WEIGHT_DECAY = 0.01
+SIZE = 32
+
+
+def build(dtype: tf.DType) -> tuple[tf.Tensor, list[tf.Variable], list[tf.Tensor]]:
+    """Logits, variables and regularization losses of a network that trains."""
+    images = np.random.RandomState(0).uniform(-1, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
+    network_fn = get_network_fn("resnet_v2_50", 3, WEIGHT_DECAY, is_training=True, dtype=dtype)
+    logits, end_points = network_fn(tf.constant(images))
+    assert {point.dtype for point in end_points.values()} == {tf.float32}
+    return logits, slim.get_model_variables(), tf.losses.get_regularization_losses()
+
+
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16], ids=["bfloat16", "float16"])
+def test_variables_losses_and_gradients_keep_their_precision(dtype):
+    with tf.Graph().as_default():
+        expected = [(v.op.name, v.shape.as_list(), v.dtype) for v in build(tf.float32)[1]]
+    with tf.Graph().as_default() as graph, tf.Session(graph=graph) as session:
+        tf.set_random_seed(1)
+        logits, variables, losses = build(dtype)
+        assert [(v.op.name, v.shape.as_list(), v.dtype) for v in variables] == expected
+        assert logits.dtype == tf.float32
+        convolutions = [op for op in graph.get_operations() if op.type == "Conv2D"]
+        assert {op.outputs[0].dtype for op in convolutions} == {dtype}
+        weights = [v for v in tf.trainable_variables() if v.op.name.endswith("/weights")]
+        gradients = tf.gradients(tf.reduce_sum(logits) + tf.add_n(losses), weights)
+        assert {gradient.dtype for gradient in gradients} == {tf.float32}
+        session.run(tf.global_variables_initializer())
+        values, found = session.run([weights, losses])
+    # Each is half the sum of squares; in 16 bits it would be off by 1e-3 at least in some.
+    decay = [WEIGHT_DECAY * np.sum(np.square(value, dtype=np.float64)) / 2 for value in values]
+    np.testing.assert_allclose(found, decay, rtol=1e-5)

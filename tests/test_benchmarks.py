@@ -1,0 +1,247 @@
+"""The benchmark: the arithmetic of its figures, what it measures on, and a subject for real."""
+
+import importlib.metadata
+import io
+import json
+import os
+import re
+import statistics
+from concurrent.futures import BrokenExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from absl import flags
+from PIL import Image
+
+from benchmarks import __main__ as command
+from benchmarks.conversion import one_at_a_time
+from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Figure, Settings, Task, alternate
+from benchmarks.photographs import (
+    NAME,
+    convert_folder,
+    draw_photograph,
+    find_photographs,
+    image_files,
+    make_dataset,
+)
+from benchmarks.processes import in_fresh_process
+from slim.compat import tf
+from slim.datasets.registry import get_dataset
+from slim.datasets.workers import available_cores
+from slim.errors import UserError
+from tests.conftest import run
+
+SETTINGS = Settings(Path(), "drawn", 2, 299, 8, "float32", False, 2, 3, 0.0, True)
+
+
+class Clock:
+    """Time that passes when a task says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def task(self, name: str, role: str, done: float, seconds: list[float]) -> Task:
+        remaining = iter(seconds)
+
+        def work() -> float:
+            self.log.append(name)
+            self.now += next(remaining)
+            return done
+
+        def prepare() -> None:
+            self.now += 1000
+
+        return Task(name, role, work, prepare)
+
+
+def test_rates_alternate_and_their_median_counts():
+    clock = Clock()
+    # The first pass of each, which takes long, and preparation are not to be counted.
+    tasks = [
+        clock.task("a", THIS, 10, [500, 1, 5, 2]),
+        clock.task("b", PEER, 3, [500, 3, 1, 1.5]),
+    ]
+    a, b = alternate(tasks, SETTINGS, clock)
+    assert clock.log == ["a", "b"] * 4
+    assert a.rounds == (10, 2, 5) and a.value == 5
+    assert b.rounds == (1, 3, 2) and b.value == 2
+    assert (a.name, a.role, b.name, b.role) == ("a", THIS, "b", PEER)
+
+
+def test_short_passes_are_repeated():
+    clock = Clock()
+    tasks = [clock.task("a", THIS, 8, [500, 1, 1, 2, 4])]
+    # Two seconds at least: passes of 1 and 1, then one of 2.
+    (figure,) = alternate(tasks, replace(SETTINGS, rounds=2, seconds=2), clock)
+    assert figure.rounds == (8, 4)
+
+
+def test_ratios_are_of_the_medians():
+    this = Figure("ours", THIS, (90.0, 100.0, 500.0))
+    others = [Figure("theirs", PEER, (20.0, 40.0, 41.0)), Figure("floor", LIMIT, (400.0,))]
+    comparison = Comparison("a title", "images/s", [this, *others])
+    assert [figure["times"] for figure in comparison.to_json()["figures"]] == [1, 2.5, 0.25]
+    assert comparison.summary() == ["a title", "100 images/s", "2.50 x theirs; 0.250 x floor"]
+    assert str(comparison).splitlines() == [
+        "| a title |  | images/s | this project is |",
+        "| --- | --- | ---: | --- |",
+        "| ours | this project | 100 |  |",
+        "| theirs | peer | 40.0 | 2.50 times as fast |",
+        "| floor | limit | 400 | 0.250 times as fast |",
+    ]
+    assert this.scaled(0.5).rounds == (45, 50, 250)
+
+
+def test_drawn_photographs_cost_as_much_as_taken_ones(birds):
+    def bytes_per_pixel(image: Image.Image) -> float:
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=90)
+        return len(file.getvalue()) / (image.width * image.height)
+
+    taken = sorted(birds.rglob("*.jpg"))[::40]
+    expected = statistics.median(bytes_per_pixel(Image.open(path)) for path in taken)
+    drawn = [bytes_per_pixel(draw_photograph(seed)) for seed in range(4)]
+    assert statistics.median(drawn) == pytest.approx(expected, rel=0.4)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("taken")
+    (folder / "deeper").mkdir()
+    for seed, name in enumerate(("a: 1.jpg", "deeper/b.PNG", "deeper/c.jpeg")):
+        with (folder / name).open("wb") as file:
+            image = draw_photograph(seed).resize((40 + seed, 30))
+            image.save(file, "PNG" if name.endswith("PNG") else "JPEG")
+    (folder / "notes.txt").write_text("no image")
+    return find_photographs(folder, 100)
+
+
+def test_own_photographs_become_a_dataset(tmp_path, photographs):
+    assert [path.name for path in photographs] == ["a: 1.jpg", "b.PNG", "c.jpeg"]
+    make_dataset(tmp_path, photographs, 9)
+    splits = [get_dataset(NAME, split, str(tmp_path)) for split in ("train", "validation")]
+    assert [split.num_samples for split in splits] == [4, 4]
+    assert [path.resolve() for path in image_files(tmp_path)] == (photographs * 3)[:8]
+
+
+def test_the_loop_writes_what_conversion_writes(tmp_path, photographs):
+    def images(files: list[str]) -> list[tuple]:
+        found = []
+        for file in files:
+            for record in tf.io.tf_record_iterator(file):
+                feature = tf.train.Example.FromString(record).features.feature
+                size = [
+                    feature[f"image/{side}"].int64_list.value[0] for side in ("height", "width")
+                ]
+                (content,) = feature["image/encoded"].bytes_list.value
+                found.append((content, *size, len(feature)))
+        return sorted(found)
+
+    jpegs = [path for path in photographs if path.suffix != ".PNG"]
+    make_dataset(tmp_path, jpegs, 8)
+    convert_folder(tmp_path / NAME)
+    assert one_at_a_time(image_files(tmp_path), tmp_path) == 8
+    shards = [str(path) for path in (tmp_path / NAME).glob("*.tfrecord")]
+    assert images([str(tmp_path / "one_at_a_time.tfrecord")]) == images(shards)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no images there"), (b"\xff\xd8\xff no more", "bad.jpg .*; take it out")],
+)
+def test_unusable_photographs(tmp_path, content, message):
+    if content:
+        (tmp_path / "bad.jpg").write_bytes(content)
+    with pytest.raises(UserError, match=rf"--images.*{message}"):
+        find_photographs(tmp_path, 100)
+
+
+def test_unknown_subject():
+    with pytest.raises(UserError, match="evaluate: did you mean evaluation"):
+        command.check_subjects(["conversion", "evaluate"])
+
+
+def test_a_process_that_is_killed_is_an_error():
+    with pytest.raises(BrokenExecutor):
+        in_fresh_process(os._exit, 9)
+
+
+def test_a_subject_that_fails_leaves_the_others(tmp_path, monkeypatch, capsys, photographs):
+    comparison = Comparison("speed", "images/s", [Figure("ours", THIS, (3.0,))])
+
+    def in_process(function, *args):
+        if args and args[0] == "conversion":
+            raise UserError("the disk is full")
+        if args and args[0] == "evaluation":
+            raise ZeroDivisionError("a bug")
+        return ("Heading", [comparison]) if args else function()
+
+    monkeypatch.setattr(command, "in_fresh_process", in_process)
+    values = flags.FlagValues()
+    command.define_flags(values)
+    values(
+        [
+            "benchmarks",
+            "--subjects=conversion,evaluation,similarity",
+            f"--images={photographs[0].parent}",
+            "--num_images=2",
+            f"--json={tmp_path / 'figures.json'}",
+        ]
+    )
+    with pytest.raises(UserError, match="not measured: conversion, evaluation"):
+        command.main(values)
+    out, err = capsys.readouterr()
+    assert "| similarity | speed | 3.00 images/s |" in out
+    assert "the disk is full" in err and "ZeroDivisionError" in err
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert written["failed"] == ["conversion", "evaluation"]
+    assert list(written["subjects"]) == ["similarity"]
+
+
+def test_a_json_that_cannot_be_written(tmp_path):
+    with pytest.raises(UserError, match=r"--json=.*nowhere/figures.json: No such file"):
+        command.write_json(tmp_path / "nowhere/figures.json", {}, SETTINGS, {}, [])
+
+
+def test_the_quickest_subject(tmp_path):
+    path = tmp_path / "figures.json"
+    done = run(
+        "python",
+        "-m",
+        "benchmarks",
+        "--quick",
+        "--subjects=linear_classifier",
+        "--num_images=2",
+        "--rounds=1",
+        f"--json={path}",
+        env={"OPENBLAS_NUM_THREADS": "1"},  # waits for nobody, whatever else is running
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads(path.read_text())
+    machine = written["machine"]
+    assert machine["cores"] == available_cores()
+    assert machine["versions"]["tf-slim"] == importlib.metadata.version("tf-slim")
+    assert machine["cpu"] in done.stdout
+    assert written["settings"]["num_images"] == 2 and written["failed"] == []
+
+    rows = re.findall(r"\| (.*) \| (?:peer|limit) \| (.*) \| (.*) times as fast \|", done.stdout)
+    shown = {name: [float(n.replace(",", "")) for n in numbers] for name, *numbers in rows}
+    (subject,) = written["subjects"].values()
+    for comparison in subject["comparisons"]:
+        this, *others = comparison["figures"]
+        assert this["role"] == THIS and {f["role"] for f in others} <= {PEER, LIMIT}
+        for figure in others:
+            value, times = shown.pop(figure["name"])
+            assert value == pytest.approx(figure["value"], rel=0.01) and value > 0
+            assert times == pytest.approx(this["value"] / value, rel=0.02)
+    assert not shown
+    # The fit's speed in images and in operations is the same speed.
+    fit, arithmetic = (c["figures"][0] for c in subject["comparisons"])
+    iterations = int(re.search(r"(\d+) iterations", fit["name"])[1])
+    per_image = 2 * 2 * 512 * 50 * iterations / 1e9
+    assert arithmetic["value"] == pytest.approx(fit["value"] * per_image)
