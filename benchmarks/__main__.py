@@ -33,7 +33,7 @@ SUBJECTS = (
     "linear_classifier",
 )
 FULL = {"num_images": 2000, "batch_size": 16, "steps": 8, "rounds": 3, "seconds": 2.0}
-QUICK = {"num_images": 400, "batch_size": 8, "steps": 2, "rounds": 3, "seconds": 0.5}
+QUICK = {"num_images": 400, "batch_size": 8, "steps": 2, "rounds": 2, "seconds": 0.5}
 GPU_BATCH_SIZE = 128
 
 
@@ -47,7 +47,9 @@ def define_flags(values: flags.FlagValues) -> None:
     define.integer("image_size", 299, "Height and width of the networks' images in pixels.", 75)
     define.integer("batch_size", None, "Images a batch. Default: 16; quick: 8; on a GPU: 128.", 1)
     define_speed_flags(define)
-    define.integer("rounds", None, "Times that each candidate is measured. Default: 3.", 1)
+    define.integer(
+        "rounds", None, "Times that each candidate is measured. Default: 3; quick: 2.", 1
+    )
     define.string("json", None, "A file to write all figures to. Default: none.")
 
 

@@ -145,7 +145,7 @@ def test_killed_workers_and_chief_come_back_to_a_synchronous_run(machines):
     chief.until("^step [1-9]")
     chief.kill()
     saved = read_step(cluster.latest())
-    last = saved + 60
+    last = saved + 30
     chief = cluster.start("worker", 0, f"--max_number_of_steps={last}")
     chief.until(f"^resuming from step {saved} ")
     chief.until("^step ")

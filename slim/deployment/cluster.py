@@ -271,7 +271,7 @@ def serve(cluster: Cluster) -> None:
     server = _start_server(cluster)
     print(
         f"parameter server {cluster.task} of {cluster.num_ps} at {cluster.ps[cluster.task]}, for "
-        f"{cluster.num_workers} workers",
+        f"workers at {', '.join(cluster.workers)}",
         flush=True,
     )
     config = tf.ConfigProto(device_filters=[f"/job:ps/task:{cluster.task}"])
