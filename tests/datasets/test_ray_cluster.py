@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +41,26 @@ def cluster():
     cluster.shutdown()
 
 
-def start(line: list[str], address: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [*line, f"--ray_address={address}"],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def start(cluster) -> Iterator[Callable[[list[str]], subprocess.Popen]]:
+    """Starts commands on the cluster; none outlives its test, or the next would find no CPU."""
+    started = []
+
+    def start_it(line: list[str]) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [*line, f"--ray_address={cluster.address}"],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start_it
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 class Trap:
@@ -72,7 +85,7 @@ class Trap:
     def kill(self) -> None:
         """Kills the reader, and waits until it is gone: the next one takes seconds to start."""
         end = self.wait()
-        (reader,) = self._readers()
+        (reader,) = set(self._readers())
         os.kill(reader, signal.SIGKILL)
         while Path(f"/proc/{reader}").exists():
             time.sleep(0.01)
@@ -91,13 +104,14 @@ class Trap:
         self._path.write_bytes(self._content)
 
     def _readers(self) -> Iterator[int]:
-        for link in Path("/proc").glob("[0-9]*/fd/*"):
-            process = int(link.parts[2])
-            try:
-                if process != os.getpid() and link.readlink() == self._path:
-                    yield process
-            except OSError:
-                pass
+        for process in Path("/proc").iterdir():
+            if not process.name.isdigit() or int(process.name) == os.getpid():
+                continue
+            with suppress(OSError):  # of what has just ended
+                for link in list((process / "fd").iterdir()):
+                    with suppress(OSError):
+                        if link.readlink() == self._path:
+                            yield int(process.name)
 
 
 def copy_images(folder: Path, target: Path) -> Path:
@@ -105,14 +119,14 @@ def copy_images(folder: Path, target: Path) -> Path:
     return Path(shutil.copytree(folder, target / folder.name, ignore=made))
 
 
-def test_conversion_whose_worker_is_killed(cluster, make_dataset, convert, tmp_path):
+def test_conversion_whose_worker_is_killed(start, make_dataset, convert, tmp_path):
     folder = make_dataset(train=20, validation=8)
     (folder / "images/0011.jpg").write_bytes(b"no image")
     options = ("--num_shards=3", "--on_error=skip")
     expected = convert(folder, *options)
     copy = copy_images(folder, tmp_path / "copy")
     trap = Trap(copy / "images/0007.jpg")
-    process = start(command(copy, *options), cluster.address)
+    process = start(command(copy, *options))
     trap.kill()
     trap.serve()
     out, error = process.communicate(timeout=SECONDS)
@@ -124,14 +138,12 @@ def test_conversion_whose_worker_is_killed(cluster, make_dataset, convert, tmp_p
     assert leftovers(copy) == []
 
 
-def test_interrupted_conversion_is_finished_on_one_machine(
-    cluster, make_dataset, convert, tmp_path
-):
+def test_interrupted_conversion_is_finished_on_one_machine(start, make_dataset, convert, tmp_path):
     folder = make_dataset(train=20, validation=8)
     convert(folder, "--num_shards=2")
     copy = copy_images(folder, tmp_path / "copy")
     trap = Trap(copy / "images/0007.jpg")
-    process = start(command(copy, "--num_shards=2"), cluster.address)
+    process = start(command(copy, "--num_shards=2"))
     end = trap.wait()
     deadline = time.monotonic() + SECONDS
     while len(list(copy.glob(".conversion-*/*.json"))) < 3 and time.monotonic() < deadline:
@@ -148,7 +160,7 @@ def test_interrupted_conversion_is_finished_on_one_machine(
     assert contents(copy) == contents(folder)
 
 
-def test_extraction_whose_worker_and_then_itself_is_killed(cluster, tmp_path, capsys):
+def test_extraction_whose_worker_and_then_itself_is_killed(start, tmp_path, capsys):
     draw_images(tmp_path / "colours", seed=1)
     checkpoint = write_checkpoint(tmp_path / "net.ckpt", recipe_weights, averages=False)
     one, many = (
@@ -158,7 +170,7 @@ def test_extraction_whose_worker_and_then_itself_is_killed(cluster, tmp_path, ca
     assert extract(capsys, *one)[0] == 0
     # A worker is given four batches at a time: the images from 0, 8, 16 and 24.
     first, last = (Trap(tmp_path / f"colours/images/train_{n}.jpg") for n in ("002", "026"))
-    process = start([sys.executable, "feature_extraction.py", *map(str, many)], cluster.address)
+    process = start([sys.executable, "feature_extraction.py", *map(str, many)])
     first.kill()
     first.serve()
     end = last.wait()
