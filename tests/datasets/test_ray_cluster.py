@@ -24,7 +24,7 @@ from tests.datasets.conftest import REPOSITORY, command, contents, leftovers
 from tests.test_feature_extraction import arguments, extract, write_checkpoint
 
 STORE = 150 * 2**20  # bytes
-SECONDS = 120  # on a busy machine
+SECONDS = 300  # on a busy machine
 
 
 @pytest.fixture(scope="module")
