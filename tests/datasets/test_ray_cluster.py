@@ -85,7 +85,9 @@ class Trap:
     def kill(self) -> None:
         """Kills the reader, and waits until it is gone: the next one takes seconds to start."""
         end = self.wait()
-        (reader,) = set(self._readers())
+        while not (readers := set(self._readers())):  # it is still to return from opening
+            time.sleep(0.01)
+        (reader,) = readers
         os.kill(reader, signal.SIGKILL)
         while Path(f"/proc/{reader}").exists():
             time.sleep(0.01)
