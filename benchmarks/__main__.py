@@ -19,9 +19,9 @@ from absl import flags
 from benchmarks.measure import Comparison, Settings, describe_machine, row
 from benchmarks.photographs import draw_photographs, find_photographs, make_dataset
 from benchmarks.processes import in_fresh_process, measure_subject
-from slim.errors import UserError, did_you_mean, run_command
+from slim.errors import UserError, run_command
 from slim.files import write_whole
-from slim.flags import FlagSet, define_speed_flags
+from slim.flags import FlagSet, check_words, define_speed_flags
 
 SUBJECTS = (
     "conversion",
@@ -55,7 +55,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Measures the subjects one after the other, and says what each gives."""
-    check_subjects(values.subjects)
+    check_words("subjects", values.subjects, SUBJECTS)
     started = time.monotonic()
     machine = in_fresh_process(describe_machine)
     print(describe(machine), flush=True)
@@ -80,19 +80,6 @@ def main(values: flags.FlagValues) -> None:
     print(f"\nmeasured in {time.monotonic() - started:.0f} s")
     if failed:
         raise UserError(f"not measured: {', '.join(failed)}; what went wrong is said above")
-
-
-def check_subjects(subjects: Sequence[str]) -> None:
-    """Refuses what is no subject.
-
-    Raises:
-        UserError: One of them is none, or there is none.
-    """
-    unknown = [name for name in subjects if name not in SUBJECTS]
-    if unknown or not subjects:
-        raise UserError(
-            f"--subjects={','.join(subjects)}: {did_you_mean(''.join(unknown[:1]), SUBJECTS)}"
-        )
 
 
 def prepare(values: flags.FlagValues, scratch: Path, has_gpu: bool) -> Settings:

@@ -12,6 +12,7 @@ import numpy as np
 
 from slim.compat import tf
 from slim.datasets.registry import Dataset
+from slim.datasets.tfrecord import LISTS
 from slim.errors import UserError
 from slim.feature_extraction import (
     Extractor,
@@ -24,8 +25,6 @@ from slim.feature_extraction import (
     make_folder,
 )
 from slim.nets.nets_factory import get_network
-
-LISTS = {"train": "train", "validation": "val"}  # by the split that is made of it
 
 
 def cache_features(
@@ -60,7 +59,7 @@ def cache_features(
     settings = Settings(
         model_name, hash_checkpoint(checkpoint), False, endpoint, image_size, precision
     )
-    split = find_split(dataset.name, LISTS[dataset.split_name], dataset_dir, folder)
+    split = find_split(dataset.name, Path(LISTS[dataset.split_name]).stem, dataset_dir, folder)
     make_folder(folder)
     if not is_done(split, settings):
         with Extractor(load_network(settings, checkpoint), settings, batch_size) as extractor:

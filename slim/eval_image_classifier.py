@@ -23,7 +23,6 @@ from slim.deployment.model_deploy import session_config
 from slim.errors import UserError, run_command
 from slim.flags import (
     FlagSet,
-    check_one_machine,
     define_shared_flags,
     define_speed_flags,
     number_of_classes,
@@ -117,7 +116,10 @@ def check_flags(values: flags.FlagValues) -> None:
     Raises:
         UserError: Naming the flag.
     """
-    check_one_machine(values)
+    if values.master:
+        raise UserError(
+            f"--master={values.master}: evaluation runs on one machine; leave the flag out"
+        )
     if values.quantize:
         raise UserError("--quantize: TensorFlow 2 has no contrib quantizer; leave the flag out")
     if not values.checkpoint_path:

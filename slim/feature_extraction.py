@@ -31,7 +31,7 @@ from slim.deployment.inference import FrozenNetwork, build_network, freeze
 from slim.deployment.model_deploy import session_config
 from slim.errors import UserError, did_you_mean, run_command, show_problems
 from slim.files import replacing, write_whole
-from slim.flags import PRECISIONS, FlagSet, define_speed_flags
+from slim.flags import PRECISIONS, FlagSet, check_words, define_speed_flags
 from slim.nets.nets_factory import check_image_size, get_network, get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 
@@ -116,7 +116,7 @@ class Split:
 
 def main(values: flags.FlagValues) -> None:
     """Writes the features and labels of the images of one or more datasets."""
-    check_splits(values.splits)
+    check_words("splits", values.splits, SPLITS)
     output_dir = Path(values.output_dir or Path("feature", checkpoint_name(values.checkpoint_path)))
     datasets = {
         name: [find_split(name, split, values.dataset_dir, output_dir) for split in values.splits]
@@ -154,19 +154,6 @@ def main(values: flags.FlagValues) -> None:
         for name, splits in datasets.items():
             merge([s.feature_path for s in splits], output_dir / f"{name}_feature.npy")
             merge([s.label_path for s in splits], output_dir / f"{name}_label.npy")
-
-
-def check_splits(splits: Sequence[str]) -> None:
-    """Refuses what is no split.
-
-    Raises:
-        UserError: One of them is none, or there is none.
-    """
-    unknown = [split for split in splits if split not in SPLITS]
-    if unknown or not splits:
-        raise UserError(
-            f"--splits={','.join(splits)}: {did_you_mean(unknown[0] if unknown else '', SPLITS)}"
-        )
 
 
 def find_split(name: str, split: str, dataset_dir: str, output_dir: Path) -> Split:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from slim.errors import UserError
+from slim.errors import UserError, did_you_mean
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -82,16 +82,20 @@ def define_speed_flags(define: FlagSet) -> None:
     define.boolean("xla", False, "Compile the network with XLA.")
 
 
-def check_one_machine(values: flags.FlagValues) -> None:
-    """Refuses another machine, rather than go on without it.
+def check_words(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
+    """Refuses words that a flag does not know, and none at all.
+
+    Args:
+        flag: Its name.
+        words: What was given.
+        known: What there is.
 
     Raises:
-        UserError: Naming the flag.
+        UserError: Naming the flag, and the known words nearest to the first unknown one.
     """
-    if values.master:
-        raise UserError(
-            f"--master={values.master}: evaluation runs on one machine; leave the flag out"
-        )
+    unknown = [word for word in words if word not in known]
+    if unknown or not words:
+        raise UserError(f"--{flag}={','.join(words)}: {did_you_mean(''.join(unknown[:1]), known)}")
 
 
 def number_of_classes(dataset_classes: int, labels_offset: int) -> int:

@@ -29,7 +29,7 @@ from benchmarks.processes import in_fresh_process
 from slim.compat import tf
 from slim.datasets.registry import get_dataset
 from slim.datasets.workers import available_cores
-from slim.errors import UserError
+from slim.errors import UserError, run_command
 from tests.conftest import run
 
 SETTINGS = Settings(Path(), "drawn", 2, 299, 8, "float32", False, 2, 3, 0.0, True)
@@ -161,9 +161,13 @@ def test_unusable_photographs(tmp_path, content, message):
         find_photographs(tmp_path, 100)
 
 
-def test_unknown_subject():
-    with pytest.raises(UserError, match="evaluate: did you mean evaluation"):
-        command.check_subjects(["conversion", "evaluate"])
+def test_unknown_subject(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_command(
+            command.define_flags, command.main, ["benchmarks", "--subjects=conversion,evaluate"]
+        )
+    assert stopped.value.code == 1
+    assert "--subjects=conversion,evaluate: did you mean evaluation" in capsys.readouterr().err
 
 
 def test_a_process_that_is_killed_is_an_error():
