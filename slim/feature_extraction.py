@@ -24,6 +24,7 @@ from slim import checkpoints
 from slim.compat import tf
 from slim.datasets import ray_cluster
 from slim.datasets.images import ImageError, load_image
+from slim.datasets.input import made_ahead
 from slim.datasets.lists import ImageList, read_list
 from slim.datasets.registry import dataset_folder
 from slim.datasets.workers import WorkerError, available_cores
@@ -452,7 +453,7 @@ def image_batches(
         return preprocess(encoded, settings.image_size, settings.image_size)
 
     images = tf.data.Dataset.from_tensor_slices(paths).map(prepare, num_parallel_calls=num_threads)
-    return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return made_ahead(images.batch(batch_size))
 
 
 def build_features(images: tf.Tensor, settings: Settings) -> tf.Tensor:

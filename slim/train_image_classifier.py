@@ -21,13 +21,7 @@ from slim.compat import slim, tf
 from slim.datasets.input import next_batch, training_batches
 from slim.datasets.registry import Dataset, get_dataset
 from slim.deployment.all_reduce import AllReduce
-from slim.deployment.cluster import (
-    Cluster,
-    find_cluster,
-    join,
-    serve,
-    without_autotuning,
-)
+from slim.deployment.cluster import Cluster, find_cluster, join, serve
 from slim.deployment.model_deploy import (
     Clone,
     DeploymentConfig,
@@ -236,8 +230,6 @@ def main(values: flags.FlagValues) -> None:
                     cluster.num_workers,
                     cluster.task,
                 )
-                if target:
-                    batches = without_autotuning(batches)
                 iterator = tf.data.make_initializable_iterator(batches)
                 tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
             clones = create_clones(

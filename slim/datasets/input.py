@@ -7,6 +7,7 @@ from slim.compat import tf
 from slim.datasets.registry import Dataset
 from slim.errors import UserError
 
+BATCHES_AHEAD = 2
 LABEL_OUT_OF_RANGE = "label out of range"
 
 Preprocess = Callable[..., tf.Tensor]
@@ -146,7 +147,7 @@ def training_batches(
         num_parallel_calls=num_preprocessing_threads,
         deterministic=seed is not None,
     )
-    return examples.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return made_ahead(examples.batch(batch_size, drop_remainder=True))
 
 
 def evaluation_batches(
@@ -162,7 +163,7 @@ def evaluation_batches(
 
     Args:
         dataset: The split to evaluate.
-        preprocess: As `preprocessing_factory.get_preprocessing(name)` gives.
+        preprocess: As `preprocessing_factory.get_preprocessing(name)` or `get_views` gives.
         image_size: Height and width of the images in pixels.
         batch_size: Images a batch.
         num_classes: Number of classes that the network has.
@@ -170,7 +171,8 @@ def evaluation_batches(
         num_preprocessing_threads: Images prepared side by side.
 
     Returns:
-        Images, float32 `[batch, image_size, image_size, 3]`, and labels, int64 `[batch]`.
+        Images, float32 `[batch, image_size, image_size, 3]` (of several views
+        `[batch, views, ...]`), and labels, int64 `[batch]`.
     """
 
     def example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -179,7 +181,18 @@ def evaluation_batches(
 
     records = tf.data.TFRecordDataset(list(dataset.files))
     examples = records.map(example, num_parallel_calls=num_preprocessing_threads)
-    return examples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return made_ahead(examples.batch(batch_size))
+
+
+def made_ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """The same batches, some of which are ready before they are asked for.
+
+    Nothing in them is tuned as they go, for the thread that would do it at times misses that it is
+    to end, and whoever ends the iterator, or begins it anew, waits for it for up to a minute.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.prefetch(BATCHES_AHEAD).with_options(options)
 
 
 def next_batch(iterator: tf.data.Iterator) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -319,17 +319,6 @@ def wait_for_chief(cluster: Cluster, target: str) -> None:
     manager.wait_for_session(target, config, max_wait_secs=cluster.timeout_secs).close()
 
 
-def without_autotuning(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """The same batches, without the thread that tunes buffers.
-
-    A session with a server removes its iterators when it is closed, and waits for that thread,
-    which at times misses that it is to end and sleeps on, for up to a minute.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return batches.with_options(options)
-
-
 def _start_server(cluster: Cluster) -> tf.train.Server:
     jobs = {"worker": list(cluster.workers), "ps": list(cluster.ps)}
     config = cluster.session_config()
