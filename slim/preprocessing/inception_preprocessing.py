@@ -10,7 +10,8 @@ repeated whatever the number of threads.
 from functools import partial, reduce
 
 from slim.compat import tf
-from slim.datasets.input import decode_crop
+from slim.datasets.input import decode_crop, decode_image
+from slim.preprocessing.views import stack_views
 
 CENTRAL_FRACTION = 0.875
 MIN_OBJECT_COVERED = 0.1
@@ -106,6 +107,37 @@ def preprocess_for_eval(
     crop = decode_crop(image, partial(central_box, fraction=central_fraction))
     image = _resize(crop, height, width, tf.image.ResizeMethod.BILINEAR)
     return tf.ensure_shape(image * (2 / 255) - 1, [height, width, 3])
+
+
+def preprocess_views(
+    image: tf.Tensor,
+    height: int,
+    width: int,
+    num_crops: int = 1,
+    central_fraction: float = CENTRAL_FRACTION,
+) -> tf.Tensor:
+    """Several views of an image, see `views`.
+
+    Args:
+        image: As `preprocess_image` takes it.
+        height: Height of the views in pixels.
+        width: Width of the views in pixels.
+        num_crops: One of `views.NUM_CROPS`.
+        central_fraction: The part of each side that a crop has, in (0, 1].
+
+    Returns:
+        float32 `[num_crops, height, width, 3]` in [-1, 1]; the first is `preprocess_for_eval`'s.
+    """
+    if num_crops == 1:
+        return preprocess_for_eval(image, height, width, central_fraction)[tf.newaxis]
+    pixels = decode_image(image) if image.dtype == tf.string else image
+    views = stack_views(
+        pixels,
+        *central_box(tf.shape(pixels), central_fraction),
+        num_crops,
+        partial(_resize, height=height, width=width, method=tf.image.ResizeMethod.BILINEAR),
+    )
+    return tf.ensure_shape(views * (2 / 255) - 1, [num_crops, height, width, 3])
 
 
 def central_box(shape: tf.Tensor, fraction: float) -> tuple[tf.Tensor, tf.Tensor]:

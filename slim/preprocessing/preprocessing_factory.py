@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 
 from slim.compat import tf
 from slim.errors import UserError, did_you_mean
 from slim.preprocessing import inception_preprocessing, vgg_preprocessing
+from slim.preprocessing.views import NUM_CROPS
 
 # The released ResNets were trained and used with Inception's preprocessing too, so every network
 # defaults to it; VGG's is there by its own name.
@@ -25,9 +27,9 @@ _NETWORKS = (
     "resnet_v2_152_se",
 )
 _PREPROCESSING = {
-    "inception": inception_preprocessing.preprocess_image,
-    "vgg": vgg_preprocessing.preprocess_image,
-    **dict.fromkeys(_NETWORKS, inception_preprocessing.preprocess_image),
+    "inception": inception_preprocessing,
+    "vgg": vgg_preprocessing,
+    **dict.fromkeys(_NETWORKS, inception_preprocessing),
 }
 
 
@@ -46,9 +48,45 @@ def get_preprocessing(name: str, is_training: bool = False) -> Callable[..., tf.
     Raises:
         UserError: There is none of that name.
     """
+    return partial(_find(name).preprocess_image, is_training=is_training)
+
+
+def get_views(
+    name: str, num_crops: int = 1, central_fraction: float | None = None
+) -> Callable[[tf.Tensor, int, int], tf.Tensor]:
+    """Looks up how several views of an image are prepared for evaluation.
+
+    Args:
+        name: As `get_preprocessing` takes it.
+        num_crops: 1, 5, 10 or 12, see `views`.
+        central_fraction: The part of each side that a crop has, in (0, 1]. Default: the
+            preprocessing's, 0.875.
+
+    Returns:
+        `preprocess(image, height, width)`, from an encoded image, a string scalar, or a decoded
+        one, uint8 `[any, any, 3]`, to float32 `[num_crops, height, width, 3]`.
+
+    Raises:
+        UserError: There is none of that name, or there are no such views.
+    """
+    if num_crops not in NUM_CROPS:
+        raise UserError(
+            f"--num_crops={num_crops}: expected {', '.join(map(str, NUM_CROPS[:-1]))} or "
+            f"{NUM_CROPS[-1]}"
+        )
+    if central_fraction is not None and not 0 < central_fraction <= 1:
+        raise UserError(
+            f"--central_fraction={central_fraction}: expected the part of each side that is seen, "
+            "more than 0, up to 1"
+        )
+    options = {} if central_fraction is None else {"central_fraction": central_fraction}
+    return partial(_find(name).preprocess_views, num_crops=num_crops, **options)
+
+
+def _find(name: str) -> ModuleType:
     if name not in _PREPROCESSING:
         raise UserError(
             f"--preprocessing_name: unknown preprocessing '{name}'; "
             f"{did_you_mean(name, list(_PREPROCESSING))}"
         )
-    return partial(_PREPROCESSING[name], is_training=is_training)
+    return _PREPROCESSING[name]

@@ -9,6 +9,7 @@ import math
 
 from slim.compat import tf
 from slim.datasets.input import decode_image
+from slim.preprocessing.views import stack_views
 
 MEANS_RGB = (123.68, 116.78, 103.94)
 RESIZE_SIDE_MIN = 256
@@ -57,6 +58,43 @@ def preprocess_image(
         image = _aspect_preserving_resize(image, tf.constant(side_min))
         image = tf.image.resize_with_crop_or_pad(image, height, width)
     return tf.ensure_shape(image - tf.constant(MEANS_RGB), [height, width, 3])
+
+
+def preprocess_views(
+    image: tf.Tensor,
+    height: int,
+    width: int,
+    num_crops: int = 1,
+    central_fraction: float | None = None,
+) -> tf.Tensor:
+    """Several views of an image, see `views`.
+
+    Args:
+        image: As `preprocess_image` takes it.
+        height: Height of the views in pixels.
+        width: Width of the views in pixels.
+        num_crops: One of `views.NUM_CROPS`.
+        central_fraction: The part of the smaller side that a crop has, in (0, 1]. Default: as
+            `preprocess_image` has it, 87.5% at 224 pixels.
+
+    Returns:
+        float32 `[num_crops, height, width, 3]`, the mean colour subtracted.
+    """
+    scale = max(1.0, max(height, width) / _DESIGN_SIZE)
+    side = math.ceil(RESIZE_SIDE_MIN * scale)
+    if central_fraction is not None:
+        side = math.ceil(max(height, width) / central_fraction)
+    pixels = decode_image(image) if image.dtype == tf.string else image
+    pixels = _aspect_preserving_resize(pixels, tf.constant(side))
+    size = tf.constant([height, width])
+    views = stack_views(
+        pixels,
+        (tf.shape(pixels)[:2] - size) // 2,
+        size,
+        num_crops,
+        lambda crop: tf.image.resize_images(crop, [height, width]),
+    )
+    return tf.ensure_shape(views - tf.constant(MEANS_RGB), [num_crops, height, width, 3])
 
 
 def _aspect_preserving_resize(image: tf.Tensor, smaller_side: tf.Tensor) -> tf.Tensor:

@@ -12,7 +12,8 @@ from slim.compat import tf
 from slim.datasets.input import decode_image
 from slim.errors import UserError
 from slim.preprocessing.inception_preprocessing import adjust_saturation, distort_color
-from slim.preprocessing.preprocessing_factory import get_preprocessing
+from slim.preprocessing.preprocessing_factory import get_preprocessing, get_views
+from slim.preprocessing.vgg_preprocessing import MEANS_RGB
 
 
 def evaluate(build, *arrays: np.ndarray):
@@ -67,6 +68,70 @@ def test_evaluation_of_a_jpeg_is_a_central_crop_of_all_its_pixels(side):
         found = get_preprocessing("inception")(tf.constant(encoded), 32, 48)
         found, expected = session.run([found, expected])
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def grid(height: int, width: int) -> np.ndarray:
+    """An image whose red counts rows, and whose green counts columns."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.uint8)
+    return np.stack([rows, columns, 0 * rows], axis=2)
+
+
+@pytest.mark.parametrize("num_crops", [1, 5, 10, 12])
+def test_views_are_the_centre_the_corners_the_whole_and_their_mirror_images(num_crops):
+    image = grid(80, 160)
+    found = evaluate(lambda i: get_views("inception_v3", num_crops)(i, 70, 140), image)
+    places = [(5, 10), (0, 0), (0, 20), (10, 0), (10, 20)][: 1 if num_crops == 1 else 5]
+    expected = [image[top : top + 70, left : left + 140] for top, left in places]
+    if num_crops == 12:
+        with tf.Graph().as_default(), tf.Session() as session:
+            expected.append(session.run(tf.image.resize_images(image, [70, 140])))
+    if num_crops >= 10:
+        expected += [view[:, ::-1] for view in expected]
+    assert len(found) == num_crops
+    np.testing.assert_allclose((found + 1) / 2 * 255, np.stack(expected), atol=1e-3)
+
+
+def test_vgg_views_and_a_central_fraction():
+    """The smaller side is of 256 pixels already; of 280 it would be for four fifths."""
+    image = grid(256, 256)
+    found = evaluate(lambda i: get_views("vgg", 5)(i, 224, 224), image)
+    places = [(16, 16), (0, 0), (0, 32), (32, 0), (32, 32)]
+    expected = [
+        image[top : top + 224, left : left + 224] - np.array(MEANS_RGB) for top, left in places
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    noise = np.random.RandomState(0).randint(0, 256, (280, 290, 3)).astype(np.uint8)
+    found = evaluate(lambda i: get_views("vgg", 1, 0.8)(i, 224, 224), noise)
+    np.testing.assert_allclose(found[0], noise[28:252, 33:257] - np.array(MEANS_RGB), atol=1e-3)
+    found = evaluate(lambda i: get_views("inception", 1, 0.5)(i, 140, 146), noise)
+    np.testing.assert_allclose((found[0] + 1) / 2 * 255, noise[70:210, 72:218], atol=1e-3)
+
+
+def test_the_first_view_is_what_evaluation_sees():
+    noise = np.random.RandomState(0).randint(0, 256, (91, 133, 3)).astype(np.uint8)
+    encoded = encode(noise, "JPEG")
+    for name in ("inception_v3", "vgg"):
+        with tf.Graph().as_default(), tf.Session() as session:
+            image = tf.constant(encoded)
+            alone = get_preprocessing(name)(image, 75, 75)
+            views = [get_views(name, number)(image, 75, 75)[0] for number in (1, 12)]
+            expected, *found = session.run([alone, *views])
+        for view in found:
+            np.testing.assert_array_equal(view, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("inception", 7), "--num_crops=7: expected 1, 5, 10 or 12"),
+        (("inception", 1, 0.0), "--central_fraction=0.0: expected the part"),
+        (("inception", 1, 1.5), "--central_fraction=1.5: expected the part"),
+        (("incepton",), "unknown preprocessing 'incepton'; did you mean inception"),
+    ],
+)
+def test_views_that_there_are_none_of(arguments, message):
+    with pytest.raises(UserError, match=message):
+        get_views(*arguments)
 
 
 class Distortions(NamedTuple):

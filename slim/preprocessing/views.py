@@ -1,0 +1,43 @@
+"""Several views of an image, over which evaluation averages.
+
+The crops of Szegedy et al., Going Deeper with Convolutions, 2015, section 7: the centre, the four
+corners and the whole image, each as it is and mirrored. 1 is the centre alone, 5 the centre and
+the corners, 10 those and their mirror images, and 12 the whole image and its mirror image besides.
+"""
+
+from collections.abc import Callable
+
+from slim.compat import tf
+
+NUM_CROPS = (1, 5, 10, 12)
+
+
+def stack_views(
+    image: tf.Tensor,
+    begin: tf.Tensor,
+    size: tf.Tensor,
+    num_crops: int,
+    resize: Callable[[tf.Tensor], tf.Tensor],
+) -> tf.Tensor:
+    """The views of an image.
+
+    Args:
+        image: `[height, width, 3]`.
+        begin: Where the central crop begins, int32 `[2]`, rows and columns.
+        size: What it measures, as every crop does but the whole image, int32 `[2]`.
+        num_crops: One of `NUM_CROPS`.
+        resize: From a part of the image to the size of all views.
+
+    Returns:
+        float32 `[num_crops, height, width, 3]`.
+    """
+    bottom, right = tf.unstack(tf.shape(image)[:2] - size)
+    begins = [begin]
+    if num_crops > 1:
+        begins += [[0, 0], [0, right], [bottom, 0], [bottom, right]]
+    size = tf.concat([size, [3]], 0)
+    crops = [tf.slice(image, tf.concat([place, [0]], 0), size) for place in begins]
+    if num_crops == 12:
+        crops.append(image)
+    views = tf.stack([resize(crop) for crop in crops])
+    return tf.concat([views, tf.reverse(views, [2])], 0) if num_crops >= 10 else views
