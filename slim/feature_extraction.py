@@ -201,9 +201,7 @@ def choose_averages(checkpoint: str, moving_average_decay: float | None) -> bool
     Raises:
         UserError: They are asked for, and the checkpoint has none.
     """
-    has_averages = any(
-        name.endswith(checkpoints.AVERAGE) for name in checkpoints.read_shapes(checkpoint)
-    )
+    has_averages = checkpoints.has_averages(checkpoint)
     if moving_average_decay and not has_averages:
         raise UserError(
             f"--moving_average_decay={moving_average_decay}: checkpoint {checkpoint} has no moving "
@@ -237,17 +235,22 @@ def describe(split: Split, settings: Settings) -> str:
 
 def is_done(split: Split, settings: Settings) -> bool:
     """Whether features of these settings are there already, and says so."""
+    done = is_extracted(split, settings)
+    if done:
+        num_images = len(split.image_list.entries)
+        print(f"nothing to do: {split.feature_path} has the {num_images} images", flush=True)
+    return done
+
+
+def is_extracted(split: Split, settings: Settings) -> bool:
+    """Whether features of these settings are there already."""
     description = split.feature_path.with_suffix(".json")
-    done = (
+    return (
         split.feature_path.exists()
         and split.label_path.exists()
         and description.exists()
         and description.read_text() == describe(split, settings)
     )
-    if done:
-        num_images = len(split.image_list.entries)
-        print(f"nothing to do: {split.feature_path} has the {num_images} images", flush=True)
-    return done
 
 
 def load_network(settings: Settings, checkpoint: str) -> FrozenNetwork:

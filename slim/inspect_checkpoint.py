@@ -78,8 +78,7 @@ def main(values: flags.FlagValues) -> None:
     show("checkpoint", checkpoint)
     show("step", checkpoints.read_step(checkpoint))
     # Building a network takes seconds: without a name only those that share the checkpoint's scope.
-    akin = [name for name in NETWORKS if scope_variables(name, contents)]
-    to_compare = [values.model_name] if values.model_name else akin
+    to_compare = [values.model_name] if values.model_name else networks_akin(contents)
     compared = {name: compare(name, contents) for name in to_compare}
     held = recognise(compared)
     show("network", say_network(held, compared))
@@ -126,6 +125,11 @@ def sort_variables(shapes: Mapping[str, list[int]]) -> Contents:
 def scope_variables(name: str, contents: Contents) -> list[str]:
     """Names of a checkpoint's variables in the scope of a network."""
     return [key for key in contents.shapes if key.startswith(f"{NETWORKS[name].scope}/")]
+
+
+def networks_akin(contents: Contents) -> list[str]:
+    """The networks whose scope a checkpoint's variables are in; no two share one."""
+    return [name for name in NETWORKS if scope_variables(name, contents)]
 
 
 def is_auxiliary(variable: str) -> bool:

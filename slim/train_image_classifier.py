@@ -1,14 +1,16 @@
 """Trains an image classifier: `python -m slim.train_image_classifier --train_dir=...`.
 
-The flags, and what they mean, are those of the published script; `--batch_norm_decay`, `--seed`
-and `--histograms` are new, and so is how several machines are given: `--ps_hosts`,
-`--worker_hosts`, `--job_name`, `--all_reduce` and `--cluster_timeout_secs`, or `TF_CONFIG`.
+The flags, and what they mean, are those of the published script; `--max_number_of_epochs`,
+`--batch_norm_decay`, `--seed` and `--histograms` are new, and so is how several machines are given:
+`--ps_hosts`, `--worker_hosts`, `--job_name`, `--all_reduce` and `--cluster_timeout_secs`, or
+`TF_CONFIG`.
 """
 
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import repeat
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from absl import flags
 
 from slim import checkpoints
 from slim.cached_features import cache_features, check_trained_above, feature_batches
+from slim.checkpoints.description import Description, write_description
 from slim.compat import slim, tf
 from slim.datasets.input import next_batch, training_batches
 from slim.datasets.registry import Dataset, get_dataset
@@ -74,6 +77,9 @@ def define_flags(values: flags.FlagValues) -> None:
     define.string("train_dir", None, "Where checkpoints and event files are written.")
     define.integer("train_image_size", 299, "Height and width of the images in pixels.", 1)
     define.integer("max_number_of_steps", None, "Step to stop at. Default: go on until stopped.", 1)
+    define.real(
+        "max_number_of_epochs", None, "Epochs to stop after, if that comes first. Default: none."
+    )
     define.integer("num_readers", 4, "Shards read side by side.", 1)
     define.integer("log_every_n_steps", 10, "Steps between two lines of the log.", 1)
     define.integer("save_summaries_secs", 10, "Seconds between two summaries.", 0)
@@ -169,23 +175,30 @@ def main(values: flags.FlagValues) -> None:
     dataset = get_dataset(values.dataset_name, values.dataset_split_name, values.dataset_dir)
     num_classes = number_of_classes(dataset.num_classes, values.labels_offset)
     train_dir = Path(values.train_dir)
+    replicas, to_aggregate = synchronize_replicas(
+        cluster, values.sync_replicas, values.replicas_to_aggregate
+    )
+    images_per_step = values.batch_size * values.num_clones * to_aggregate
+    last_step = find_last_step(
+        values.max_number_of_steps,
+        values.max_number_of_epochs,
+        dataset.num_samples,
+        images_per_step,
+    )
     first_step = 0
     if cluster.is_chief:
         if values.checkpoint_path and tf.train.latest_checkpoint(values.train_dir) is None:
             checkpoints.find_checkpoint(values.checkpoint_path)
         prepare_train_dir(train_dir)
-        first_step = announce_start(train_dir, values.max_number_of_steps)
+        first_step = announce_start(train_dir, last_step)
     # In a cluster the others have to learn it, which they do in the ordinary way.
     alone = cluster.num_workers == 1 and not cluster.num_ps
-    if alone and first_step >= (values.max_number_of_steps or math.inf):
+    if alone and first_step >= (last_step or math.inf):
         return
     config = DeploymentConfig(
         values.num_clones, values.clone_on_cpu, cluster.task, cluster.num_workers, cluster.num_ps
     )
     config.check_devices(len(tf.config.list_physical_devices("GPU")))
-    replicas, to_aggregate = synchronize_replicas(
-        cluster, values.sync_replicas, values.replicas_to_aggregate
-    )
     seed = None if values.seed is None else values.seed + cluster.task
     features = prepare_features(values, dataset, train_dir) if values.cache_features else None
 
@@ -266,13 +279,30 @@ def main(values: flags.FlagValues) -> None:
             loss_scale,
         )
         train_op["waited"] = tf.add_n([clone.outputs.waited for clone in clones]) / len(clones)
-        images_per_step = values.batch_size * config.num_clones * to_aggregate
         session_options = cluster.session_config(values.xla)
         if features:
             # It would rewrite what stands around the tensor that is fed, and want images again.
             session_options.graph_options.rewrite_options.disable_meta_optimizer = True
         epoch = tf.cast(global_step, tf.float32) * images_per_step / dataset.num_samples
         summary_op = build_summaries(clones[0], total_loss, learning_rate, epoch, values.histograms)
+        set_variables = None
+        if cluster.is_chief:
+            set_variables = start_from(
+                train_dir,
+                values.checkpoint_path,
+                split_scopes(values.checkpoint_exclude_scopes),
+                values.ignore_missing_vars,
+                averages,
+            )
+            class_names = dataset.class_names or tuple(map(str, range(dataset.num_classes)))
+            description = Description(
+                values.model_name,
+                values.train_image_size,
+                values.preprocessing_name or values.model_name,
+                dataset.name,
+                class_names[values.labels_offset :],
+            )
+            write_description(train_dir, description)
         train(
             train_op,
             feeds,
@@ -280,19 +310,11 @@ def main(values: flags.FlagValues) -> None:
             summary_op,
             train_dir,
             images_per_step,
-            values.max_number_of_steps,
+            last_step,
             values.log_every_n_steps,
             values.save_summaries_secs,
             values.save_interval_secs,
-            start_from(
-                train_dir,
-                values.checkpoint_path,
-                split_scopes(values.checkpoint_exclude_scopes),
-                values.ignore_missing_vars,
-                averages,
-            )
-            if cluster.is_chief
-            else None,
+            set_variables,
             cluster,
             target,
             replicas,
@@ -380,6 +402,32 @@ def prepare_train_dir(train_dir: Path) -> None:
         leftover.unlink()
 
 
+def find_last_step(
+    max_number_of_steps: int | None,
+    max_number_of_epochs: float | None,
+    num_samples: int,
+    images_per_step: int,
+) -> int | None:
+    """The step to stop at: as given, or that with which the epochs are full, if that is earlier.
+
+    Args:
+        max_number_of_steps: Steps, None for no end.
+        max_number_of_epochs: Epochs, None for no end.
+        num_samples: Images of an epoch.
+        images_per_step: Images of a step, over all clones and replicas.
+
+    Raises:
+        UserError: The epochs are not a number above 0.
+    """
+    if max_number_of_epochs is None:
+        return max_number_of_steps
+    if not 0 < max_number_of_epochs < math.inf:
+        raise UserError(f"--max_number_of_epochs={max_number_of_epochs}: expected more than 0")
+    # 1.1 epochs of 50 images are 55 images, and not 55.00000000000001.
+    images = Fraction(str(max_number_of_epochs)) * num_samples
+    return min(max_number_of_steps or math.inf, math.ceil(images / images_per_step))
+
+
 def announce_start(train_dir: Path, max_number_of_steps: int | None) -> int:
     """Says whether a run begins, goes on, or is done already, and returns its step."""
     latest = tf.train.latest_checkpoint(str(train_dir))
@@ -389,7 +437,8 @@ def announce_start(train_dir: Path, max_number_of_steps: int | None) -> int:
     if max_number_of_steps and step >= max_number_of_steps:
         print(
             f"nothing to do: {latest} is at step {step} of {max_number_of_steps}; to go on give a "
-            "larger --max_number_of_steps, to begin anew another --train_dir"
+            "larger --max_number_of_steps or --max_number_of_epochs, to begin anew another "
+            "--train_dir"
         )
     else:
         print(f"resuming from step {step} ({latest})", flush=True)

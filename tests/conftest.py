@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slim.compat import slim
+from slim.checkpoints.description import Description, write_description
+from slim.compat import slim, tf
+from slim.nets.nets_factory import get_network_fn
+from slim.preprocessing.preprocessing_factory import get_preprocessing
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -76,6 +79,7 @@ def run(*command: str, env: dict[str, str] | None = None, **kwargs) -> subproces
     )
 
 
+COLOURS = ("red", "green", "blue")
 NUM_CLASSES = 3
 NUM_TRAIN = 30
 NUM_VALIDATION = 14
@@ -112,3 +116,45 @@ def colours(tmp_path_factory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return data
+
+
+CLASSIFIER_SIZE = 32  # pixels; the smallest that a ResNet takes
+
+
+@pytest.fixture(scope="session")
+def classifier_dir(colours, tmp_path_factory) -> Path:
+    """What training leaves: a ResNet-50 as averages, the plain variables zero.
+
+    Weights are random but for the last layer's: an image is of the class, of the first three
+    training images, whose features are nearest.
+    """
+    folder = tmp_path_factory.mktemp("classifier")
+    examples = sorted((colours / "colours/images").glob("train_*"))[:NUM_CLASSES]
+    with tf.Graph().as_default(), tf.Session() as session:
+        preprocess = get_preprocessing("inception")
+        images = [
+            preprocess(tf.constant(path.read_bytes()), CLASSIFIER_SIZE, CLASSIFIER_SIZE)
+            for path in examples
+        ]
+        _, end_points = get_network_fn("resnet_v2_50", NUM_CLASSES)(tf.stack(images))
+        load_recipe_weights(session)
+        features = session.run(end_points["global_pool"])[:, 0, 0]
+        values = session.run({v.op.name: v.read_value() for v in slim.get_model_variables()})
+        mean = features.mean(axis=0)
+        weights = (features - mean).T / np.square(features - mean).sum(axis=1)
+        values["resnet_v2_50/logits/weights"] = weights[np.newaxis, np.newaxis]
+        values["resnet_v2_50/logits/biases"] = -mean @ weights
+        stored = {name: np.zeros_like(value) for name, value in values.items()}
+        stored |= {f"{name}/ExponentialMovingAverage": value for name, value in values.items()}
+        stored["global_step"] = np.int64(7)
+        save = tf.raw_ops.SaveV2(
+            prefix=str(folder / "model.ckpt-7"),
+            tensor_names=list(stored),
+            shape_and_slices=[""] * len(stored),
+            tensors=list(stored.values()),
+        )
+        session.run(save)
+    tf.train.update_checkpoint_state(str(folder), str(folder / "model.ckpt-7"))
+    network = "resnet_v2_50"
+    write_description(folder, Description(network, CLASSIFIER_SIZE, network, "colours", COLOURS))
+    return folder

@@ -16,6 +16,7 @@ from absl import flags
 from slim import checkpoints
 from slim import eval_image_classifier as evaluation
 from slim import train_image_classifier as training
+from slim.checkpoints.description import Description, read_description
 from slim.compat import slim, tf
 from slim.errors import UserError, run_command
 from slim.nets.nets_factory import get_network_fn
@@ -117,6 +118,11 @@ def test_tensorboard_sees_the_run(trained):
     epochs = dict(found["epoch"])
     # The summary of a step is of the state before it.
     assert epochs[9] == pytest.approx(8 * 4 / NUM_TRAIN, abs=4 / NUM_TRAIN + 1e-6)
+
+
+def test_says_beside_its_checkpoints_what_they_are(trained):
+    expected = Description("inception_v3", SIZE, "inception_v3", "colours", ("0", "1", "2"))
+    assert read_description(trained[0]) == expected
 
 
 def test_a_finished_run_is_not_run_again(trained, colours, capsys):

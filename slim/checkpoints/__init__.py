@@ -15,6 +15,7 @@ __all__ = [
     "check_readable",
     "find_checkpoint",
     "first_few",
+    "has_averages",
     "read_shapes",
     "read_step",
     "read_values",

@@ -128,6 +128,15 @@ def check_fits(
         )
 
 
+def has_averages(checkpoint: str) -> bool:
+    """Whether a checkpoint has moving averages of its variables, which then are to be preferred.
+
+    Raises:
+        UserError: The checkpoint cannot be read.
+    """
+    return any(name.endswith(AVERAGE) for name in read_shapes(checkpoint))
+
+
 def averaged_variables(model_variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
     """The model's variables by the names that their moving averages have in a checkpoint."""
     return {f"{variable.op.name}{AVERAGE}": variable for variable in model_variables}

@@ -13,6 +13,7 @@ stays, on constants.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,12 +26,12 @@ class Network:
 
     Attributes:
         images: The placeholder that it begins with, float32 `[batch, height, width, 3]`.
-        outputs: What is wanted of it.
+        outputs: What is wanted of it: a tensor, or a structure of them, such as a dictionary.
         variables: Its model variables.
     """
 
     images: tf.Tensor
-    outputs: tf.Tensor
+    outputs: Any
     variables: Sequence[tf.Variable]
 
 
@@ -41,14 +42,14 @@ class FrozenNetwork:
     Attributes:
         graph_def: Its operations.
         images: The name of the tensor that it begins with.
-        outputs: The name of what is wanted of it.
+        outputs: The names of what is wanted of it, in its structure.
     """
 
     graph_def: tf.GraphDef
     images: str
-    outputs: str
+    outputs: Any
 
-    def __call__(self, images: tf.Tensor, xla: bool = False) -> tf.Tensor:
+    def __call__(self, images: tf.Tensor, xla: bool = False) -> Any:
         """Puts the network into the current graph.
 
         Args:
@@ -56,22 +57,24 @@ class FrozenNetwork:
             xla: Compile it with XLA, anew for each shape of `images`.
 
         Returns:
-            The outputs.
+            The outputs, in the structure that `build_network` was given them in.
         """
 
-        def outputs(images: tf.Tensor) -> tf.Tensor:
-            return tf.import_graph_def(
-                self.graph_def, {self.images: images}, [self.outputs], name="frozen"
-            )[0]
+        def outputs(images: tf.Tensor) -> Any:
+            tensors = tf.import_graph_def(
+                self.graph_def, {self.images: images}, tf.nest.flatten(self.outputs), name="frozen"
+            )
+            return tf.nest.pack_sequence_as(self.outputs, tensors)
 
         return (tf.function(outputs, jit_compile=True) if xla else outputs)(images)
 
 
-def build_network(outputs: Callable[[tf.Tensor], tf.Tensor], image_size: int) -> Network:
+def build_network(outputs: Callable[[tf.Tensor], Any], image_size: int) -> Network:
     """Builds a network in a graph of its own.
 
     Args:
-        outputs: From images, float32 `[batch, image_size, image_size, 3]`, to what is wanted.
+        outputs: From images, float32 `[batch, image_size, image_size, 3]`, to what is wanted, a
+            tensor or a structure of them.
         image_size: Height and width in pixels.
 
     Returns:
@@ -92,18 +95,19 @@ def freeze(network: Network, values: Mapping[str, np.ndarray]) -> FrozenNetwork:
     Returns:
         The network, which has no variables any more; outputs agree to 1e-4 of their scale.
     """
-    output = network.outputs.op.name
-    graph_def = tf.graph_util.extract_sub_graph(network.outputs.graph.as_graph_def(), [output])
-    graph_def = tf.graph_util.remove_training_nodes(graph_def, [output])
+    outputs = [tensor.op.name for tensor in tf.nest.flatten(network.outputs)]
+    graph_def = tf.graph_util.extract_sub_graph(network.images.graph.as_graph_def(), outputs)
+    graph_def = tf.graph_util.remove_training_nodes(graph_def, outputs)
     for node in graph_def.node:
         if node.op == "ReadVariableOp":
             node.CopyFrom(_constant(node.name, values[node.input[0]], tf.float32))
-    _fold_batch_norms(graph_def, output)
-    graph_def = tf.graph_util.extract_sub_graph(graph_def, [output])
-    return FrozenNetwork(graph_def, network.images.name, network.outputs.name)
+    _fold_batch_norms(graph_def, outputs)
+    graph_def = tf.graph_util.extract_sub_graph(graph_def, outputs)
+    names = tf.nest.map_structure(lambda tensor: tensor.name, network.outputs)
+    return FrozenNetwork(graph_def, network.images.name, names)
 
 
-def _fold_batch_norms(graph_def: tf.GraphDef, output: str) -> None:
+def _fold_batch_norms(graph_def: tf.GraphDef, outputs: Sequence[str]) -> None:
     """Makes biases of batch norms that follow a convolution; leaves unused nodes behind.
 
     TensorFlow's own `optimize_for_inference_lib.fold_batch_norms` gives the same in 30 s rather
@@ -111,7 +115,7 @@ def _fold_batch_norms(graph_def: tf.GraphDef, output: str) -> None:
     """
     nodes = {node.name: node for node in graph_def.node}
     uses = Counter(name for node in graph_def.node for name in node.input)
-    uses[output] += 1
+    uses.update(outputs)
     for norm in [node for node in graph_def.node if node.op == "FusedBatchNormV3"]:
         conv = nodes[norm.input[0]]
         if conv.op != "Conv2D" or uses[conv.name] > 1:

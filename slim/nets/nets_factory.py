@@ -174,5 +174,6 @@ def check_image_size(name: str, height: int | None, width: int | None) -> None:
     if any(size is not None and size < smallest for size in (height, width)):
         raise UserError(
             f"image size {height}x{width} is too small for {name}, which needs at least "
-            f"{smallest}x{smallest}; give a larger --train_image_size or --eval_image_size"
+            f"{smallest}x{smallest}; give a larger --train_image_size, --eval_image_size or "
+            "--image_size"
         )

@@ -1,5 +1,6 @@
 """Frozen networks against those with variables: equal outputs, what is folded and what is not."""
 
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -97,6 +98,25 @@ def test_what_can_be_folded_is_and_what_cannot_stays(xla):
     found = run_frozen(frozen, draw(SMALL), xla)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
     assert operations(frozen)["FusedBatchNormV3"] == 2
+
+
+def test_outputs_come_in_the_structure_that_was_asked_for():
+    """Also what lies by the way: a convolution that is wanted itself is not folded."""
+
+    def outputs(images: tf.Tensor) -> dict[str, object]:
+        conv = slim.conv2d(images, 5, 3, biases_initializer=None, scope="conv", **LINEAR)
+        norm = slim.batch_norm(conv, is_training=False, scope="norm")
+        return {"norm": norm, "parts": (conv, [tf.nn.relu(norm)])}
+
+    network = build_network(outputs, SMALL)
+    values = weights_of(network)
+    frozen = pickle.loads(pickle.dumps(freeze(network, values)))
+    found = run_frozen(frozen, draw(SMALL))
+    expected = run_variables(network, values, draw(SMALL))
+    tf.nest.assert_same_structure(found, expected)
+    for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+    assert operations(frozen)["FusedBatchNormV3"] == 1
 
 
 def test_one_network_is_frozen_with_values_after_values():

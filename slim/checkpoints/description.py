@@ -1,0 +1,70 @@
+"""What training writes beside its checkpoints of the network in them: `model.json`.
+
+Nothing here needs TensorFlow.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from slim.errors import UserError
+from slim.files import write_whole
+
+MODEL = "model.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that has to be known of a checkpoint to use it.
+
+    Attributes:
+        model_name: The network.
+        image_size: Height and width of the images that it was trained on, in pixels.
+        preprocessing_name: How they were prepared.
+        dataset_name: What it was trained on; empty where that is not known.
+        class_names: The names of the classes that it tells apart, in their order.
+    """
+
+    model_name: str
+    image_size: int
+    preprocessing_name: str
+    dataset_name: str
+    class_names: tuple[str, ...]
+
+
+def write_description(folder: Path, description: Description) -> None:
+    """Writes `model.json`, whole or not at all."""
+    content = {"format": _FORMAT, **asdict(description)}
+    write_whole(folder / MODEL, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_description(folder: Path) -> Description | None:
+    """Reads `model.json`, None where there is none.
+
+    Raises:
+        UserError: The file is not what training writes.
+    """
+    path = folder / MODEL
+    try:
+        content = json.loads(path.read_bytes())
+        if content.pop("format") != _FORMAT:
+            raise ValueError("another format")
+        content["class_names"] = tuple(content["class_names"])
+        description = Description(**content)
+        texts = (
+            description.model_name,
+            description.preprocessing_name,
+            description.dataset_name,
+            *description.class_names,
+        )
+        if type(description.image_size) is not int or not all(isinstance(t, str) for t in texts):
+            raise TypeError("values of another kind")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not what this version of slim.train_image_classifier writes ({error}): "
+            "delete it, and give --model_name, --image_size and --dataset_name"
+        ) from None
+    return description

@@ -1,0 +1,97 @@
+"""What has to be known of a checkpoint: as given, as written beside it, as its variables show."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slim.checkpoints.description import Description, write_description
+from slim.classifier import describe_classifier
+from slim.compat import tf
+from slim.errors import UserError
+
+NAMES = ("finch", "wren", "tern")
+WRITTEN = Description("resnet_v2_50", 64, "vgg", "birds", NAMES)
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Callable[..., str]:
+    """Writes a checkpoint of the biases of classifiers alone."""
+
+    def write(**num_classes: int) -> str:
+        with tf.Graph().as_default(), tf.Session() as session:
+            for scope, count in num_classes.items():
+                layer = "logits" if scope.startswith("resnet") else "Logits/Conv2d_1c_1x1"
+                tf.get_variable(f"{scope}/{layer}/biases", [count])
+            session.run(tf.global_variables_initializer())
+            return tf.train.Saver().save(session, str(tmp_path / "run/model.ckpt"), 5)
+
+    return write
+
+
+@pytest.fixture
+def name_classes(tmp_path) -> Callable[..., dict[str, str]]:
+    """Makes a dataset with names, and gives the arguments that say so."""
+
+    def write(*names: str) -> dict[str, str]:
+        folder = tmp_path / "data/named"
+        folder.mkdir(parents=True)
+        lines = [f"{label} {name}\n" for label, name in enumerate(names)]
+        (folder / "classes.txt").write_text("".join(lines))
+        return {"dataset_name": "named", "dataset_dir": str(tmp_path / "data")}
+
+    return write
+
+
+def test_of_a_checkpoint_alone_the_variables_say_network_and_classes(checkpoint):
+    expected = Description("inception_v4", 299, "inception_v4", "", ("0", "1"))
+    assert describe_classifier(checkpoint(InceptionV4=2)) == expected
+
+
+def test_flags_come_before_what_is_written(checkpoint, name_classes):
+    prefix = checkpoint(resnet_v2_50=3)
+    write_description(Path(prefix).parent, WRITTEN)
+    assert describe_classifier(prefix) == WRITTEN
+    found = describe_classifier(
+        prefix,
+        image_size=96,
+        preprocessing_name="inception",
+        **name_classes("Fink", "Zaunkönig", "Seeschwalbe"),
+    )
+    names = ("Fink", "Zaunkönig", "Seeschwalbe")
+    assert found == Description("resnet_v2_50", 96, "inception", "named", names)
+
+
+def test_a_class_more_than_names_is_the_background(checkpoint, name_classes):
+    found = describe_classifier(checkpoint(InceptionV3=4), **name_classes(*NAMES))
+    assert found.class_names == ("background", *NAMES)
+
+
+def test_what_does_not_fit_or_is_not_there(checkpoint, name_classes, tmp_path):
+    prefix = checkpoint(InceptionV3=5)
+    given = name_classes(*NAMES)
+    for arguments, message in (
+        (given, r"named/classes.txt names 3 classes, and checkpoint .* tells 5 apart"),
+        ({**given, "dataset_name": "name"}, "no dataset 'name'.*did you mean named"),
+        ({"model_name": "resnet_v2_50"}, "no classifier of resnet_v2_50"),
+        ({"image_size": 74}, "74x74 is too small for inception_v3"),
+    ):
+        with pytest.raises(UserError, match=message):
+            describe_classifier(prefix, **arguments)
+    (tmp_path / "data/named/classes.txt").write_text("1 finch\n2 wren\n")
+    with pytest.raises(UserError, match="expected lines of 'label name', labels 0 to 1 in order"):
+        describe_classifier(prefix, **given)
+    (tmp_path / "data/named/classes.txt").unlink()
+    with pytest.raises(UserError, match=r"no .*classes.txt that names the classes"):
+        describe_classifier(prefix, **given)
+    write_description(Path(prefix).parent, WRITTEN)
+    with pytest.raises(UserError, match="no classifier of resnet_v2_50"):
+        describe_classifier(prefix)
+    with pytest.raises(UserError, match=r"model.json names 3 classes, and .* tells 5 apart"):
+        describe_classifier(prefix, model_name="inception_v3")
+
+
+@pytest.mark.parametrize("scopes", [{"other": 3}, {"InceptionV3": 3, "resnet_v2_50": 3}])
+def test_the_network_is_asked_for_where_variables_do_not_say(checkpoint, scopes):
+    with pytest.raises(UserError, match=r"--model_name is missing: checkpoint .* has variables of"):
+        describe_classifier(checkpoint(**scopes))

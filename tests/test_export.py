@@ -1,0 +1,160 @@
+"""`python -m slim.export`: a process with TensorFlow alone gets evaluation's numbers from it."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from slim import eval_image_classifier as evaluation
+from slim import export
+from slim import feature_extraction as extraction
+from slim.compat import tf
+from slim.errors import run_command
+from tests.conftest import CLASSIFIER_SIZE, COLOURS, NUM_VALIDATION, run
+
+KINDS = ("JPEG", "PNG", "GIF", "BMP")
+# Version 2's way of loading, an empty batch, and version 1's.
+USE = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+folder, output, *paths = sys.argv[1:]
+images = [open(path, "rb").read() for path in paths]
+model = tf.saved_model.load(folder)
+serve = model.signatures["serving_default"]
+found = dict(serve(image_bytes=tf.constant(images)))
+empty = serve(image_bytes=tf.zeros([0], tf.string))
+found.update({f"empty_{name}": value for name, value in empty.items()})
+with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    loaded = tf.compat.v1.saved_model.load(session, ["serve"], folder)
+    signature = loaded.signature_def["serving_default"]
+    fetches = {name: tensor.name for name, tensor in signature.outputs.items()}
+    rows = session.run(fetches, {signature.inputs["image_bytes"].name: images[:2]})
+found.update({f"v1_{name}": value for name, value in rows.items()})
+assert not [name for name in sys.modules if "slim" in name]
+arrays = {name: np.asarray(value) for name, value in found.items()}
+np.savez(output, **{k: v.astype("S") if v.dtype == object else v for k, v in arrays.items()})
+"""
+
+
+def call(capsys, command, *arguments: object) -> tuple[int, str, str]:
+    """Runs a command in this process, which has TensorFlow loaded."""
+    with pytest.raises(SystemExit) as stopped:
+        run_command(command.define_flags, command.main, ["command", *map(str, arguments)])
+    return stopped.value.code, *capsys.readouterr()
+
+
+def test_evaluations_numbers_in_a_process_with_tensorflow_alone(
+    colours, classifier_dir, tmp_path, capsys
+):
+    folder = classifier_dir / "export/7"
+    code, out, error = call(capsys, export, f"--checkpoint_path={classifier_dir}")
+    assert code == 0, error
+    assert out.startswith(f"{folder}: a SavedModel of ")
+    assert [path.name for path in folder.parent.iterdir()] == ["7"]
+
+    images = [colours / f"colours/images/val_{index:03d}.jpg" for index in range(NUM_VALIDATION)]
+    green = Image.new("RGB", (48, 40), (30, 200, 30))
+    for kind in KINDS:
+        green.save(tmp_path / kind, kind)
+    # With the printed example after it, as it is printed.
+    (tmp_path / "image.jpg").write_bytes((tmp_path / "JPEG").read_bytes())
+    example = out.partition("to use it:\n\n")[2].replace("image.jpg", f"{tmp_path}/image.jpg")
+    kinds = [tmp_path / kind for kind in KINDS]
+    done = run("python", "-c", USE + example, folder, tmp_path / "found.npz", *images, *kinds)
+    assert done.returncode == 0, done.stderr
+    first, *others = done.stdout.splitlines()
+    assert re.fullmatch(r"\d+\.\d% green", first) and len(others) == 2
+
+    found = np.load(tmp_path / "found.npz")
+    for name, width in (("probabilities", 3), ("class_names", 3), ("features", 2048)):
+        assert found[name].shape == (NUM_VALIDATION + len(KINDS), width)
+        assert found[f"empty_{name}"].shape == (0, width)
+        assert found[f"v1_{name}"].shape == (2, width)
+    assert (found["class_names"] == np.array([name.encode() for name in COLOURS])).all()
+    for name in ("probabilities", "features"):
+        assert found[name].dtype == np.float32
+        scale = found[name].std()
+        np.testing.assert_allclose(found[f"v1_{name}"], found[name][:2], atol=1e-4 * scale)
+    np.testing.assert_allclose(found["probabilities"].sum(axis=1), 1, atol=1e-5)
+    assert (found["probabilities"][NUM_VALIDATION:].argmax(axis=1) == 1).all()
+
+    common = [f"--dataset_dir={colours}", "--dataset_name=colours", "--model_name=resnet_v2_50"]
+    common += [f"--checkpoint_path={classifier_dir}", "--moving_average_decay=0.9"]
+    options = [f"--eval_image_size={CLASSIFIER_SIZE}", "--max_number_of_evaluations=1"]
+    code, out, error = call(capsys, evaluation, *common, *options)
+    assert code == 0, error
+    likeliest = found["probabilities"][:NUM_VALIDATION].argmax(axis=1)
+    accuracy = (likeliest == np.arange(NUM_VALIDATION) % 3).mean()
+    assert f"eval/Accuracy {accuracy:.4f}, eval/Recall_5 1.0000, {NUM_VALIDATION} images" in out
+    assert accuracy > 0.9
+
+    options = [f"--image_size={CLASSIFIER_SIZE}", "--splits=val", f"--output_dir={tmp_path}"]
+    code, _, error = call(capsys, extraction, *common, *options)
+    assert code == 0, error
+    features = np.load(tmp_path / "colours_feature_val.npy")
+    scale = features.std()
+    np.testing.assert_allclose(found["features"][:NUM_VALIDATION], features, atol=1e-4 * scale)
+
+
+def write_constant(folder: Path, probability: float) -> None:
+    """Exports what gives every class the same probability."""
+
+    def classify(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": tf.fill([tf.size(encoded), len(COLOURS)], probability)}
+
+    with export.replacing_folder(folder) as temporary:
+        export.save(classify, COLOURS, temporary)
+
+
+def read_constant(folder: Path) -> float:
+    outputs = tf.saved_model.load_v2(str(folder)).signatures["serving_default"](
+        image_bytes=tf.constant([b"any"])
+    )
+    return float(outputs["probabilities"][0, 0])
+
+
+def test_an_export_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "models/3"
+    write_constant(folder, 0.5)
+    (tmp_path / "models/3.new.tmp").mkdir()  # left by a run that was killed
+    write_constant(folder, 0.25)
+    assert read_constant(folder) == 0.25
+    with pytest.raises(RuntimeError, match="amid"), export.replacing_folder(folder) as temporary:
+        temporary.mkdir()
+        raise RuntimeError("amid")
+    assert read_constant(folder) == 0.25
+    write_constant(folder, 0.125)
+    assert read_constant(folder) == 0.125
+    assert [path.name for path in folder.parent.iterdir()] == ["3"]
+
+
+def test_nothing_is_lost_by_mistake(classifier_dir, tmp_path, capsys):
+    write_constant(tmp_path / "model", 0.5)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").touch()
+    for folder, more, message in (
+        ("model", [], "model is there already: give --overwrite to replace it, or another"),
+        ("mine", [], "mine: it is there and is no SavedModel; give a new folder"),
+        ("mine", ["--overwrite"], "mine: it is there and is no SavedModel; give a new folder"),
+        ("mine/notes.txt", ["--overwrite"], "notes.txt: it is there and is no SavedModel"),
+        ("mine/notes.txt/new", [], "notes.txt/new: cannot be written"),
+    ):
+        flags = [f"--checkpoint_path={classifier_dir}", f"--output_dir={tmp_path / folder}"]
+        code, out, error = call(capsys, export, *flags, *more)
+        assert (code, out) == (1, "")
+        assert re.fullmatch(f"error: .*{message}.*\n", error)
+    assert read_constant(tmp_path / "model") == 0.5
+    assert (tmp_path / "mine/notes.txt").exists()
+
+
+def test_where_it_goes_by_itself(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        step = tf.train.create_global_step()
+        step.load(12, session)
+        for name, folder in (("model.ckpt", "export/12"), ("inat_299.ckpt", "export/inat_299/12")):
+            prefix = tf.train.Saver().save(session, str(tmp_path / name))
+            assert export.default_folder(prefix) == tmp_path / folder
