@@ -3,26 +3,18 @@
 #
 #   CUDA_VISIBLE_DEVICES=1 ./eval.sh
 #   DATASET_NAME=aircraft ./eval.sh --max_number_of_evaluations=1
+#   RECIPE=inat2017_299 EVAL_IMAGE_SIZE=448 ./eval.sh
 #
-# Each setting below can be given in the environment.
+# Each setting below can be given in the environment, or in recipes/$RECIPE.env; the environment
+# comes first.
 set -eu
 cd "$(dirname "$0")"
-
-DATASET_NAME=${DATASET_NAME:-cub_200}
-DATASET_DIR=${DATASET_DIR:-./data/}
-MODEL_DIR=${MODEL_DIR:-./checkpoints/${DATASET_NAME}}
-
-MODEL_NAME=${MODEL_NAME:-inception_v3}
+. recipes/settings.sh
 
 EVAL_BATCH_SIZE=${EVAL_BATCH_SIZE:-100}
 EVAL_IMAGE_SIZE=${EVAL_IMAGE_SIZE:-299}
 
 EVAL_INTERVAL_SECS=${EVAL_INTERVAL_SECS:-0}
-
-if [ -z "${PYTHON:-}" ]; then
-    PYTHON=python
-    if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; fi
-fi
 
 exec "$PYTHON" -m slim.eval_image_classifier \
     --checkpoint_path="$MODEL_DIR" \
@@ -33,4 +25,5 @@ exec "$PYTHON" -m slim.eval_image_classifier \
     --batch_size="$EVAL_BATCH_SIZE" \
     --eval_image_size="$EVAL_IMAGE_SIZE" \
     --eval_interval_secs="$EVAL_INTERVAL_SECS" \
+    ${MOVING_AVERAGE_DECAY:+"--moving_average_decay=$MOVING_AVERAGE_DECAY"} \
     "$@"

@@ -1,24 +1,22 @@
 #!/bin/sh
-# Fine-tunes the last layer of a network, the published recipe: ./train.sh [flags of
-# slim.train_image_classifier]
+# Trains a network by a recipe, by default the published one, which fine-tunes the last layer:
+# ./train.sh [flags of slim.train_image_classifier]
 #
 #   CUDA_VISIBLE_DEVICES=0 ./train.sh
 #   DATASET_NAME=aircraft LR=0.001 ./train.sh --num_clones=2
+#   RECIPE=inat2017_299 ./train.sh
 #
-# Each setting below can be given in the environment. An empty CHECKPOINT_PATH trains from random
-# weights, and an empty TRAINABLE_SCOPES trains every layer.
+# Each setting below can be given in the environment, or in recipes/$RECIPE.env; the environment
+# comes first. An empty CHECKPOINT_PATH trains from random weights, and an empty TRAINABLE_SCOPES
+# trains every layer.
 set -eu
 cd "$(dirname "$0")"
+. recipes/settings.sh
 
-DATASET_NAME=${DATASET_NAME:-cub_200}
-DATASET_DIR=${DATASET_DIR:-./data/}
-MODEL_DIR=${MODEL_DIR:-./checkpoints/${DATASET_NAME}}
 CHECKPOINT_PATH=${CHECKPOINT_PATH-./checkpoints/inception/inception_v3_iNat_299.ckpt}
 CHECKPOINT_EXCLUDE_SCOPES=${CHECKPOINT_EXCLUDE_SCOPES-Logits}
 # fine-tune the last layer
 TRAINABLE_SCOPES=${TRAINABLE_SCOPES-Logits}
-
-MODEL_NAME=${MODEL_NAME:-inception_v3}
 
 OPTIMIZER=${OPTIMIZER:-momentum}
 
@@ -34,14 +32,11 @@ LOG_STEPS=${LOG_STEPS:-10}
 SAVE_SUMMARIES_SECS=${SAVE_SUMMARIES_SECS:-10}
 SAVE_MODEL_SECS=${SAVE_MODEL_SECS:-60}
 
-# 30 epochs of cub_200: 5,994 training images are 94 steps of 64, and 30 times that 2,810.
-MAX_STEPS=${MAX_STEPS:-2810}
+# 30 epochs of cub_200: 5,994 training images are 94 steps of 64, and 30 times that 2,810. Given
+# both, the earlier of EPOCHS and MAX_STEPS ends training.
+if [ -z "${EPOCHS:-}" ]; then MAX_STEPS=${MAX_STEPS:-2810}; fi
 
-if [ -z "${PYTHON:-}" ]; then
-    PYTHON=python
-    if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; fi
-fi
-
+# What may be missing at the end has the default of the command: no averages, no label smoothing.
 exec "$PYTHON" -m slim.train_image_classifier \
     --train_dir="$MODEL_DIR" \
     --dataset_dir="$DATASET_DIR" \
@@ -57,8 +52,16 @@ exec "$PYTHON" -m slim.train_image_classifier \
     --num_epochs_per_decay="$EPOCHS_PER_DECAY" \
     --batch_size="$TRAIN_BATCH_SIZE" \
     --train_image_size="$TRAIN_IMAGE_SIZE" \
-    --max_number_of_steps="$MAX_STEPS" \
     --log_every_n_steps="$LOG_STEPS" \
     --save_summaries_secs="$SAVE_SUMMARIES_SECS" \
     --save_interval_secs="$SAVE_MODEL_SECS" \
+    ${MAX_STEPS:+"--max_number_of_steps=$MAX_STEPS"} \
+    ${EPOCHS:+"--max_number_of_epochs=$EPOCHS"} \
+    ${DECAY_TYPE:+"--learning_rate_decay_type=$DECAY_TYPE"} \
+    ${OPT_EPSILON:+"--opt_epsilon=$OPT_EPSILON"} \
+    ${WEIGHT_DECAY:+"--weight_decay=$WEIGHT_DECAY"} \
+    ${LABEL_SMOOTHING:+"--label_smoothing=$LABEL_SMOOTHING"} \
+    ${BATCH_NORM_DECAY:+"--batch_norm_decay=$BATCH_NORM_DECAY"} \
+    ${MOVING_AVERAGE_DECAY:+"--moving_average_decay=$MOVING_AVERAGE_DECAY"} \
+    ${NUM_CLONES:+"--num_clones=$NUM_CLONES"} \
     "$@"

@@ -1,12 +1,24 @@
 """The shell scripts: published defaults, settings from the environment, what passes through."""
 
+import math
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
 
-from tests.conftest import ROOT, run
+import slim.eval_image_classifier as evaluation
+import slim.train_image_classifier as training
+from slim.checkpoints.released import MODELS
+from slim.compat import tf
+from slim.datasets.registry import KNOWN
+from slim.errors import UserError, run_command
+from slim.nets.nets_factory import NETWORKS
+from slim.train_image_classifier import find_last_step
+from tests.conftest import NUM_TRAIN, ROOT, run
+
+RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.env"))
 
 PUBLISHED_TRAINING = {
     "train_dir": "./checkpoints/cub_200",
@@ -103,6 +115,207 @@ def test_scripts_work_from_any_folder(tmp_path):
     done = run("sh", "-c", f"cd {tmp_path} && PYTHON=echo {ROOT}/train.sh")
     assert done.returncode == 0
     assert done.stdout.startswith("-m slim.train_image_classifier")
+
+
+@pytest.fixture
+def scripts(tmp_path):
+    """A copy of both scripts with recipes of its own, and a Python that prints its arguments."""
+    (tmp_path / "recipes").mkdir()
+    for name in ("train.sh", "eval.sh", "recipes/settings.sh"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    python.chmod(0o755)
+    return tmp_path
+
+
+def flags_of(scripts, script, recipe, **env):
+    """The flags of a script by a recipe of this text."""
+    (scripts / "recipes/mine.env").write_text(recipe)
+    settings = {"PYTHON": f"{scripts}/python", "RECIPE": "mine", **env}
+    done = run(scripts / script, env=settings)
+    assert done.returncode == 0, done.stderr
+    return dict(line[2:].split("=", 1) for line in done.stdout.splitlines()[2:])
+
+
+def parse(command, given):
+    values = flags.FlagValues()
+    command.define_flags(values)
+    values(["command", *(f"--{name}={value}" for name, value in given.items())])
+    command.check_flags(values)
+    return values
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_are_commands_that_fit_together(recipe):
+    _, given = command_of("train.sh", RECIPE=recipe)
+    _, evaluated = command_of("eval.sh", RECIPE=recipe)
+    train = parse(training, given)
+    parse(evaluation, evaluated)
+    assert given["train_dir"] == evaluated["checkpoint_path"] == f"./checkpoints/{recipe}"
+    assert given["train_image_size"] == evaluated["eval_image_size"]
+    for flag in ("dataset_name", "model_name", "moving_average_decay"):
+        assert given.get(flag) == evaluated.get(flag)
+    assert (train.max_number_of_steps is None) != (train.max_number_of_epochs is None)
+    assert set(train.dataset_name.partition("_balanced_")[0].split("+")) <= set(KNOWN)
+    assert train.model_name in NETWORKS
+
+    origin = Path(train.checkpoint_path)
+    if origin.name in RECIPES:  # a stage before this one, of the same network and classes
+        _, before = command_of("train.sh", RECIPE=origin.name)
+        assert before["model_name"] == train.model_name
+        assert before["dataset_name"] == train.dataset_name.partition("_balanced_")[0]
+        assert not train.checkpoint_exclude_scopes
+        assert train.learning_rate < float(before["learning_rate"])
+    elif train.checkpoint_path:
+        models = {model.name: model.network for model in MODELS}
+        assert models.get(origin.stem, origin.stem) == train.model_name
+        assert train.checkpoint_exclude_scopes == "Logits"
+    comment = (ROOT / f"recipes/{recipe}.env").read_text()
+    assert ("This project's own choice" in comment) == (recipe != "cub_200")
+
+
+def test_the_published_recipe_is_the_published_command():
+    assert command_of("train.sh", RECIPE="cub_200")[1] == PUBLISHED_TRAINING
+    assert command_of("eval.sh", RECIPE="cub_200")[1] == PUBLISHED_EVALUATION
+    assert "The published" in (ROOT / "recipes/cub_200.env").read_text().splitlines()[0]
+
+
+def test_environment_before_recipe_before_default(scripts):
+    recipe = "LR=0.5\nTRAINABLE_SCOPES=Mixed_7c\nCHECKPOINT_PATH=\nDATASET_NAME=aircraft\n"
+    found = flags_of(scripts, "train.sh", recipe, LR="0.25")
+    assert found == {
+        **PUBLISHED_TRAINING,
+        "learning_rate": "0.25",
+        "trainable_scopes": "Mixed_7c",
+        "checkpoint_path": "",
+        "dataset_name": "aircraft",
+        "train_dir": "./checkpoints/mine",
+    }
+    empty = {"TRAINABLE_SCOPES": "", "CHECKPOINT_EXCLUDE_SCOPES": "", "LR": ""}
+    found = flags_of(scripts, "train.sh", recipe, CHECKPOINT_PATH="x.ckpt", **empty)
+    assert found["trainable_scopes"] == found["checkpoint_exclude_scopes"] == ""
+    assert found["checkpoint_path"] == "x.ckpt"
+    assert found["learning_rate"] == PUBLISHED_TRAINING["learning_rate"]
+    found = flags_of(scripts, "eval.sh", recipe, EVAL_IMAGE_SIZE="448")
+    assert (found["dataset_name"], found["eval_image_size"]) == ("aircraft", "448")
+
+
+def test_length_in_the_environment_is_not_cut_short_by_the_recipe(scripts):
+    def lengths(recipe, **env):
+        found = flags_of(scripts, "train.sh", recipe, **env)
+        return {name[14:]: value for name, value in found.items() if "max_number" in name}
+
+    assert lengths("LR=1\n") == {"steps": "2810"}
+    assert lengths("EPOCHS=7\n") == lengths("LR=1\n", EPOCHS="7") == {"epochs": "7"}
+    assert lengths("MAX_STEPS=5\n", EPOCHS="7") == {"epochs": "7"}
+    assert lengths("EPOCHS=7\n", MAX_STEPS="5") == {"steps": "5"}
+    assert lengths("EPOCHS=7\nMAX_STEPS=5\n") == {"epochs": "7", "steps": "5"}
+    assert lengths("LR=1\n", EPOCHS="7", MAX_STEPS="5") == {"epochs": "7", "steps": "5"}
+    assert lengths("EPOCHS=7\n", EPOCHS="") == {"steps": "2810"}
+
+
+def test_each_setting_becomes_its_flag(scripts):
+    settings = {
+        "DECAY_TYPE": "learning_rate_decay_type",
+        "OPT_EPSILON": "opt_epsilon",
+        "WEIGHT_DECAY": "weight_decay",
+        "LABEL_SMOOTHING": "label_smoothing",
+        "BATCH_NORM_DECAY": "batch_norm_decay",
+        "MOVING_AVERAGE_DECAY": "moving_average_decay",
+        "NUM_CLONES": "num_clones",
+    }
+    recipe = "".join(f"{name}=value of {name}\n" for name in settings)
+    expected = {flag: f"value of {name}" for name, flag in settings.items()}
+    assert flags_of(scripts, "train.sh", recipe) == {
+        **PUBLISHED_TRAINING,
+        "train_dir": "./checkpoints/mine",
+        **expected,
+    }
+    found = flags_of(scripts, "eval.sh", recipe)
+    assert found.items() - PUBLISHED_EVALUATION.items() == {
+        ("checkpoint_path", "./checkpoints/mine"),
+        ("eval_dir", "./checkpoints/mine"),
+        ("moving_average_decay", expected["moving_average_decay"]),
+    }
+
+
+def test_values_are_taken_as_they_are(scripts):
+    value = "/a  b/$(touch taken) `touch taken` $HOME \"x\" 'y' * \\ ; touch taken #=z"
+    recipe = f"# a comment\n\n  # another\n MODEL_DIR={value}  \nDATASET_DIR=/c d"
+    for script, flag in (("train.sh", "train_dir"), ("eval.sh", "eval_dir")):
+        found = flags_of(scripts, script, recipe)
+        assert (found[flag], found["dataset_dir"]) == (value, "/c d")
+    assert not (scripts / "taken").exists()
+
+
+@pytest.mark.parametrize("script", ["train.sh", "eval.sh"])
+def test_wrong_recipes_are_one_line(scripts, script):
+    faults = {
+        "LEARNING_RATE=1": "mine.env: unknown setting LEARNING_RATE; known are DATASET_NAME",
+        "PATH=/nowhere": "unknown setting PATH",
+        "LR END_LR=1": "'LR END_LR=1' is not of the form KEY=VALUE",
+        "LR": "'LR' is not of the form KEY=VALUE",
+        "=1": "'=1' is not of the form KEY=VALUE",
+        "LR;touch taken=1": "'LR;touch taken=1' is not of the form KEY=VALUE",
+    }
+    for line, message in faults.items():
+        (scripts / "recipes/mine.env").write_text(f"LR=1\n{line}\n")
+        done = run(scripts / script, env={"RECIPE": "mine", "PYTHON": "echo"})
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("error: ") and message in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (scripts / "taken").exists()
+    done = run(ROOT / script, env={"RECIPE": "inat_299"})
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: RECIPE=inat_299: there is no recipes/inat_299.env; ")
+    assert done.stderr.endswith(f"recipes are {' '.join(RECIPES)}\n")
+
+
+def test_epochs_end_with_the_step_that_fills_them():
+    # As the published script counts: 30 epochs of CUB-200-2011 by 64.
+    assert find_last_step(None, 30, 5994, 64) == int(PUBLISHED_TRAINING["max_number_of_steps"])
+    for epochs, samples, batch in (
+        (1, 64, 64),
+        (1, 65, 64),
+        (0.1, 30, 3),
+        (2.5, 7, 4),
+        (1.1, 50, 11),
+    ):
+        step, images = 0, 0
+        while images < round(epochs * samples, 6):
+            step, images = step + 1, images + batch
+        assert find_last_step(None, epochs, samples, batch) == step
+        assert find_last_step(step - 1 or 1, epochs, samples, batch) == (step - 1 or 1)
+        assert find_last_step(step + 1, epochs, samples, batch) == step
+    assert find_last_step(7, None, 10, 1) == 7
+    assert find_last_step(None, None, 10, 1) is None
+    for epochs in (0, -1, math.nan, math.inf):
+        with pytest.raises(UserError, match="expected more than 0"):
+            find_last_step(None, epochs, 10, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps"),
+    [
+        ([], 2 * NUM_TRAIN / 4),
+        (["--num_clones=2", "--clone_on_cpu"], 2 * NUM_TRAIN / 8),
+        (["--max_number_of_steps=3"], 3),
+    ],
+)
+def test_training_counts_epochs_over_all_clones(colours, tmp_path, capsys, arguments, steps):
+    last = math.ceil(steps)
+    with tf.Graph().as_default(), tf.Session() as session:
+        step = tf.get_variable("global_step", initializer=tf.constant(last, tf.int64))
+        session.run(step.initializer)
+        tf.train.Saver().save(session, str(tmp_path / "model.ckpt"), last)
+    command = ["train", f"--train_dir={tmp_path}", f"--dataset_dir={colours}", "--batch_size=4"]
+    command += ["--dataset_name=colours", "--max_number_of_epochs=2", *arguments]
+    with pytest.raises(SystemExit) as stopped:
+        run_command(training.define_flags, training.main, command)
+    out, error = capsys.readouterr()
+    assert stopped.value.code == 0, error
+    assert f"nothing to do: {tmp_path}/model.ckpt-{last} is at step {last} of {last};" in out
 
 
 def test_install_says_what_it_needs(tmp_path):
