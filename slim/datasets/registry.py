@@ -158,9 +158,7 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
     if split_name not in LISTS:
         raise UserError(f"no split '{split_name}': expected {' or '.join(LISTS)}")
     folder = dataset_folder(name, dataset_dir)
-    command = f"python convert_dataset.py --dataset_name={name}"
-    if Path(dataset_dir) != Path("data"):
-        command += f" --dataset_dir={dataset_dir}"
+    command = conversion_command(name, dataset_dir)
     if any(folder.glob(f"{STAGING}*/{DESCRIPTION}")):
         raise UserError(f"the conversion of {folder} was interrupted: finish it with `{command}`")
     shards = [shard for shard in find_shards(folder) if shard.split_name == split_name]
@@ -176,6 +174,14 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
     files = tuple(str(folder / shard.file_name) for shard in shards)
     class_names = read_class_names(folder / "classes.txt", num_classes)
     return Dataset(name, split_name, files, num_samples, num_classes, class_names)
+
+
+def conversion_command(name: str, dataset_dir: str | Path) -> str:
+    """The command that makes the shards of a dataset."""
+    command = f"python convert_dataset.py --dataset_name={name}"
+    if Path(dataset_dir) != Path("data"):
+        command += f" --dataset_dir={dataset_dir}"
+    return command
 
 
 def _check_current(

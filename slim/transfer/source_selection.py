@@ -9,7 +9,6 @@ writes `data/birds/` with `train.txt`, `val.txt`, `classes.txt`, links to the so
     python convert_dataset.py --dataset_name=birds
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +17,17 @@ import numpy as np
 from absl import flags
 from scipy.spatial.distance import cdist
 
-from slim.datasets.lists import Entry, read_list
-from slim.datasets.registry import dataset_folder, read_class_names
+from slim.datasets.derived import (
+    Listed,
+    compose_class_names,
+    compose_list,
+    output_folder,
+    read_dataset,
+    write_derived,
+)
+from slim.datasets.registry import conversion_command
+from slim.datasets.tfrecord import LISTS
 from slim.errors import UserError, run_command
-from slim.files import write_whole
 from slim.flags import FlagSet
 from slim.transfer.domain_similarity import MIN_COUNT, emd, large_classes
 from slim.transfer.prototypes import Prototypes, check_same_network, load_prototypes, union
@@ -34,8 +40,7 @@ class Source(NamedTuple):
     """A data set to choose classes from."""
 
     prototypes: Prototypes
-    lists: dict[str, list[Entry]]  # by file name
-    class_names: Sequence[str]
+    listed: Listed
 
 
 class Selection(NamedTuple):
@@ -136,38 +141,24 @@ def write_dataset(
     Raises:
         UserError: The folder holds something else, or cannot be written.
     """
-    if folder.exists() and (folder.name in sources or not (folder / SELECTION).exists()):
-        raise UserError(
-            f"{folder} is there and is no selection of classes: choose another --output_name"
-        )
     origins = list(zip(chosen.datasets.tolist(), chosen.labels.tolist(), strict=True))
     label_of = {origin: label for label, origin in enumerate(origins)}
-    names = [sources[source].class_names[label] for source, label in origins]
+    names = [sources[source].listed.class_names[label] for source, label in origins]
     table = ["label\tname\tsource\tsource_label\timages\tdistance\tnearest_target\n"]
     for i, (source, label) in enumerate(origins):
         reason = f"{selection.distances[i]:.4f}\t{selection.targets[i]}"
         table.append(f"{i}\t{names[i]}\t{source}\t{label}\t{chosen.counts[i]}\t{reason}\n")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / SELECTION, "".join(table))  # first: it says whose folder this is
-        for name in sources:
-            link = folder / name
-            link.unlink(missing_ok=True)
-            link.symlink_to(os.path.join("..", name), target_is_directory=True)  # noqa: PTH118
-        for file in ("val.txt", "train.txt"):
-            lines = [
-                f"{name}/{entry.path}: {label_of[name, entry.label]}\n"
-                for name, source in sources.items()
-                for entry in source.lists[file]
-                if (name, entry.label) in label_of
-            ]
-            write_whole(folder / file, "".join(lines))
-        write_whole(folder / "classes.txt", "".join(f"{i} {n}\n" for i, n in enumerate(names)))
-    except OSError as error:
-        raise UserError(
-            f"cannot write {error.filename or folder}: {error.strerror}; make room there or choose "
-            "another --output_name, then run this again"
-        ) from error
+    lists = {
+        LISTS[split_name]: compose_list(
+            (name, entry.path, label_of[name, entry.label])
+            for name, source in sources.items()
+            for entry in source.listed.splits[split_name]
+            if (name, entry.label) in label_of
+        )
+        for split_name in ("validation", "train")
+    }
+    files = {SELECTION: "".join(table), "classes.txt": compose_class_names(names), **lists}
+    write_derived(folder, "selection of classes", list(sources), files)
 
 
 def load_source(name: str, feature_dir: str, dataset_dir: str) -> Source:
@@ -176,27 +167,21 @@ def load_source(name: str, feature_dir: str, dataset_dir: str) -> Source:
     Raises:
         UserError: Something is missing, or features and training list do not match.
     """
-    folder = dataset_folder(name, dataset_dir)
+    listed = read_dataset(name, dataset_dir)
     prototypes = load_prototypes(feature_dir, name)
-    lists = {}
-    for file in ("train.txt", "val.txt"):
-        read = read_list(folder / file)
-        if read.problems:
-            raise UserError(f"{folder}: {read.problems[0]}; {len(read.problems)} such lines")
-        lists[file] = read.entries
-    counted = np.bincount([entry.label for entry in lists["train.txt"]])
+    counted = np.bincount([entry.label for entry in listed.splits["train"]])
     occurring = np.flatnonzero(counted)
     if not (
         np.array_equal(prototypes.labels, occurring)
         and np.array_equal(prototypes.counts, counted[occurring])
     ):
+        path = Path(dataset_dir, name, LISTS["train"])
         raise UserError(
-            f"{folder / 'train.txt'} lists {counted.sum()} images of {len(occurring)} classes, the "
+            f"{path} lists {counted.sum()} images of {len(occurring)} classes, the "
             f"features in {feature_dir} are of {prototypes.counts.sum()} images of "
             f"{len(prototypes.labels)}, or of others: extract {name} again"
         )
-    names = read_class_names(folder / "classes.txt", len(counted))
-    return Source(prototypes, lists, names or [f"{name}_{i}" for i in range(len(counted))])
+    return Source(prototypes, listed)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -224,7 +209,7 @@ def main(values: flags.FlagValues) -> None:
     source = large_classes(union([s.prototypes for s in sources.values()]), values.min_count)
     selection = select_classes(source, targets, _counts_by_target(values.top_k, values.targets))
     chosen = source.subset(selection.indices)
-    folder = Path(values.dataset_dir, values.output_name)
+    folder = output_folder(values.output_name, values.dataset_dir)
     write_dataset(folder, sources, chosen, selection)
 
     few, all_ = len(chosen.counts), len(source.counts)
@@ -233,10 +218,7 @@ def main(values: flags.FlagValues) -> None:
     print("| --- | --- | --- | --- |")
     for row in compare(source, targets, selection.indices, values.seed):
         print(f"| {row.target} | {row.whole:.3f} | {row.selected:.3f} | {row.random:.3f} |")
-    command = f"python convert_dataset.py --dataset_name={values.output_name}"
-    if Path(values.dataset_dir) != Path("data"):
-        command += f" --dataset_dir={values.dataset_dir}"
-    print(f"\nnext: {command}")
+    print(f"\nnext: {conversion_command(values.output_name, values.dataset_dir)}")
 
 
 def _counts_by_target(top_k: Sequence[str], targets: Sequence[str]) -> dict[str, int]:

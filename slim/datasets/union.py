@@ -1,0 +1,97 @@
+"""One dataset of all classes of several, such as ImageNet and iNaturalist side by side.
+
+    python -m slim.datasets.union --dataset_names=ILSVRC2012,inat2017
+
+writes `data/ILSVRC2012+inat2017/` with `train.txt`, `val.txt`, `classes.txt`, links to the images,
+and `union.tsv`, where each class comes from. The paper's networks that were trained on ImageNet and
+iNaturalist have the classes of such a union. Convert it as any dataset:
+
+    python convert_dataset.py --dataset_name=ILSVRC2012+inat2017
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
+
+from absl import flags
+
+from slim.datasets.derived import (
+    Listed,
+    compose_class_names,
+    compose_list,
+    output_folder,
+    read_dataset,
+    write_derived,
+)
+from slim.datasets.registry import conversion_command
+from slim.datasets.tfrecord import LISTS
+from slim.errors import UserError, run_command
+from slim.flags import FlagSet
+
+TABLE = "union.tsv"
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Adds the command's flags."""
+    define = FlagSet(values)
+    define.words("dataset_names", [], "Two datasets or more, folders in --dataset_dir.")
+    define.string("dataset_dir", "./data", "The folder that holds the datasets.")
+    define.string("output_name", None, "The dataset to make. Default: their names, + between them.")
+
+
+def main(values: flags.FlagValues) -> None:
+    """Makes one dataset of all classes of several."""
+    names = values.dataset_names
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UserError(
+            f"--dataset_names={','.join(names)}: expected two datasets or more, each once"
+        )
+    datasets = [read_dataset(name, values.dataset_dir) for name in names]
+    output_name = values.output_name or "+".join(dataset.name for dataset in datasets)
+    folder = output_folder(output_name, values.dataset_dir)
+    first_labels = list(accumulate((d.num_classes for d in datasets), initial=0))
+    class_names = unite_class_names(datasets)
+    files = {
+        TABLE: compose_table(datasets, class_names),
+        "classes.txt": compose_class_names(class_names),
+    }
+    for split_name in ("validation", "train"):
+        files[LISTS[split_name]] = compose_list(
+            (dataset.name, image.path, first_label + image.label)
+            for dataset, first_label in zip(datasets, first_labels, strict=False)
+            for image in dataset.splits[split_name]
+        )
+    write_derived(folder, "union of datasets", [dataset.name for dataset in datasets], files)
+
+    print(f"{folder}: {len(class_names):,} classes\n")
+    print("| dataset | labels | training images | validation images |\n| --- | --- | ---: | ---: |")
+    for dataset, first_label in zip(datasets, first_labels, strict=False):
+        last_label = first_label + dataset.num_classes - 1
+        counts = [f"{len(images):,}" for images in dataset.splits.values()]
+        print(f"| {dataset.name} | {first_label} to {last_label} | {' | '.join(counts)} |")
+    print(f"\nnext: {conversion_command(output_name, values.dataset_dir)}")
+
+
+def unite_class_names(datasets: Sequence[Listed]) -> list[str]:
+    """The names of all classes; one that several datasets have is preceded by the dataset's."""
+    owners = Counter(name for dataset in datasets for name in set(dataset.class_names))
+    return [
+        f"{dataset.name} {name}" if owners[name] > 1 else name
+        for dataset in datasets
+        for name in dataset.class_names
+    ]
+
+
+def compose_table(datasets: Sequence[Listed], class_names: Sequence[str]) -> str:
+    """The text of `union.tsv`."""
+    origins = (
+        (dataset.name, label) for dataset in datasets for label in range(dataset.num_classes)
+    )
+    lines = ["label\tname\tsource\tsource_label\n"]
+    for i, (name, (source, label)) in enumerate(zip(class_names, origins, strict=True)):
+        lines.append(f"{i}\t{name}\t{source}\t{label}\n")
+    return "".join(lines)
+
+
+if __name__ == "__main__":
+    run_command(define_flags, main, description=__doc__)

@@ -1,0 +1,137 @@
+"""The union of several datasets, from lists to a converted dataset."""
+
+from collections import Counter
+
+import pytest
+
+from slim.datasets import balance, union
+from slim.datasets.registry import get_dataset
+from slim.errors import run_command
+from tests.datasets.conftest import encode, picture, read_records
+
+# Class names of each dataset, None for one that does not say.
+WORLD = {
+    "birds": ["raven", "crane", "snowy owl"],
+    "things": ["crane", "car"],
+    "plain": None,
+}
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three datasets; each class has two training images and a validation image."""
+    for seed, (name, classes) in enumerate(WORLD.items()):
+        folder = tmp_path / name
+        (folder / "images").mkdir(parents=True)
+        num_classes = len(classes or "ab")
+        for split, count in (("train", 2), ("val", 1)):
+            lines = []
+            for label in range(num_classes):
+                for i in range(count):
+                    path = f"images/{split}_{label}_{i}.jpg"
+                    image = encode(picture(100 * seed + 10 * label + i + 5 * (split == "val")))
+                    (folder / path).write_bytes(image)
+                    lines.append(f"{path}: {label}\n")
+            (folder / f"{split}.txt").write_text("".join(lines))
+        if classes:
+            text = "".join(f"{label} {name}\n" for label, name in enumerate(classes))
+            (folder / "classes.txt").write_text(text)
+    return tmp_path
+
+
+def make(data, capsys, *arguments, code=0):
+    with pytest.raises(SystemExit) as stopped:
+        run_command(union.define_flags, union.main, ["union", f"--dataset_dir={data}", *arguments])
+    out, error = capsys.readouterr()
+    assert stopped.value.code == code, error
+    return out if code == 0 else error
+
+
+def test_from_lists_to_shards(data, convert, capsys):
+    out = make(data, capsys, "--dataset_names=birds,things")
+    folder = data / "birds+things"
+    assert "| birds | 0 to 2 | 6 | 3 |\n| things | 3 to 4 | 4 | 2 |\n" in out
+    convert(folder, "--num_shards=2")
+    for split_name, list_name, count in (("train", "train", 2), ("validation", "val", 1)):
+        dataset = get_dataset("birds+things", split_name, data)
+        assert dataset.class_names == (
+            "raven",
+            "birds crane",
+            "snowy owl",
+            "things crane",
+            "car",
+        )
+        expected = {
+            (data / source / f"images/{list_name}_{label}_{i}.jpg").read_bytes(): first + label
+            for source, first, num_classes in (("birds", 0, 3), ("things", 3, 2))
+            for label in range(num_classes)
+            for i in range(count)
+        }
+        records = read_records(dataset.files)
+        assert len(records) == dataset.num_samples == len(expected)
+        assert {record.jpeg: record.label for record in records} == expected
+
+
+def test_lists_and_tables(data, capsys):
+    make(data, capsys, "--dataset_names=plain,birds,things", "--output_name=all of them")
+    folder = data / "all of them"
+    lines = (folder / "val.txt").read_text().splitlines()
+    assert lines == [
+        "plain/images/val_0_0.jpg: 0",
+        "plain/images/val_1_0.jpg: 1",
+        "birds/images/val_0_0.jpg: 2",
+        "birds/images/val_1_0.jpg: 3",
+        "birds/images/val_2_0.jpg: 4",
+        "things/images/val_0_0.jpg: 5",
+        "things/images/val_1_0.jpg: 6",
+    ]
+    assert all((folder / line.rpartition(": ")[0]).is_file() for line in lines)
+    names = (folder / "classes.txt").read_text().splitlines()
+    assert names[:3] == ["0 plain_0", "1 plain_1", "2 raven"]
+    table = [line.split("\t") for line in (folder / "union.tsv").read_text().splitlines()]
+    assert table[0] == ["label", "name", "source", "source_label"]
+    assert table[6] == ["5", "things crane", "things", "0"]
+
+
+def test_a_rerun_gives_the_same_bytes_and_a_union_can_be_balanced(data, capsys):
+    make(data, capsys, "--dataset_names=birds,things")
+    folder = data / "birds+things"
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    make(data, capsys, "--dataset_names=birds,things")
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    command = ["balance", "--dataset_name=birds+things", "--max_per_class=1"]
+    with pytest.raises(SystemExit) as stopped:
+        run_command(
+            balance.define_flags, balance.main, [*command, f"--dataset_dir={data}", "--seed=1"]
+        )
+    assert stopped.value.code == 0
+    folder = data / "birds+things_balanced_1"
+    lines = (folder / "train.txt").read_text().splitlines()
+    assert Counter(line.rpartition(": ")[2] for line in lines) == dict.fromkeys("01234", 1)
+    assert all((folder / line.rpartition(": ")[0]).is_file() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--dataset_names=: expected two datasets or more"),
+        (["--dataset_names=birds"], "--dataset_names=birds: expected two datasets or more"),
+        (["--dataset_names=birds,birds"], "expected two datasets or more, each once"),
+        (["--dataset_names=birds,thigns"], "no dataset 'thigns'"),
+        (
+            ["--dataset_names=birds,things", "--output_name=plain"],
+            "plain is there and is no union of datasets: choose another --output_name",
+        ),
+        (
+            ["--dataset_names=birds,things", "--output_name=things"],
+            "things is there and is no union of datasets",
+        ),
+        (["--dataset_names=birds,things", "--output_name=a/b"], "--output_name=a/b: expected"),
+    ],
+)
+def test_errors_are_one_line_and_leave_all_as_it_is(data, capsys, arguments, message):
+    before = sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*"))
+    error = make(data, capsys, *arguments, code=1)
+    assert error.startswith("error: ") and message in error
+    assert error.count("\n") == 1
+    assert sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*")) == before
