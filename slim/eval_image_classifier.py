@@ -1,26 +1,30 @@
 """Evaluates an image classifier: `python -m slim.eval_image_classifier --checkpoint_path=...`.
 
 The flags, and what they mean, are those of the published script, except that every image counts
-exactly once; `--max_number_of_evaluations`, `--precision` and `--xla` are new.
+exactly once. New are `--max_number_of_evaluations`, `--num_crops`, `--central_fraction`,
+`--per_class`, `--precision`, `--xla`, and several checkpoints, networks or sizes with commas
+between them, whose probabilities are averaged.
 """
 
-import gc
+import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from absl import flags
-from tqdm import tqdm
+from PIL import Image
 
 from slim import checkpoints
 from slim.compat import tf
-from slim.datasets.input import evaluation_batches, explain_input_error
-from slim.datasets.registry import get_dataset
-from slim.deployment.inference import build_network, freeze
-from slim.deployment.model_deploy import session_config
+from slim.datasets.input import evaluation_batches
+from slim.datasets.lists import read_list
+from slim.datasets.registry import Dataset, dataset_folder, get_dataset
+from slim.datasets.tfrecord import LISTS
+from slim.deployment.inference import build_network
 from slim.errors import UserError, run_command
+from slim.evaluator import Evaluator, Outputs, View, rank, variables_to_restore
 from slim.flags import (
     FlagSet,
     define_shared_flags,
@@ -28,37 +32,30 @@ from slim.flags import (
     number_of_classes,
 )
 from slim.nets.nets_factory import check_image_size, get_network_fn
-from slim.preprocessing.preprocessing_factory import get_preprocessing
-
-TOP_K = 5
-
-
-@dataclass(frozen=True)
-class Result:
-    """What an evaluation counted.
-
-    Attributes:
-        step: The checkpoint's step.
-        num_images: Images evaluated.
-        accuracy: Share of images whose likeliest class is right, in [0, 1].
-        recall_5: Share of images with the right class among the five likeliest, in [0, 1].
-        num_not_finite: Images whose logits are not finite; they count as wrong.
-    """
-
-    step: int
-    num_images: int
-    accuracy: float
-    recall_5: float
-    num_not_finite: int
+from slim.predictions import Predictions, confusion_picture
+from slim.preprocessing.preprocessing_factory import get_views
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Adds the command's flags, the published ones with their published defaults."""
     define = FlagSet(values)
     define_shared_flags(define, split="validation", batch_size=100)
-    define.string("checkpoint_path", None, "A checkpoint, or a folder to watch for new ones.")
+    define.string(
+        "checkpoint_path",
+        None,
+        "A checkpoint, or a folder to watch for new ones. Where this, --model_name, "
+        "--eval_image_size or --central_fraction has several, with commas between them, each is "
+        "evaluated once, and then the mean of their probabilities.",
+    )
     define.string("eval_dir", None, "Where event files are written. Default: nowhere.")
-    define.integer("eval_image_size", 299, "Height and width of the images in pixels.", 1)
+    define.words("eval_image_size", ["299"], "Height and width of the images in pixels.")
+    define.words("central_fraction", [], "The part of each side that a crop has. Default: 0.875.")
+    define.integer("num_crops", 1, "Crops of an image to average over: 1, 5, 10 or 12.")
+    define.boolean(
+        "per_class",
+        False,
+        "Write predictions, accuracies by class and the confusion matrix to --eval_dir, too.",
+    )
     define.integer("max_num_batches", None, "Batches to evaluate. Default: all.", 1)
     define.integer("eval_interval_secs", 60, "Seconds between two evaluations.", 0)
     define.integer(
@@ -69,45 +66,32 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Evaluates a checkpoint, or each new checkpoint of a folder."""
+    """Evaluates a checkpoint, each new checkpoint of a folder, or several checkpoints together."""
     check_flags(values)
+    views = find_views(values)
     dataset = get_dataset(values.dataset_name, values.dataset_split_name, values.dataset_dir)
-    num_classes = number_of_classes(dataset.num_classes, values.labels_offset)
-    found = checkpoints_to_evaluate(
-        values.checkpoint_path, values.eval_interval_secs, values.max_number_of_evaluations
+    evaluators = [make_evaluator(view, dataset, values) for view in views]
+    describe = partial(
+        Predictions,
+        num_classes=number_of_classes(dataset.num_classes, values.labels_offset),
+        class_names=dataset.class_names and dataset.class_names[values.labels_offset :],
+        class_sizes=count_training_images(dataset, values.dataset_dir, values.labels_offset),
     )
-    network_fn = get_network_fn(values.model_name, num_classes, dtype=tf.as_dtype(values.precision))
-    # Without the auxiliary classifier: its variables need not be in the checkpoint.
-    network = build_network(
-        lambda images: network_fn(images, create_aux_logits=False)[0], values.eval_image_size
-    )
-    restored = variables_to_restore(network.variables, values.moving_average_decay)
 
-    def make_batches() -> tf.data.Dataset:
-        batches = evaluation_batches(
-            dataset,
-            get_preprocessing(values.preprocessing_name or values.model_name),
-            values.eval_image_size,
-            values.batch_size,
-            num_classes,
-            values.labels_offset,
-            values.num_preprocessing_threads,
-        )
-        return batches.take(values.max_num_batches) if values.max_num_batches else batches
-
-    total = dataset.num_samples
-    if values.max_num_batches:
-        total = min(total, values.max_num_batches * values.batch_size)
-    for checkpoint in found:
-        check_checkpoint(checkpoint, restored, values.moving_average_decay)
-        frozen = freeze(network, checkpoints.read_values(checkpoint, restored))
-        step = checkpoints.read_step(checkpoint)
-        result = evaluate_network(partial(frozen, xla=values.xla), make_batches, step, total)
-        report(result, checkpoint)
+    def publish(outputs: Outputs, step: int, what: str) -> None:
+        predictions = describe(step, outputs.labels, outputs.top, outputs.of_top)
+        report(predictions, what)
         if values.eval_dir:
-            write_summaries(values.eval_dir, result)
-        # A graph refers to itself: without this those of several checkpoints are held at a time.
-        gc.collect()
+            write_results(values.eval_dir, predictions, values.per_class)
+
+    if len(views) > 1:
+        outputs, step = evaluate_together(evaluators, describe)
+        publish(outputs, step, f"mean of {len(views)}")
+        return
+    for checkpoint in checkpoints_to_evaluate(
+        views[0].checkpoint_path, values.eval_interval_secs, values.max_number_of_evaluations
+    ):
+        publish(*evaluators[0].evaluate(checkpoint), checkpoint)
 
 
 def check_flags(values: flags.FlagValues) -> None:
@@ -127,59 +111,123 @@ def check_flags(values: flags.FlagValues) -> None:
             "--checkpoint_path is missing: a checkpoint, or the folder that training writes them "
             "to, such as --checkpoint_path=./checkpoints/cub_200"
         )
-    check_image_size(values.model_name, values.eval_image_size, values.eval_image_size)
+    if values.per_class and not values.eval_dir:
+        raise UserError("--per_class: --eval_dir is missing, the folder that it writes to")
 
 
-def build_counts(logits: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Counts of a batch, int64 scalars.
-
-    Args:
-        logits: float32 `[batch, classes]`.
-        labels: int64 `[batch]`.
-
-    Returns:
-        `images`, `right` (the likeliest class), `right_5` (among the five likeliest) and
-        `not_finite`.
-    """
-    finite = tf.reduce_all(tf.math.is_finite(logits), axis=1)
-    _, top = tf.math.top_k(logits, min(TOP_K, logits.shape[1]))
-    hits = tf.equal(tf.cast(top, tf.int64), labels[:, tf.newaxis]) & finite[:, tf.newaxis]
-    return {
-        "images": tf.size(labels, out_type=tf.int64),
-        "right": tf.math.count_nonzero(hits[:, 0]),
-        "right_5": tf.math.count_nonzero(hits),
-        "not_finite": tf.math.count_nonzero(~finite),
-    }
-
-
-def variables_to_restore(
-    model_variables: Sequence[tf.Variable], moving_average_decay: float | None
-) -> dict[str, tf.Variable]:
-    """The model's variables by name in the checkpoint: their own, or their averages'."""
-    if moving_average_decay:
-        return checkpoints.averaged_variables(model_variables)
-    return checkpoints.by_name(model_variables)
-
-
-def check_checkpoint(
-    checkpoint: str, restored: dict[str, tf.Variable], moving_average_decay: float | None
-) -> None:
-    """Checks that a checkpoint has what is to be restored.
+def find_views(values: flags.FlagValues) -> list[View]:
+    """The networks to evaluate: flags with one value hold for all.
 
     Raises:
-        UserError: It does not.
+        UserError: A flag has neither one value nor as many as there are networks, or a bad one.
     """
-    missing_hint = (
-        "it was written without averages: leave --moving_average_decay out"
-        if moving_average_decay
-        else "is it of --model_name?"
+    given = {
+        "checkpoint_path": values.checkpoint_path.split(","),
+        "model_name": values.model_name.split(","),
+        "preprocessing_name": (values.preprocessing_name or values.model_name).split(","),
+        "eval_image_size": _numbers("eval_image_size", values.eval_image_size, int, "pixels"),
+        "central_fraction": _numbers(
+            "central_fraction", values.central_fraction, float, "0.875, a part of each side"
+        )
+        or [None],
+    }
+    longest = max(given, key=lambda flag: len(given[flag]))
+    count = len(given[longest])
+    for flag, found in given.items():
+        if len(found) not in (1, count):
+            raise UserError(
+                f"--{flag} has {len(found)} values and --{longest} has {count}: expected one, or "
+                "one each"
+            )
+    views = [View(*(v[i % len(v)] for v in given.values())) for i in range(count)]
+    for view in views:
+        check_image_size(view.model_name, view.image_size, view.image_size)
+    return views
+
+
+def _numbers(flag: str, words: Sequence[str], kind: type, expected: str) -> list:
+    try:
+        return [kind(word) for word in words]
+    except ValueError:
+        raise UserError(f"--{flag}={','.join(words)}: expected {expected}") from None
+
+
+def make_evaluator(view: View, dataset: Dataset, values: flags.FlagValues) -> Evaluator:
+    """Builds a network and says which images it is to see.
+
+    Args:
+        view: The network, and how it looks at the images.
+        dataset: The split to evaluate.
+        values: The command's flags.
+
+    Raises:
+        UserError: There is no such network or preprocessing.
+    """
+    num_classes = number_of_classes(dataset.num_classes, values.labels_offset)
+    preprocess = get_views(view.preprocessing_name, values.num_crops, view.central_fraction)
+    network_fn = get_network_fn(view.model_name, num_classes, dtype=tf.as_dtype(values.precision))
+    # Without the auxiliary classifier: its variables need not be in the checkpoint.
+    network = build_network(
+        lambda images: network_fn(images, create_aux_logits=False)[0], view.image_size
     )
-    checkpoints.check_fits(
-        checkpoint,
-        restored,
-        missing_hint,
-        "is it of --model_name, and of --dataset_name's classes (see --labels_offset)?",
+    batch_size = max(1, values.batch_size // values.num_crops)  # as many views as images else
+
+    def make_batches() -> tf.data.Dataset:
+        batches = evaluation_batches(
+            dataset,
+            preprocess,
+            view.image_size,
+            batch_size,
+            num_classes,
+            values.labels_offset,
+            values.num_preprocessing_threads,
+        )
+        return batches.take(values.max_num_batches) if values.max_num_batches else batches
+
+    num_images = dataset.num_samples
+    if values.max_num_batches:
+        num_images = min(num_images, values.max_num_batches * batch_size)
+    return Evaluator(
+        view,
+        network,
+        variables_to_restore(network.variables, values.moving_average_decay),
+        bool(values.moving_average_decay),
+        make_batches,
+        num_images,
+        values.xla,
     )
+
+
+def evaluate_together(
+    evaluators: Sequence[Evaluator], describe: Callable[..., Predictions]
+) -> tuple[Outputs, int]:
+    """Evaluates several networks, one after the other, and the mean of their probabilities.
+
+    Args:
+        evaluators: The networks, all on the same images.
+        describe: Makes predictions of step, labels, and the likeliest classes.
+
+    Returns:
+        What comes out of all together, and the latest step.
+
+    Raises:
+        UserError: As `Evaluator.evaluate` does.
+    """
+    found = [
+        checkpoints.find_checkpoint(evaluator.view.checkpoint_path) for evaluator in evaluators
+    ]
+    mean, steps = 0, []
+    for evaluator, checkpoint in zip(evaluators, found, strict=True):
+        outputs, step = evaluator.evaluate(checkpoint, keep_probabilities=True)
+        report(
+            describe(step, outputs.labels, outputs.top, outputs.of_top),
+            f"{checkpoint}, {evaluator.view}",
+        )
+        mean = mean + outputs.probabilities / len(evaluators)
+        steps.append(step)
+    with tf.Graph().as_default(), tf.Session() as session:
+        top, of_top = session.run(rank(tf.placeholder_with_default(mean, mean.shape)))
+    return Outputs(outputs.labels, top, of_top, mean), max(steps)
 
 
 def checkpoints_to_evaluate(
@@ -210,103 +258,57 @@ def checkpoints_to_evaluate(
     return islice(existing, max_number_of_evaluations)
 
 
-def evaluate_network(
-    network: Callable[[tf.Tensor], tf.Tensor],
-    make_batches: Callable[[], tf.data.Dataset],
-    step: int,
-    num_images: int,
-) -> Result:
-    """Evaluates a network, in a graph of its own.
-
-    Args:
-        network: From images, float32 `[batch, height, width, 3]`, to logits.
-        make_batches: Makes the batches of images and labels.
-        step: The checkpoint's step.
-        num_images: Images to expect, for the progress bar.
-
-    Returns:
-        The result.
-
-    Raises:
-        UserError: As `evaluate` does.
-    """
-    with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
-        iterator = tf.data.make_initializable_iterator(make_batches())
-        session.run(iterator.initializer)
-        images, labels = iterator.get_next()
-        counts = build_counts(network(images), labels)
-        return evaluate(session, counts, step, num_images)
+def count_training_images(
+    dataset: Dataset, dataset_dir: str, labels_offset: int
+) -> np.ndarray | None:
+    """How many training images each class has, int64 `[classes]`; None without a training list."""
+    path = dataset_folder(dataset.name, dataset_dir) / LISTS["train"]
+    if not path.is_file():
+        return None
+    labels = [entry.label for entry in read_list(path).entries]
+    return np.bincount(labels, minlength=dataset.num_classes)[labels_offset:]
 
 
-def evaluate(
-    session: tf.Session, counts: dict[str, tf.Tensor], step: int, num_images: int
-) -> Result:
-    """Adds up the counts of every batch.
-
-    Args:
-        session: Of the graph of the counts.
-        counts: As `build_counts` gives.
-        step: The checkpoint's step.
-        num_images: Images to expect, for the progress bar.
-
-    Returns:
-        The result.
-
-    Raises:
-        UserError: A shard or an image cannot be read, a label is beyond the classes, or there is
-            no image.
-    """
-    totals = dict.fromkeys(counts, 0)
-    with tqdm(total=num_images, desc=f"step {step}", unit="images", disable=None) as progress:
-        while True:
-            try:
-                batch = session.run(counts)
-            except tf.errors.OutOfRangeError:
-                break
-            except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-                raise explain_input_error(error) from error
-            totals = {name: total + int(batch[name]) for name, total in totals.items()}
-            progress.update(int(batch["images"]))
-    if not totals["images"]:
-        raise UserError("the shards of this split hold no image; convert the dataset again")
-    return Result(
-        step,
-        totals["images"],
-        totals["right"] / totals["images"],
-        totals["right_5"] / totals["images"],
-        totals["not_finite"],
-    )
-
-
-def report(result: Result, checkpoint: str) -> None:
+def report(predictions: Predictions, what: str) -> None:
     """Prints one line, and a second one where logits were not finite."""
     print(
-        f"step {result.step}: eval/Accuracy {result.accuracy:.4f}, "
-        f"eval/Recall_5 {result.recall_5:.4f}, {result.num_images} images, {checkpoint}",
+        f"step {predictions.step}: eval/Accuracy {predictions.accuracy:.4f}, "
+        f"eval/Recall_5 {predictions.recall_5:.4f}, {len(predictions.labels)} images, {what}",
         flush=True,
     )
-    if result.num_not_finite:
+    if predictions.num_not_finite:
         print(
-            f"{result.num_not_finite} images gave logits that are not finite, and count as wrong",
+            f"{predictions.num_not_finite} images gave logits that are not finite, and count as "
+            "wrong",
             flush=True,
         )
 
 
-def write_summaries(eval_dir: str, result: Result) -> None:
-    """Writes `eval/Accuracy` and `eval/Recall_5` for TensorBoard.
+def write_results(eval_dir: str, predictions: Predictions, per_class: bool) -> None:
+    """Writes `eval/Accuracy` and `eval/Recall_5` for TensorBoard, and what lies behind them.
+
+    Args:
+        eval_dir: The folder.
+        predictions: The results.
+        per_class: Write all of them, and the confusion matrix as an image for TensorBoard.
 
     Raises:
         UserError: The folder cannot be written to.
     """
-    values = {"eval/Accuracy": result.accuracy, "eval/Recall_5": result.recall_5}
-    summary = tf.Summary(
-        value=[tf.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-    )
+    scalars = {"eval/Accuracy": predictions.accuracy, "eval/Recall_5": predictions.recall_5}
+    summary = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+    if per_class:
+        picture = confusion_picture(predictions.confusion)
+        width, height = Image.open(io.BytesIO(picture)).size
+        image = tf.Summary.Image(encoded_image_string=picture, width=width, height=height)
+        summary.append(tf.Summary.Value(tag="eval/confusion", image=image))
     try:
         Path(eval_dir).mkdir(parents=True, exist_ok=True)
+        if per_class:
+            predictions.save(Path(eval_dir))
         with tf.Graph().as_default():  # which the writer asks for
             writer = tf.summary.FileWriterCache.get(eval_dir)
-        writer.add_summary(summary, result.step)
+        writer.add_summary(tf.Summary(value=summary), predictions.step)
         writer.flush()
     except (OSError, tf.errors.OpError) as error:
         raise UserError(

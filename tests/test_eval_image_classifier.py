@@ -1,6 +1,7 @@
 """Evaluation: as a command, against counts made in another way, and its parts."""
 
 import gc
+import io
 import re
 import shutil
 import threading
@@ -11,12 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, confusion_matrix
 
 from slim import eval_image_classifier as evaluation
+from slim import evaluator
 from slim.compat import slim, tf
 from slim.errors import UserError, run_command
 from slim.nets.nets_factory import get_network_fn
-from slim.preprocessing.preprocessing_factory import get_preprocessing
+from slim.predictions import Predictions, load_predictions
+from slim.preprocessing.preprocessing_factory import get_preprocessing, get_views
 from tests.conftest import NUM_VALIDATION, run
 
 SIZE = 75
@@ -150,27 +155,132 @@ def test_max_num_batches(colours, model_dir, capsys):
     assert ", 8 images, " in out
 
 
-def test_top_1_and_top_5_of_a_batch():
+def test_the_likeliest_five_of_a_batch():
     logits = np.float32(
         [
             [9, 8, 7, 6, 5, 4, 3],
-            [9, 8, 7, 6, 5, 4, 3],
-            [9, 8, 7, 6, 5, 4, 3],
+            [3, 4, 5, 6, 7, 8, 9],
             [np.nan] * 7,
             [9, np.inf, 7, 6, 5, 4, 3],
-            [0, 0, 0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 0, 0, 0],  # the first of equals come first
         ]
     )
-    labels = [0, 4, 5, 0, 1, 6]  # first, fifth, sixth, not finite twice, the last of equals
     with tf.Graph().as_default(), tf.Session() as session:
-        counts = evaluation.build_counts(tf.constant(logits), tf.constant(labels, tf.int64))
-        found = session.run(counts)
-    assert found == {"images": 6, "right": 1, "right_5": 2, "not_finite": 2}
+        labels = tf.constant([0, 4, 5, 0, 6], tf.int64)
+        found = session.run(evaluator.build_outputs(tf.constant(logits), labels))
+    none = [-1] * 5
+    expected = [[0, 1, 2, 3, 4], [6, 5, 4, 3, 2], none, none, [0, 1, 2, 3, 4]]
+    assert found.top.tolist() == expected
+    shares = softmax(logits[0].astype(float))[:5]
+    np.testing.assert_allclose(found.of_top, [shares, shares, [0] * 5, [0] * 5, [1 / 7] * 5], 1e-5)
+
+
+def test_views_are_averaged_by_their_probabilities():
+    logits = np.random.RandomState(0).normal(0, 9, (4 * 5, 3)).astype(np.float32)
+    with tf.Graph().as_default(), tf.Session() as session:
+        found = session.run(tf.nn.softmax(evaluator.average_views(tf.constant(logits), 5)))
+    expected = softmax(logits.astype(float), axis=1).reshape(4, 5, 3).mean(axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_logits_that_are_not_finite_are_said(capsys):
-    evaluation.report(evaluation.Result(3, 10, 0.5, 0.9, num_not_finite=2), "model.ckpt-3")
-    assert "2 images gave logits that are not finite" in capsys.readouterr().out
+    top = np.array([[-1, -1], [0, 1], [-1, -1]])
+    found = Predictions(3, np.array([0, 0, 1]), top, np.zeros((3, 2), np.float32), 2)
+    evaluation.report(found, "model.ckpt-3")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("step 3: eval/Accuracy 0.3333, eval/Recall_5 0.3333, 3 images, ")
+    assert second.startswith("2 images gave logits that are not finite")
+
+
+@pytest.fixture(scope="module")
+def two_networks(tmp_path_factory) -> list[Path]:
+    """Folders of ResNet-50 with two sets of random weights, whose classifiers are not shy."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(3)
+        get_network_fn("resnet_v2_50", 3)(tf.zeros([1, 32, 32, 3]))
+        global_step = tf.train.create_global_step()
+        initialize = tf.global_variables_initializer()
+        for step, folder in enumerate(folders, 1):
+            session.run(initialize)
+            global_step.load(step, session)
+            for variable in slim.get_model_variables():
+                if variable.op.name.endswith("logits/weights"):
+                    variable.load(300 * session.run(variable), session)
+            tf.train.Saver().save(session, str(folder / "model.ckpt"), step)
+    return folders
+
+
+def probabilities_one_by_one(data: Path, folder: Path, size: int, num_crops: int) -> np.ndarray:
+    """The mean probabilities of each image of val.txt, `[images, 3]`."""
+    rows = []
+    with tf.Graph().as_default(), tf.Session() as session:
+        encoded = tf.placeholder(tf.string, [])
+        views = get_views("resnet_v2_50", num_crops)(encoded, size, size)
+        logits, _ = get_network_fn("resnet_v2_50", 3)(views)
+        tf.train.Saver().restore(session, tf.train.latest_checkpoint(str(folder)))
+        for line in (data / "colours/val.txt").read_text().splitlines():
+            path = data / "colours" / line.split(": ")[0]
+            found = session.run(logits, {encoded: path.read_bytes()})
+            rows.append(softmax(found.astype(float), axis=1).mean(axis=0))
+    return np.stack(rows)
+
+
+def small(data: Path, checkpoint_path: object, *more: object) -> list[object]:
+    flags = ["--model_name=resnet_v2_50", "--eval_image_size=32", *more]
+    return arguments(data, checkpoint_path, *flags)
+
+
+def test_crops_and_all_that_per_class_writes(colours, two_networks, tmp_path, capsys):
+    more = ["--num_crops=12", "--batch_size=30", "--per_class", f"--eval_dir={tmp_path}"]
+    code, out, error = call(capsys, *small(colours, two_networks[0], *more))
+    assert code == 0, error
+    expected = probabilities_one_by_one(colours, two_networks[0], 32, 12)
+    labels = [int(line[-1]) for line in (colours / "colours/val.txt").read_text().splitlines()]
+    accuracy = accuracy_score(labels, expected.argmax(axis=1))
+    assert f"eval/Accuracy {accuracy:.4f}, eval/Recall_5 1.0000, 14 images" in out
+    found = load_predictions(tmp_path / "predictions-1.npz")
+    assert found.labels.tolist() == labels
+    in_order = np.zeros((14, 3))
+    np.put_along_axis(in_order, found.top, found.probabilities, axis=1)
+    np.testing.assert_allclose(in_order, expected, atol=1e-4)
+    matrix = confusion_matrix(labels, expected.argmax(axis=1), labels=range(3))
+    assert found.confusion.tolist() == matrix.tolist()
+    assert found.class_sizes.tolist() == [10, 10, 10]
+    (events,) = tmp_path.glob("events*")
+    pictures = {
+        value.tag: value.image
+        for event in tf.train.summary_iterator(str(events))
+        for value in event.summary.value
+        if value.HasField("image")
+    }
+    (picture,) = pictures.values()
+    assert list(pictures) == ["eval/confusion"]
+    with Image.open(io.BytesIO(picture.encoded_image_string)) as image:
+        assert image.size == (picture.width, picture.height)
+
+
+def test_networks_and_sizes_together(colours, two_networks, tmp_path, capsys):
+    """Two checkpoints, of which the second sees larger images, and their mean."""
+    paths = ",".join(map(str, two_networks))
+    more = ["--eval_image_size=32,40", "--per_class", f"--eval_dir={tmp_path}"]
+    code, out, error = call(capsys, *small(colours, paths, *more))
+    assert code == 0, error
+    each = [
+        probabilities_one_by_one(colours, folder, size, 1)
+        for folder, size in zip(two_networks, (32, 40), strict=True)
+    ]
+    labels = [int(line[-1]) for line in (colours / "colours/val.txt").read_text().splitlines()]
+    accuracies = [accuracy_score(labels, p.argmax(axis=1)) for p in [*each, np.mean(each, axis=0)]]
+    assert re.findall(r"eval/Accuracy ([\d.]+)", out) == [f"{a:.4f}" for a in accuracies]
+    first, second, mean = out.splitlines()
+    assert first.endswith(f"{two_networks[0]}/model.ckpt-1, 32 pixels")
+    assert second.endswith(f"{two_networks[1]}/model.ckpt-2, 40 pixels")
+    assert mean.startswith("step 2: ")
+    assert mean.endswith("14 images, mean of 2")
+    found = load_predictions(tmp_path / "predictions-2.npz")
+    best = np.sort(np.mean(each, axis=0), axis=1)[:, ::-1]
+    np.testing.assert_allclose(found.probabilities, best, atol=1e-4)
 
 
 def write_checkpoint(folder: Path, step: int) -> str:
@@ -237,6 +347,14 @@ def test_errors(colours, model_dir, tmp_path, capsys):
         ({"checkpoint_path": ""}, "--checkpoint_path is missing"),
         ({"checkpoint_path": tmp_path / "none"}, "--checkpoint_path: no checkpoint at .*none"),
         ({"checkpoint_path": tmp_path / "empty"}, "empty holds no checkpoint"),
+        ({"eval_image_size": "75,x"}, "--eval_image_size=75,x: expected pixels"),
+        (
+            {"eval_image_size": "75,80", "central_fraction": "0.5,0.7,1"},
+            "--eval_image_size has 2 values and --central_fraction has 3: expected one, or one eac",
+        ),
+        ({"central_fraction": "0"}, "--central_fraction=0.0: expected the part of each side"),
+        ({"num_crops": 3}, "--num_crops=3: expected 1, 5, 10 or 12"),
+        ({"per_class": "true"}, "--per_class: --eval_dir is missing"),
         ({"quantize": "true"}, "--quantize: TensorFlow 2 has no contrib quantizer"),
         ({"master": "grpc://x"}, "--master=grpc://x: evaluation runs on one machine"),
         ({"checkpoint_path": narrow}, "lacks 378 of 378 variables: InceptionV3/Conv2d_1a_3x3/wei"),
@@ -259,9 +377,7 @@ def test_errors(colours, model_dir, tmp_path, capsys):
 
 def test_an_empty_split_is_said():
     with tf.Graph().as_default(), tf.Session() as session:
-        batches = tf.data.Dataset.range(0).batch(1)
-        iterator = tf.data.make_one_shot_iterator(batches)
-        counts = {"images": iterator.get_next(), "right": 0, "right_5": 0, "not_finite": 0}
-        counts = {name: tf.convert_to_tensor(count) for name, count in counts.items()}
+        labels = tf.data.make_one_shot_iterator(tf.data.Dataset.range(0).batch(1)).get_next()
+        outputs = evaluator.build_outputs(tf.zeros([1, 3]), labels)
         with pytest.raises(UserError, match="hold no image"):
-            evaluation.evaluate(session, counts, step=0, num_images=1)
+            evaluator.run_through(session, outputs, "step 1", num_images=1)

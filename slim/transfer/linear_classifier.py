@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -12,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from slim.errors import UserError
+from slim.predictions import share
 from slim.transfer.features import Features
 
 MAX_ITERATIONS = 100
@@ -42,17 +42,7 @@ class Evaluation:
     @property
     def class_accuracy(self) -> np.ndarray:
         """`[C]`, the share of each class's images, NaN for a class without any."""
-        totals = self.confusion.sum(axis=1)
-        correct = self.confusion.diagonal().astype(float)
-        return np.divide(correct, totals, out=np.full(len(totals), np.nan), where=totals > 0)
-
-
-class ConfusedPair(NamedTuple):
-    """A class whose images were taken for another's."""
-
-    true: int
-    predicted: int
-    times: int
+        return share(self.confusion.diagonal(), self.confusion.sum(axis=1))
 
 
 def classify(train: Features, val: Features, max_iterations: int = MAX_ITERATIONS) -> Evaluation:
@@ -87,15 +77,6 @@ def classify(train: Features, val: Features, max_iterations: int = MAX_ITERATION
     predictions = model.predict(val.values)
     confusion = confusion_matrix(val.labels, predictions, labels=np.arange(num_classes))
     return Evaluation(predictions, confusion, sizes, int(model.n_iter_.max()))
-
-
-def confused_pairs(evaluation: Evaluation, count: int) -> list[ConfusedPair]:
-    """The pairs of classes confused most often, the worst first, at most `count`."""
-    mistakes = evaluation.confusion.copy()
-    np.fill_diagonal(mistakes, 0)
-    worst = np.argsort(-mistakes, axis=None, kind="stable")[:count]
-    pairs = zip(*np.unravel_index(worst, mistakes.shape), strict=True)
-    return [ConfusedPair(int(i), int(j), int(mistakes[i, j])) for i, j in pairs if mistakes[i, j]]
 
 
 def nearest_neighbours(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,13 +12,13 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from slim.errors import UserError
+from slim.plotting import COLOURS, MARKERS, draw_class_accuracy
+from slim.predictions import confused_pairs
 from slim.transfer.domain_similarity import SimilarityTable
 from slim.transfer.features import Pictures
-from slim.transfer.linear_classifier import Evaluation, confused_pairs
+from slim.transfer.linear_classifier import Evaluation
 
 RIGHT, WRONG, INK = "#1a7f4b", "#c0392b", "#333333"
-COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f6b00"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 THUMBNAIL = 200  # pixels; smaller figures stay small in a notebook
 NAMED_CLASSES = 30  # more class names than this cannot be read on an axis
 
@@ -61,7 +62,7 @@ def plot_confused_pairs(
     Raises:
         UserError: Nothing was confused.
     """
-    worst = confused_pairs(evaluation, pairs)
+    worst = confused_pairs(evaluation.confusion, pairs)
     if not worst:
         raise UserError("every image was recognised: there are no confused pairs to show")
     figure, rows = _image_grid(len(worst), 2 * examples)
@@ -135,15 +136,81 @@ def plot_transfer(table: SimilarityTable, accuracy: Mapping[tuple[str, str], flo
         table: Similarities.
         accuracy: By source and target, at least for two pairs; others are left out.
     """
-    figure = Figure((7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    points, differences = [], []
+    return plot_transfers(table, {"transfer accuracy": accuracy})
+
+
+def plot_transfers(
+    table: SimilarityTable, accuracies: Mapping[str, Mapping[tuple[str, str], float]]
+) -> Figure:
+    """`plot_transfer` for several ways to transfer, a panel each.
+
+    Args:
+        table: Similarities.
+        accuracies: By the name of the way, accuracies by source and target.
+    """
+    figure = Figure((2 + 5 * len(accuracies), 4.5), layout="constrained")
+    for axes, (name, accuracy) in zip(
+        figure.subplots(1, len(accuracies), squeeze=False)[0], accuracies.items(), strict=True
+    ):
+        _draw_transfer(axes, table, accuracy)
+        r = transfer_correlation(table, accuracy)
+        text = f"r = {r.overall:+.2f}, within targets r = {r.within_targets:+.2f}"
+        axes.set_title(f"Nearer sources transfer better?  {text}", fontsize=10)
+        axes.set(xlabel=r"domain similarity $e^{-\gamma\,\mathrm{EMD}}$", ylabel=name)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.grid(color="#eeeeee")
+    handles = {
+        label: handle
+        for axes in figure.axes
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    style = {"fontsize": 8, "frameon": False}
+    figure.legend(handles.values(), handles, loc="outside right upper", **style)
+    return figure
+
+
+class Correlation(NamedTuple):
+    """How similarity and accuracy go together, from -1 to 1; NaN where either does not vary."""
+
+    overall: float
+    within_targets: float  # of the differences from each target's means
+
+
+def transfer_correlation(
+    table: SimilarityTable, accuracy: Mapping[tuple[str, str], float]
+) -> Correlation:
+    """The correlation of domain similarity with transfer accuracy, which figure 5 shows.
+
+    Args:
+        table: Similarities.
+        accuracy: By source and target; pairs without one are left out.
+    """
+    targets = [_transfer_points(table, target, accuracy) for target in table.targets]
+    points = [np.array([point[:2] for point in found]) for found in targets if found]
+    if not points:
+        return Correlation(float("nan"), float("nan"))
+    differences = [place - place.mean(axis=0) for place in points]
+    return Correlation(*(correlation(np.concatenate(parts)) for parts in (points, differences)))
+
+
+def _transfer_points(
+    table: SimilarityTable, target: str, accuracy: Mapping[tuple[str, str], float]
+) -> list[tuple[float, float, str]]:
+    """Similarity, accuracy and marker of each source that has an accuracy for a target."""
+    column = table.targets.index(target)
+    return [
+        (table.similarity[row, column], accuracy[source, target], MARKERS[row % len(MARKERS)])
+        for row, source in enumerate(table.sources)
+        if (source, target) in accuracy
+    ]
+
+
+def _draw_transfer(
+    axes: Axes, table: SimilarityTable, accuracy: Mapping[tuple[str, str], float]
+) -> None:
+    """Draws the points of each target, joined from the farthest source to the nearest."""
     for column, target in enumerate(table.targets):
-        here = [
-            (table.similarity[row, column], accuracy[source, target], MARKERS[row % len(MARKERS)])
-            for row, source in enumerate(table.sources)
-            if (source, target) in accuracy
-        ]
+        here = _transfer_points(table, target, accuracy)
         if not here:
             continue
         colour = COLOURS[column % len(COLOURS)]
@@ -151,41 +218,21 @@ def plot_transfer(table: SimilarityTable, accuracy: Mapping[tuple[str, str], flo
         axes.plot(*place.T, color=colour, linewidth=1, label=target)
         for x, y, marker in here:
             axes.scatter(x, y, marker=marker, color=colour, s=60, zorder=3)
-        points.append(place)
-        differences.append(place - place.mean(axis=0))
     for row, source in enumerate(table.sources):
         if any((source, target) in accuracy for target in table.targets):
             style = {"marker": MARKERS[row % len(MARKERS)], "linestyle": "", "color": INK}
             axes.plot([], [], label=f"from {source}", **style)
-    texts = [f"r = {correlation(np.concatenate(points)):+.2f}"]
-    texts += [f"within targets r = {correlation(np.concatenate(differences)):+.2f}"]
-    axes.set_title(f"Nearer sources transfer better?  {', '.join(texts)}", fontsize=10)
-    axes.set(xlabel=r"domain similarity $e^{-\gamma\,\mathrm{EMD}}$", ylabel="transfer accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.grid(color="#eeeeee")
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    return figure
 
 
 def plot_class_accuracy(evaluation: Evaluation) -> Figure:
     """Per-class accuracy against the number of training images, with the mean of nearby sizes."""
-    shown = np.isfinite(evaluation.class_accuracy) & (evaluation.class_sizes > 0)
-    sizes, accuracy = evaluation.class_sizes[shown], evaluation.class_accuracy[shown]
+    accuracy = evaluation.class_accuracy
+    shown = accuracy[np.isfinite(accuracy) & (evaluation.class_sizes > 0)]
     figure = Figure((6.5, 4), layout="constrained")
     axes = figure.add_subplot()
-    axes.scatter(sizes, accuracy, color=COLOURS[0], alpha=0.5, label="a class", clip_on=False)
-    groups = np.array_split(np.argsort(sizes, kind="stable"), min(5, len(sizes)))
-    means = np.array([(sizes[group].mean(), accuracy[group].mean()) for group in groups])
-    if len(np.unique(sizes)) > 1:
-        axes.plot(*means.T, color=COLOURS[4], marker="s", label="mean of a fifth of the classes")
-        axes.set_xscale("log")
-        ticks = np.unique(np.geomspace(sizes.min(), sizes.max(), 5).round().astype(int))
-        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
-        axes.set_xticks([], minor=True)
-    axes.set(xlabel="training images of the class", ylabel="accuracy", ylim=(0, 1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_title(f"{len(sizes)} classes, mean accuracy {accuracy.mean():.1%}", fontsize=10)
-    axes.grid(color="#eeeeee")
+    colours, labels = (COLOURS[0], COLOURS[4]), ("a class", "mean of a fifth of the classes")
+    draw_class_accuracy(axes, evaluation.class_sizes, accuracy, colours, labels)
+    axes.set_title(f"{len(shown)} classes, mean accuracy {shown.mean():.1%}", fontsize=10)
     axes.legend(fontsize=8, loc="lower right")
     return figure
 

@@ -6,12 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from slim.errors import UserError
 from slim.transfer.features import Features
-from slim.transfer.linear_classifier import (
-    Evaluation,
-    classify,
-    confused_pairs,
-    nearest_neighbours,
-)
+from slim.transfer.linear_classifier import classify, nearest_neighbours
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +64,6 @@ def test_refuses_what_does_not_fit(splits):
         classify(train, Features(val.values[:, 1:], val.labels))
     with pytest.raises(UserError, match="one class only"):
         classify(Features(train.values, train.labels * 0), Features(val.values, val.labels * 0))
-
-
-def test_confused_pairs_are_the_worst():
-    confusion = np.array([[5, 3, 0], [7, 2, 1], [0, 0, 9]])
-    evaluation = Evaluation(np.zeros(27), confusion, np.ones(3), 1)
-    assert confused_pairs(evaluation, 2) == [(1, 0, 7), (0, 1, 3)]
-    assert confused_pairs(evaluation, 10) == [(1, 0, 7), (0, 1, 3), (1, 2, 1)]
 
 
 def test_neighbours_equal_brute_force(splits):

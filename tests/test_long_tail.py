@@ -1,0 +1,188 @@
+"""Groups of classes counted by hand and by scikit-learn, the command, and its picture."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+from PIL import Image
+from sklearn.metrics import recall_score
+
+from slim import long_tail
+from slim.errors import run_command
+from slim.long_tail import group_accuracy, group_table, plot_groups
+from slim.predictions import Predictions
+from tests.conftest import run
+
+
+def predictions(right: list[tuple[int, int]], sizes: list[int] | None, step=10) -> Predictions:
+    """Predictions of classes by how many of their images are right, and how many there are."""
+    count = len(right)
+    labels = np.repeat(np.arange(count), [images for _, images in right])
+    hits = np.concatenate([np.arange(images) < hit for hit, images in right])
+    first = np.where(hits, labels, (labels + 1) % count)
+    rest = (first[:, np.newaxis] + np.arange(min(5, count))) % count
+    known = None if sizes is None else np.array(sizes)
+    return Predictions(step, labels, rest, np.zeros(rest.shape, "f"), count, None, known)
+
+
+# Two classes in the tail, three in the middle, of which one has no image, one in the head.
+SIZES = [5, 19, 20, 100, 50, 101]
+BEFORE = predictions([(0, 4), (1, 2), (3, 4), (1, 4), (0, 0), (4, 4)], SIZES)
+AFTER = predictions([(2, 4), (2, 2), (3, 4), (1, 4), (0, 0), (3, 4)], [5] * 6, step=20)
+
+
+def main(*arguments: object) -> int:
+    """Runs the command in this process; its exit code."""
+    with pytest.raises(SystemExit) as exit_:
+        command = ["long_tail", *map(str, arguments)]
+        run_command(long_tail.define_flags, long_tail.main, command, positional="files")
+    return exit_.value.code
+
+
+@pytest.fixture
+def files(tmp_path) -> tuple[Path, Path]:
+    return BEFORE.save(tmp_path / "before"), AFTER.save(tmp_path / "after")
+
+
+def test_groups_counted_by_hand():
+    tail, middle, head, whole = group_accuracy(BEFORE)
+    assert [str(group) for group in (tail, middle, head, whole)] == [
+        "tail (fewer than 20)",
+        "middle (20 to 100)",
+        "head (more than 100)",
+        "all",
+    ]
+    assert (tail.classes, tail.training_images, tail.validation_images) == (2, 24, 6)
+    assert tail.accuracy == pytest.approx((0 + 1 / 2) / 2)
+    assert (middle.classes, middle.training_images, middle.validation_images) == (3, 170, 8)
+    assert middle.accuracy == pytest.approx((3 / 4 + 1 / 4) / 2)  # the third has no image
+    assert (head.classes, head.accuracy) == (1, 1)
+    assert (whole.classes, whole.validation_images) == (6, 18)
+
+
+def test_mean_over_classes_is_scikit_learns_macro_recall():
+    for found, classes in zip(group_accuracy(BEFORE), ([0, 1], [2, 3], [5]), strict=False):
+        expected = recall_score(BEFORE.labels, BEFORE.top[:, 0], labels=classes, average="macro")
+        assert found.accuracy == pytest.approx(expected)
+
+
+def test_a_group_may_be_empty():
+    tail, middle, head, _ = group_accuracy(BEFORE, (200, 300))
+    assert tail.classes == 6 and middle.classes == head.classes == 0
+    assert np.isnan(head.accuracy)
+    assert "| head (more than 300) | 0 | 0 | 0 | - | - | - |" in group_table(
+        [BEFORE, BEFORE], ["a", "b"], (200, 300)
+    )
+
+
+def test_command_compares_files(files, capsys):
+    assert main(*files) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:6] == [
+        "| group | classes | training images | validation images | before | after "
+        "| difference (points) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| tail (fewer than 20) | 2 | 24 | 6 | 25.0% | 75.0% | +50.0 |",
+        "| middle (20 to 100) | 3 | 170 | 8 | 50.0% | 50.0% | +0.0 |",
+        "| head (more than 100) | 1 | 101 | 4 | 100.0% | 75.0% | -25.0 |",
+        "| all | 6 | 295 | 18 | 50.0% | 65.0% | +15.0 |",
+    ]
+    assert lines[7].startswith("Accuracy is the mean over a group's classes")
+    assert lines[7].endswith("Over all images: before 50.0%, after 61.1%.")
+    plot = files[1].parent / "long_tail-20.png"
+    assert lines[-1] == f"plot: {plot}"
+    assert Image.open(plot).format == "PNG"
+
+
+def test_command_takes_folders_names_bounds_and_a_plot(files, tmp_path, capsys):
+    replace(AFTER, step=3).save(files[1].parent)
+    plot = tmp_path / "mine.png"
+    folders = [file.parent for file in files]
+    assert main(*folders, "--names=all,even", "--group_bounds=6,50", f"--plot={plot}") == 0
+    out = capsys.readouterr().out
+    assert "| all | even |" in out and "| middle (6 to 50) | 3 | 89 | 6 |" in out
+    assert Image.open(plot).format == "PNG"
+
+
+def test_command_describes_one_file(files, capsys):
+    assert main(files[0]) == 0
+    out = capsys.readouterr().out
+    assert "validation images | accuracy |\n" in out and "difference" not in out
+    assert "| tail (fewer than 20) | 2 | 24 | 6 | 25.0% |\n" in out
+
+
+def test_command_names_three_files(files, capsys):
+    assert main(files[0], *files) == 0
+    assert "| before | after 1 | after 2 | difference" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--group_bounds=20", "--group_bounds=20: expected two numbers, the smaller first"),
+        ("--group_bounds=100,20", "--group_bounds=100,20: expected two numbers"),
+        ("--group_bounds=a,b", "--group_bounds=a,b: expected two numbers"),
+        ("--group_bounds=0,5", "--group_bounds=0,5: expected two numbers"),
+        ("--names=one", "--names=one: expected 2, one for each file"),
+        ("--plot=none/here.png", "cannot write none/here.png: No such file or directory; give"),
+    ],
+)
+def test_refuses_flags(files, capsys, flag, message):
+    assert main(*files, flag) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_refuses_files(files, tmp_path, capsys):
+    assert main() == 1
+    assert "FILE is missing: python -m slim.long_tail BEFORE.npz" in capsys.readouterr().err
+    assert main(tmp_path / "none.npz") == 1
+    assert "no file" in capsys.readouterr().err
+    unknown = predictions([(1, 2), (1, 2)], None).save(tmp_path / "unknown")
+    assert main(unknown) == 1
+    assert "does not know how many training images classes have" in capsys.readouterr().err
+    assert main(files[0], unknown) == 1
+    err = capsys.readouterr().err
+    assert "(4 images, 2 classes) is not of the same images as" in err
+    assert "(18 images, 6 classes): compare evaluations of one split" in err
+
+
+def test_refuses_classes_of_other_names(tmp_path, capsys):
+    others = [replace(BEFORE, class_names=tuple(names)) for names in ("abcdef", "abcdeg")]
+    paths = [other.save(tmp_path / other.class_names[-1]) for other in others]
+    assert main(*paths) == 1
+    assert "is not of the same images as" in capsys.readouterr().err
+
+
+def test_plot_shows_groups_and_classes():
+    after = replace(AFTER, class_sizes=BEFORE.class_sizes)
+    figure = plot_groups([BEFORE, after], ["before", "after"])
+    figure.canvas.draw()
+    assert not pyplot.get_fignums()  # nothing is there to be shown
+    bars, points = figure.axes
+    heights = [[bar.get_height() for bar in container] for container in bars.containers]
+    np.testing.assert_allclose(heights, [[0.25, 0.5, 1, 0.5], [0.75, 0.5, 0.75, 0.65]])
+    assert [label.get_text().splitlines()[0] for label in bars.get_xticklabels()] == [
+        "tail",
+        "middle",
+        "head",
+        "all",
+    ]
+    drawn = points.collections[1].get_offsets()
+    np.testing.assert_allclose(drawn, [[5, 0.5], [19, 1], [20, 0.75], [100, 0.25], [101, 0.75]])
+    assert points.get_xscale() == "log" and points.get_xlabel() == "training images of the class"
+    legend = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert legend >= {"before", "after", "a class"}
+
+
+def test_evaluation_can_use_it_without_matplotlib(files):
+    check = (
+        "import sys, slim.long_tail, slim.predictions;"
+        "found = slim.predictions.load_predictions(sys.argv[1]);"
+        "print(slim.long_tail.group_table([found]));"
+        "print({'matplotlib', 'tensorflow', 'sklearn'} & set(sys.modules))"
+    )
+    done = run("python", "-c", check, files[0])
+    assert done.stdout.endswith("set()\n"), done.stderr
+    assert "| tail (fewer than 20) | 2 | 24 | 6 | 25.0% |" in done.stdout
