@@ -1,18 +1,29 @@
 #!/bin/sh
 # The paper in small, on a machine that has only Python 3.10 to 3.13: draws toy domains, trains
 # Inception-V3 from random weights on two sources, fine-tunes its last layer on a target, evaluates,
-# extracts features, and runs both notebooks on them. What is done is not done again; an interrupted
-# run goes on.
+# extracts features, and runs both notebooks on them. With --full also what takes longer: the long
+# tail, higher resolution, and the transfer study, with the sources' union and a selection of their
+# classes. What is done is not done again; an interrupted run goes on.
 set -eu
 cd "$(dirname "$0")"
+
+case "$*" in
+    '' | --full) ;;
+    *) echo "error: ./demo.sh $*: expected nothing, or --full" >&2; exit 1 ;;
+esac
 
 SOURCES='toy_inat toy_imagenet'
 TARGETS='toy_birds toy_flowers toy_cars'
 # At 107 pixels Inception-V3 costs an eighth of what it costs at 299.
 SIZE=107
+SMALLER=75
+UNION=$(echo $SOURCES | tr ' ' +)
 export TRAIN_IMAGE_SIZE=$SIZE EVAL_IMAGE_SIZE=$SIZE TRAIN_BATCH_SIZE=32 LOG_STEPS=20
 # Batch norm's averages must settle in a few hundred steps, not in tens of thousands.
 SHORT='--batch_norm_decay=0.95 --learning_rate_decay_type=polynomial'
+# So short a run learns more from images that are not distorted.
+STUDY='--noaugment --batch_norm_decay=0.95 --optimizer=adam --opt_epsilon=0.001'
+STUDY="$STUDY --learning_rate=0.002 --end_learning_rate=0.00001 --save_interval_secs=600"
 
 ./install.sh
 
@@ -22,11 +33,39 @@ for name in $SOURCES toy_birds; do
     .venv/bin/python convert_dataset.py --dataset_name="$name" --num_shards=4
 done
 
+# train_source DATASET NAME STEPS EPOCHS [flags]: from random weights; the rate falls over so many
+# epochs.
+train_source() {
+    dataset=$1 model=$2 steps=$3 epochs=$4
+    shift 4
+    DATASET_NAME=$dataset MODEL_DIR=./checkpoints/$model MAX_STEPS=$steps \
+        CHECKPOINT_PATH='' TRAINABLE_SCOPES='' \
+        OPTIMIZER=adam LR=0.002 END_LR=0.00002 EPOCHS_PER_DECAY=$epochs \
+        ./train.sh $SHORT --opt_epsilon=0.001 "$@"
+}
+
+# fine_tune FROM DATASET NAME RATE EPOCHS: all layers, for 60 steps, which are so many epochs.
+fine_tune() {
+    DATASET_NAME=$2 MODEL_DIR=./checkpoints/$3 CHECKPOINT_PATH=./checkpoints/$1 MAX_STEPS=60 \
+        CHECKPOINT_EXCLUDE_SCOPES='' TRAINABLE_SCOPES='' \
+        OPTIMIZER=adam LR=$4 END_LR=0 EPOCHS_PER_DECAY=$5 ./train.sh $SHORT --opt_epsilon=0.001
+}
+
+# evaluate NAME DATASET RESULT [flags]: writes RESULT unless it is newer than the checkpoint.
+evaluate() {
+    model=$1 dataset=$2 result=$3
+    shift 3
+    if [ ! -e "$result" ] || [ "checkpoints/$model/checkpoint" -nt "$result" ]; then
+        DATASET_NAME=$dataset MODEL_DIR=./checkpoints/$model \
+            ./eval.sh --max_number_of_evaluations=1 "$@" >"$result.part"
+        mv "$result.part" "$result"
+    fi
+    cat "$result"
+}
+
 for name in $SOURCES; do
     echo "== 2 of 6: Inception-V3 on $name, from random weights"
-    DATASET_NAME=$name CHECKPOINT_PATH='' TRAINABLE_SCOPES='' MAX_STEPS=400 \
-        OPTIMIZER=adam LR=0.002 END_LR=0.00002 EPOCHS_PER_DECAY=12.5 \
-        ./train.sh $SHORT --opt_epsilon=0.001
+    train_source "$name" "$name" 400 12.5
 done
 
 echo "== 3 of 6: its last layer on toy_birds, all below it as learned on toy_inat"
@@ -36,12 +75,7 @@ DATASET_NAME=toy_birds CHECKPOINT_PATH=./checkpoints/toy_inat MAX_STEPS=200 \
 
 echo "== 4 of 6: evaluation"
 for name in $SOURCES toy_birds; do
-    result=checkpoints/$name/eval.txt
-    if [ ! -e "$result" ] || [ "checkpoints/$name/checkpoint" -nt "$result" ]; then
-        DATASET_NAME=$name ./eval.sh --max_number_of_evaluations=1 >"$result.part"
-        mv "$result.part" "$result"
-    fi
-    cat "$result"
+    evaluate "$name" "$name" "checkpoints/$name/eval.txt"
 done
 
 echo "== 5 of 6: features of all domains, by each source's network"
@@ -108,3 +142,49 @@ cat <<EOF
 images and shards: data; checkpoints and event files: checkpoints; features and notebooks: feature
 to watch it: .venv/bin/tensorboard --logdir=checkpoints --reload_multifile=true
 EOF
+
+if [ "$*" = --full ]; then
+    echo
+    echo "== full, 1 of 4: the long tail: toy_inat, fine-tuned on at most 15 images of a class"
+    .venv/bin/python -m slim.datasets.balance --dataset_name=toy_inat --max_per_class=15
+    .venv/bin/python convert_dataset.py --dataset_name=toy_inat_balanced_15 --num_shards=4
+    fine_tune toy_inat toy_inat toy_inat_longer 0.0003 2  # for comparison
+    fine_tune toy_inat toy_inat_balanced_15 toy_inat_balanced_15 0.0003 4
+    for name in toy_inat toy_inat_longer toy_inat_balanced_15; do
+        folder=checkpoints/$name/per_class
+        mkdir -p "$folder"
+        evaluate "$name" toy_inat "$folder/eval.txt" --per_class --eval_dir="$folder"
+    done
+    .venv/bin/python -m slim.long_tail --names=before,longer,balanced --group_bounds=15,35 \
+        checkpoints/toy_inat/per_class checkpoints/toy_inat_longer/per_class \
+        checkpoints/toy_inat_balanced_15/per_class
+
+    echo "== full, 2 of 4: resolution: toy_inat at $SMALLER pixels, then at $SIZE"
+    train_source toy_inat toy_inat_$SMALLER 400 12.5 --train_image_size=$SMALLER
+    fine_tune toy_inat_$SMALLER toy_inat toy_inat_${SMALLER}_$SIZE 0.001 2
+    for name in toy_inat_$SMALLER toy_inat_${SMALLER}_$SIZE toy_inat; do
+        evaluate "$name" toy_inat "checkpoints/$name/eval_sizes.txt" \
+            --eval_image_size=$SMALLER,$SIZE --eval_dir=''
+    done
+
+    echo "== full, 3 of 4: the sources' union, and the classes of it nearest to the targets"
+    .venv/bin/python -m slim.datasets.union --dataset_names="$(echo $SOURCES | tr ' ' ,)"
+    .venv/bin/python convert_dataset.py --dataset_name="$UNION" --num_shards=4
+    train_source "$UNION" "$UNION" 800 12.5
+    .venv/bin/python feature_extraction.py --checkpoint_path="./checkpoints/$UNION" \
+        --dataset_name="$(echo $SOURCES $TARGETS | tr ' ' ,)" --image_size=$SIZE
+    .venv/bin/python -m slim.transfer.source_selection --feature_dir="feature/$UNION" \
+        --sources="$(echo $SOURCES | tr ' ' ,)" --targets="$(echo $TARGETS | tr ' ' ,)" \
+        --top_k=8 --min_count=1 --output_name=toy_selected
+    .venv/bin/python convert_dataset.py --dataset_name=toy_selected --num_shards=4
+    train_source toy_selected toy_selected 320 20
+
+    echo "== full, 4 of 4: the transfer study"
+    for name in $TARGETS; do
+        .venv/bin/python convert_dataset.py --dataset_name="$name" --num_shards=4
+    done
+    .venv/bin/python -m slim.transfer.study --image_size=$SIZE --min_count=1 --batch_size=32 \
+        --sources="$(echo $SOURCES "$UNION" toy_selected | tr ' ' ,)" \
+        --targets="$(echo $TARGETS | tr ' ' ,)" --num_workers=2 \
+        --fine_tune --fine_tune_steps=60 --fine_tune_flags="$STUDY"
+fi

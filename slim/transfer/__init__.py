@@ -1,7 +1,7 @@
 """From features to what the paper says about them: classifier, domain similarity, plots.
 
-Nothing here needs TensorFlow. POT would load it, at three seconds and half a gigabyte, only to
-offer it as a backend.
+Nothing here needs TensorFlow but the study, which extracts and trains. POT would load it, at three
+seconds and half a gigabyte, only to offer it as a backend.
 """
 
 import os

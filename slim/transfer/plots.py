@@ -155,10 +155,11 @@ def plot_transfers(
         _draw_transfer(axes, table, accuracy)
         r = transfer_correlation(table, accuracy)
         text = f"r = {r.overall:+.2f}, within targets r = {r.within_targets:+.2f}"
-        axes.set_title(f"Nearer sources transfer better?  {text}", fontsize=10)
+        axes.set_title(text, fontsize=10)
         axes.set(xlabel=r"domain similarity $e^{-\gamma\,\mathrm{EMD}}$", ylabel=name)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.grid(color="#eeeeee")
+    figure.suptitle("Do nearer sources transfer better?", fontsize=10)
     handles = {
         label: handle
         for axes in figure.axes
