@@ -92,6 +92,8 @@ def test_features_of_photographs_equal_the_published_ones(
         assert (found.shape, found.dtype) == ((3, 2048), np.float32)
         scale = expected["features"].std()
         np.testing.assert_allclose(found, expected["features"], atol=1e-4 * scale)
+        share = np.abs(found - expected["features"]).max() / scale
+        print(f"features differ by {share:.1e} of their standard deviation at most")
         merged = np.load(output / "photographs_feature.npy")
         np.testing.assert_allclose(merged, np.concatenate([found, found[::-1]]), atol=1e-4 * scale)
         labels = np.load(output / "photographs_label.npy")
