@@ -123,7 +123,7 @@ from slim.transfer.prototypes import load_prototypes, side_by_side
 
 sources, targets = (names.split() for names in sys.argv[1:])
 print("\n| logistic regression on features from |", " | ".join(targets), "|")
-print("| --- |", " --- |" * len(targets))
+print("| --- |" + " --- |" * len(targets))
 for source in sources:
     cells = []
     for target in targets:

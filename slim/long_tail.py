@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # CVPR 2019.
 GROUP_BOUNDS = (20, 100)
 ALL = "all"
-MANY = 3  # bars side by side; the numbers above more stand upright
+MANY = 3  # bars side by side: smaller numbers above as many, and upright ones above more
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def plot_groups(
     from matplotlib.figure import Figure
 
     figure = Figure((12, 4.5), layout="constrained")
-    bars, points = figure.subplots(1, 2, width_ratios=[1, 1.2])
+    bars, points = figure.subplots(1, 2, width_ratios=[1.1, 1.2])
     groups = [group_accuracy(each, bounds) for each in predictions]
     width = 0.8 / len(groups)
     for index, (name, each, found) in enumerate(zip(names, predictions, groups, strict=True)):
@@ -149,7 +149,8 @@ def plot_groups(
         places = np.arange(len(found)) + (index - (len(groups) - 1) / 2) * width
         heights = [group.accuracy for group in found]
         drawn = bars.bar(places, np.nan_to_num(heights), 0.94 * width, color=colour, label=name)
-        text = {"fontsize": 8, "padding": 2, "rotation": 90 if len(groups) > MANY else 0}
+        text = {"fontsize": 8 if len(groups) < MANY else 7, "padding": 2}
+        text["rotation"] = 90 if len(groups) > MANY else 0
         bars.bar_label(drawn, [_percent(height) for height in heights], **text)
         draw_class_accuracy(
             points, each.class_sizes, each.class_accuracy, (colour, colour), ("_", "_")
