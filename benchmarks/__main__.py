@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,5 +179,7 @@ def write_json(
         ) from error
 
 
+command = partial(run_command, define_flags, main, description=__doc__)
+
 if __name__ == "__main__":
-    run_command(define_flags, main, description=__doc__)
+    command()

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,5 +197,7 @@ def show_json(results: Iterable[Result], total: int) -> int:
     return failed
 
 
+command = partial(run_command, define_flags, main, description=__doc__, positional="images")
+
 if __name__ == "__main__":
-    run_command(define_flags, main, description=__doc__, positional="images")
+    command()

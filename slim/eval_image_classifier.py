@@ -316,5 +316,7 @@ def write_results(eval_dir: str, predictions: Predictions, per_class: bool) -> N
         ) from error
 
 
+command = partial(run_command, define_flags, main, description=__doc__)
+
 if __name__ == "__main__":
-    run_command(define_flags, main, description=__doc__)
+    command()

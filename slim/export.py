@@ -7,6 +7,7 @@ come out. It needs TensorFlow to be used, and nothing of this project.
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -181,5 +182,7 @@ def report(folder: Path, checkpoint: str, description: Description, num_crops: i
     print(f"to use it:\n\n{example}", flush=True)
 
 
+command = partial(run_command, define_flags, main, description=__doc__)
+
 if __name__ == "__main__":
-    run_command(define_flags, main, description=__doc__)
+    command()

@@ -51,11 +51,6 @@ ALIASES = {
 }
 
 
-def command() -> None:
-    """Runs the command line."""
-    run_command(define_flags, main, description=__doc__)
-
-
 def define_flags(values: flags.FlagValues) -> None:
     """Adds the command's flags; their defaults are the settings of the published script."""
     define = FlagSet(values)
@@ -553,3 +548,6 @@ def merge(parts: Sequence[Path], path: Path) -> None:
             start += len(array)
         merged.flush()
     print(f"{path}: {' x '.join(map(str, shape))}", flush=True)
+
+
+command = partial(run_command, define_flags, main, description=__doc__)

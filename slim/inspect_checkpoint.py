@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from absl import flags
 
@@ -217,5 +218,9 @@ def say_comparison(name: str, comparison: Comparison | None) -> str:
     )
 
 
+command = partial(
+    run_command, define_flags, main, description=__doc__, positional="checkpoint_path"
+)
+
 if __name__ == "__main__":
-    run_command(define_flags, main, description=__doc__, positional="checkpoint_path")
+    command()

@@ -9,6 +9,7 @@ the highest step in it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -292,5 +293,7 @@ def _size(predictions: Predictions) -> str:
     return f"{len(predictions.labels):,} images, {predictions.num_classes:,} classes"
 
 
+command = partial(run_command, define_flags, main, description=__doc__, positional="files")
+
 if __name__ == "__main__":
-    run_command(define_flags, main, description=__doc__, positional="files")
+    command()

@@ -5,6 +5,7 @@ python -m slim.checkpoints NAME [NAME...] fetches models; --list says which ther
 
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -167,5 +168,7 @@ def provide_files(name: str, folder: Path, address: str) -> None:
     print(f"the archive is not needed any more: {archive}", flush=True)
 
 
+command = partial(run_command, define_flags, main, description=__doc__, positional="names")
+
 if __name__ == "__main__":
-    run_command(define_flags, main, description=__doc__, positional="names")
+    command()

@@ -12,6 +12,7 @@ fine-tunes, with a small learning rate, what was trained on everything. Convert 
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from heapq import nsmallest
 from pathlib import Path
 
@@ -112,5 +113,7 @@ def compose_table(names: Sequence[str], before: np.ndarray, after: np.ndarray) -
     return "".join("\t".join(map(str, row)) + "\n" for row in rows)
 
 
+command = partial(run_command, define_flags, main, description=__doc__)
+
 if __name__ == "__main__":
-    run_command(define_flags, main, description=__doc__)
+    command()

@@ -42,11 +42,6 @@ PROBLEMS = "conversion_problems.txt"
 BAR_SECONDS = 1  # shorter runs get no progress bar where there is no terminal
 
 
-def command() -> None:
-    """Runs the command line."""
-    run_command(define_flags, main)
-
-
 def define_flags(values: flags.FlagValues) -> None:
     """Adds the command's flags."""
     define = FlagSet(values)
@@ -320,3 +315,6 @@ class Progress:
             )
         if self._bar is not None:
             self._bar.update(self._done - self._bar.n)
+
+
+command = partial(run_command, define_flags, main, description=__doc__)

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -10,11 +11,6 @@ from slim.datasets.archives import MINIVAL, Archive
 from slim.downloads import fetch
 from slim.errors import UserError, run_command
 from slim.flags import FlagSet
-
-
-def command() -> None:
-    """Runs the command line."""
-    run_command(define_flags, main)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -75,6 +71,8 @@ def read_minival(
         print(f"warning: {problem}", file=sys.stderr)
     return frozenset(content.decode(errors="surrogateescape").splitlines())
 
+
+command = partial(run_command, define_flags, main, description=__doc__)
 
 if __name__ == "__main__":
     command()

@@ -13,6 +13,7 @@ The same seed gives the same bytes. What is complete is left alone; what was int
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -448,5 +449,7 @@ def main(values: flags.FlagValues) -> None:
         )
 
 
+command = partial(run_command, define_flags, main, description=__doc__)
+
 if __name__ == "__main__":
-    run_command(define_flags, main)
+    command()

@@ -11,6 +11,7 @@ iNaturalist have the classes of such a union. Convert it as any dataset:
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 
 from absl import flags
@@ -93,5 +94,7 @@ def compose_table(datasets: Sequence[Listed], class_names: Sequence[str]) -> str
     return "".join(lines)
 
 
+command = partial(run_command, define_flags, main, description=__doc__)
+
 if __name__ == "__main__":
-    run_command(define_flags, main, description=__doc__)
+    command()

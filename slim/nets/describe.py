@@ -1,5 +1,7 @@
 """Prints a table of the networks: `python -m slim.nets.describe`."""
 
+from functools import partial
+
 from absl import flags
 
 from slim.compat import tf
@@ -70,5 +72,7 @@ def multiply_adds(graph: tf.Graph) -> int:
     return total
 
 
+command = partial(run_command, define_flags, main, description=__doc__)
+
 if __name__ == "__main__":
-    run_command(define_flags, main, description=__doc__)
+    command()

@@ -10,6 +10,7 @@ writes `data/birds/` with `train.txt`, `val.txt`, `classes.txt`, links to the so
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -232,5 +233,7 @@ def _counts_by_target(top_k: Sequence[str], targets: Sequence[str]) -> dict[str,
     return dict(zip(targets, numbers * len(targets) if len(numbers) == 1 else numbers, strict=True))
 
 
+command = partial(run_command, define_flags, main, description=__doc__)
+
 if __name__ == "__main__":
-    run_command(define_flags, main)
+    command()

@@ -13,6 +13,7 @@ not done again, and a run that was stopped goes on.
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -326,5 +327,7 @@ def refuse_failures(cells: Cells, output_dir: str) -> None:
         )
 
 
+command = partial(run_command, define_flags, main, description=__doc__)
+
 if __name__ == "__main__":
-    run_command(define_flags, main, description=__doc__)
+    command()
