@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,20 @@ from PIL import Image
 
 from slim.checkpoints.description import Description, write_description
 from slim.compat import slim, tf
+from slim.datasets import convert
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
+from tests import support
+from tests.support import ROOT, SMALL_NETWORK, invoke, write_checkpoint
 
-ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="module")
+def small_network() -> Iterator[str]:
+    """The name of a network that is trained in a moment; commands know it during the module."""
+    with support.small_network():
+        yield SMALL_NETWORK
 
 
 def shared(name: str) -> Path:
@@ -107,14 +117,8 @@ def colours(tmp_path_factory) -> Path:
     """A folder with the converted dataset `colours`."""
     data = tmp_path_factory.mktemp("data")
     draw_images(data / "colours", seed=0)
-    done = run(
-        "python",
-        "convert_dataset.py",
-        "--dataset_name=colours",
-        f"--dataset_dir={data}",
-        "--num_shards=3",
-    )
-    assert done.returncode == 0, done.stderr
+    done = invoke(convert, "--dataset_name=colours", f"--dataset_dir={data}", "--num_shards=3")
+    assert done.code == 0, done.error
     return data
 
 
@@ -146,15 +150,7 @@ def classifier_dir(colours, tmp_path_factory) -> Path:
         values["resnet_v2_50/logits/biases"] = -mean @ weights
         stored = {name: np.zeros_like(value) for name, value in values.items()}
         stored |= {f"{name}/ExponentialMovingAverage": value for name, value in values.items()}
-        stored["global_step"] = np.int64(7)
-        save = tf.raw_ops.SaveV2(
-            prefix=str(folder / "model.ckpt-7"),
-            tensor_names=list(stored),
-            shape_and_slices=[""] * len(stored),
-            tensors=list(stored.values()),
-        )
-        session.run(save)
-    tf.train.update_checkpoint_state(str(folder), str(folder / "model.ckpt-7"))
+    write_checkpoint(folder / "model.ckpt-7", {**stored, "global_step": 7})
     network = "resnet_v2_50"
     write_description(folder, Description(network, CLASSIFIER_SIZE, network, "colours", COLOURS))
     return folder

@@ -1,7 +1,7 @@
-"""Runs commands for tests: in this process, or in a process of their own.
+"""Helpers for tests: running commands, a network that is fast to train, writing checkpoints.
 
-A process of its own is forked from a server that has loaded TensorFlow, because loading it takes
-some five seconds of processor time.
+A command runs in this process or in one of its own, which is forked from a server that has loaded
+TensorFlow, because loading it takes some five seconds of processor time.
 """
 
 import io
@@ -12,19 +12,31 @@ import runpy
 import signal
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
+from unittest import mock
 
+import numpy as np
 import pytest
+
+from slim.compat import slim, tf
+from slim.nets.nets_factory import NETWORKS, Network, get_network_fn
+from slim.nets.resnet_v2 import resnet_v2, resnet_v2_arg_scope
+from slim.preprocessing import inception_preprocessing, preprocessing_factory
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 240  # seconds; a test that waits longer has failed
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["slim.compat"])
+_forks.set_forkserver_preload(["tests.support"])
+
+SMALL_NETWORK = "resnet_v2_8"
+SMALL_SIZE = 32  # pixels; the smallest images that a ResNet takes
+SMALL_DEPTH = 512  # features per image
 
 
 class Result(NamedTuple):
@@ -54,8 +66,65 @@ def invoke(command: ModuleType, *flags: object) -> Result:
     return Result(stopped.value.code, output, error)
 
 
+@contextmanager
+def small_network() -> Iterator[None]:
+    """Lets commands in this process know `SMALL_NETWORK`, a ResNet-V2 of two units."""
+    network = Network(
+        partial(resnet_v2, units=(1, 1), scope=SMALL_NETWORK),
+        SMALL_NETWORK,
+        "global_pool",
+        SMALL_DEPTH,
+        resnet_v2_arg_scope,
+        has_aux_logits=False,
+        default_image_size=SMALL_SIZE,
+        smallest_image_size=SMALL_SIZE,
+    )
+    preprocessing = {SMALL_NETWORK: inception_preprocessing}
+    with (
+        mock.patch.dict(NETWORKS, {SMALL_NETWORK: network}),
+        mock.patch.dict(preprocessing_factory._PREPROCESSING, preprocessing),
+    ):
+        yield
+
+
+def variable_shapes(
+    name: str, num_classes: int | None, image_size: int = SMALL_SIZE
+) -> dict[str, list[int]]:
+    """Returns the shapes of a network's variables by name, in the order of their creation."""
+    with tf.Graph().as_default():
+        get_network_fn(name, num_classes)(tf.zeros([1, image_size, image_size, 3]))
+        return {v.op.name: v.shape.as_list() for v in slim.get_model_variables()}
+
+
+def write_checkpoint(prefix: Path, values: Mapping[str, object], latest: bool = True) -> str:
+    """Writes a checkpoint.
+
+    Args:
+        prefix: The path without the suffix `.index`; its folder is made.
+        values: Values by variable name: arrays, or integers, which are stored as int64.
+        latest: Makes it the latest checkpoint of its folder.
+
+    Returns:
+        The prefix.
+    """
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    with tf.Graph().as_default(), tf.Session() as session:
+        save = tf.raw_ops.SaveV2(
+            prefix=str(prefix),
+            tensor_names=list(values),
+            shape_and_slices=[""] * len(values),
+            tensors=[tf.constant(np.asarray(value)) for value in values.values()],
+        )
+        session.run(save)
+    if latest:
+        tf.train.update_checkpoint_state(str(prefix.parent), str(prefix))
+    return str(prefix)
+
+
 class Process:
     """A command in a process of its own; a context that kills it.
+
+    The command knows `SMALL_NETWORK`.
 
     Args:
         module: The name of the command's module, such as `slim.train_image_classifier`.
@@ -126,4 +195,5 @@ def _run_module(module: str, flags: list[str], log: str, env: dict[str, str | No
         if value is not None:
             os.environ[name] = value
     sys.argv = [module, *flags]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    with small_network():
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
