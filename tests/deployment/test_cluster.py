@@ -11,7 +11,7 @@ from slim.deployment.cluster import find_cluster
 from slim.deployment.model_deploy import DeploymentConfig
 from slim.errors import UserError, run_command
 from tests.conftest import NUM_CLASSES
-from tests.test_train_distributed import free_addresses
+from tests.support import free_addresses
 
 PS, WORKERS = ["a:1"], ["b:1", "c:1"]
 
