@@ -1,8 +1,10 @@
-"""A web server for tests of downloads: on this machine, and as unreliable as it is told to be."""
+"""A web server on this machine for tests of downloads, as unreliable as it is told to be."""
 
 import hashlib
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from unittest import mock
 
 
 class Loopback:
@@ -30,11 +32,13 @@ class Loopback:
         self.status = 200
         self.requests = []
         self._ended = threading.Event()
+        self._environment = mock.patch.dict(os.environ, {"NO_PROXY": "127.0.0.1"})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.address = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> "Loopback":
+        self._environment.start()
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -42,6 +46,7 @@ class Loopback:
         self._ended.set()
         self._server.shutdown()
         self._server.server_close()
+        self._environment.stop()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         loopback = self

@@ -31,8 +31,7 @@ CHUNK = 65_536  # bytes that may be lost
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def server():
     with Loopback(file=CONTENT) as server:
         yield server
 

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -93,12 +95,28 @@ def flags_of(folder: Path, *options: str) -> list[str]:
     return [f"--dataset_name={folder.name}", f"--dataset_dir={folder.parent}", *options]
 
 
-def convert(folder: Path, *options: str, code: int = 0) -> Result:
-    """Converts a dataset's folder in this process and checks the exit code."""
-    done = invoke(conversion, *flags_of(folder, *options))
+def check(command: ModuleType, *flags: object, code: int = 0) -> Result:
+    """Runs a command in this process and checks its exit code."""
+    done = invoke(command, *flags)
     assert done.code == code, done.output + done.error
     assert "Traceback" not in done.error
     return done
+
+
+def convert(folder: Path, *options: str, code: int = 0) -> Result:
+    """Converts a dataset's folder in this process and checks the exit code."""
+    return check(conversion, *flags_of(folder, *options), code=code)
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Makes files of this process and its workers fail beyond a size, as on a full disk."""
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
 
 
 def wait_until(condition: Callable[[], object], timeout: float = TIMEOUT) -> None:

@@ -1,7 +1,7 @@
 """A conversion that is killed at a renaming, whichever of its processes does it.
 
-Arguments: the beginning of the name of the folder and the end of the name of the file that the
-renaming leads to; which of them, from 1; whether to kill before or after it; the conversion's flags.
+Arguments: the beginning of the name of the folder, and the end of the name of the file, that the
+renaming leads to; which of them, from 1; "before" or "after" it; the conversion's flags.
 """
 
 import os

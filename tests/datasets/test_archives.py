@@ -42,8 +42,7 @@ TREE = {
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def server():
     with Loopback(**FILES) as server:
         yield server
 
