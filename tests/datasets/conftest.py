@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from slim.datasets import convert as conversion
-from tests.support import TIMEOUT, Result, invoke
+from tests.support import TIMEOUT, Process, Result, invoke
 
 BYTES = ("encoded", "format")
 NUMBERS = ("class/label", "height", "width")
@@ -191,6 +191,14 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def workers_of(process: Process) -> list[int]:
+    """Returns the processes that a command has forked."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        pytest.skip("no /proc/PID/task/TID/children on this system")
+    return [int(pid) for pid in children.read_text().split()]
 
 
 def add_line(folder: Path, line: str, list_name: str = "train.txt") -> None:

@@ -28,6 +28,7 @@ from tests.datasets.conftest import (
     leftovers,
     picture,
     wait_until,
+    workers_of,
 )
 from tests.support import ROOT, Process
 
@@ -94,13 +95,6 @@ def kill_after(folder: Path, count: int, **options: object) -> None:
 
 def finished(folder: Path) -> int:
     return len(list(folder.glob(".conversion-*/*.json")))
-
-
-def workers_of(process: Process) -> list[int]:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    if not children.exists():
-        pytest.skip("no /proc/PID/task/TID/children on this system")
-    return [int(pid) for pid in children.read_text().split()]
 
 
 def mtime(path: Path) -> int:
