@@ -1,9 +1,13 @@
 """A web server on this machine for tests of downloads, as unreliable as it is told to be."""
 
 import hashlib
+import io
 import os
+import tarfile
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from unittest import mock
 
 
@@ -92,3 +96,17 @@ class Loopback:
         handler.wfile.flush()
         if self.stalls_after is not None:
             self._ended.wait(60)
+
+
+def pack(files: Mapping[str, Path | bytes]) -> bytes:
+    """Returns a .tar.gz of files, given by their names in it."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
+        for name, content in files.items():
+            if isinstance(content, Path):
+                archive.add(content, name)
+            else:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
