@@ -1,8 +1,14 @@
-"""A web server for tests of downloads: on this machine, and as unreliable as it is told to be."""
+"""A web server on this machine for tests of downloads, as unreliable as it is told to be."""
 
 import hashlib
+import io
+import os
+import tarfile
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from unittest import mock
 
 
 class Loopback:
@@ -30,11 +36,13 @@ class Loopback:
         self.status = 200
         self.requests = []
         self._ended = threading.Event()
+        self._environment = mock.patch.dict(os.environ, {"NO_PROXY": "127.0.0.1"})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.address = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> "Loopback":
+        self._environment.start()
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -42,6 +50,7 @@ class Loopback:
         self._ended.set()
         self._server.shutdown()
         self._server.server_close()
+        self._environment.stop()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         loopback = self
@@ -87,3 +96,17 @@ class Loopback:
         handler.wfile.flush()
         if self.stalls_after is not None:
             self._ended.wait(60)
+
+
+def pack(files: Mapping[str, Path | bytes]) -> bytes:
+    """Returns a .tar.gz of files, given by their names in it."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
+        for name, content in files.items():
+            if isinstance(content, Path):
+                archive.add(content, name)
+            else:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()

@@ -3,23 +3,23 @@
 import gzip
 import hashlib
 import io
+import multiprocessing
 import os
+import pkgutil
 import random
-import resource
 import signal
 import socket
 import stat
-import subprocess
-import sys
 import tarfile
-import time
 import zipfile
+from functools import partial
+from unittest import mock
 
 import pytest
 
 from slim.downloads import alone, fetch, unpack, unpacked
 from slim.errors import UserError
-from tests.conftest import ROOT
+from tests.datasets.conftest import file_size_limit, wait_until
 from tests.loopback import Loopback
 
 CONTENT = random.Random(0).randbytes(1_000_000)
@@ -28,11 +28,11 @@ SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 BROKEN_AT = 600_000  # bytes
 CHUNK = 65_536  # bytes that may be lost
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def server():
     with Loopback(file=CONTENT) as server:
         yield server
 
@@ -56,10 +56,16 @@ def break_off(server, path, known_hash=SHA256):
     return begun(path).stat().st_size
 
 
-def killed(code, *arguments):
-    """Runs Python code in a process that is to die of SIGKILL."""
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT)
-    assert done.returncode == -signal.SIGKILL
+def killed(action):
+    """Calls a function in a process that is to die of SIGKILL."""
+    process = FORK.Process(target=action)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def kill_itself(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("known_hash", [SHA256, MD5, None])
@@ -95,19 +101,13 @@ def test_a_broken_connection_goes_on(server, tmp_path):
 def test_killed_amid_the_download(server, tmp_path):
     path = tmp_path / "file"
     server.stalls_after = BROKEN_AT
-    code = "import sys, pathlib; from slim.downloads import fetch; "
-    code += "fetch(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, f"{server.address}/file", str(path), SHA256], cwd=ROOT
-    )
-    deadline = time.monotonic() + 60
-    while not begun(path).exists() or begun(path).stat().st_size < BROKEN_AT - CHUNK:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    process = FORK.Process(target=fetch, args=(f"{server.address}/file", path, SHA256))
+    process.start()
+    wait_until(lambda: begun(path).exists() and begun(path).stat().st_size >= BROKEN_AT - CHUNK)
     with pytest.raises(UserError, match="in use by another download"):
         fetch(f"{server.address}/file", path, SHA256)
     process.kill()
-    process.wait()
+    process.join()
     came = begun(path).stat().st_size
     assert not path.exists()
     server.stalls_after = None
@@ -119,12 +119,8 @@ def test_killed_amid_the_download(server, tmp_path):
 
 def test_killed_amid_the_check(server, tmp_path):
     path = tmp_path / "file"
-    code = (
-        "import os, sys, pathlib, pooch.core; from slim.downloads import fetch; "
-        "pooch.core.hash_matches = lambda *_, **__: os.kill(os.getpid(), 9); "
-        "fetch(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3])"
-    )
-    killed(code, f"{server.address}/file", path, SHA256)
+    with mock.patch("pooch.core.hash_matches", kill_itself):
+        killed(partial(fetch, f"{server.address}/file", path, SHA256))
     assert not path.exists()
     fetch(f"{server.address}/file", path, SHA256)
     assert len(server.requests) == 1  # all had come
@@ -253,13 +249,11 @@ def test_no_room_for_it(server, tmp_path):
 
 
 def test_a_disk_that_fills_up(server, tmp_path):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (BROKEN_AT, limits[1]))
-    try:
-        with pytest.raises(UserError, match="File too large: once that is mended, run this again"):
-            fetch(f"{server.address}/file", tmp_path / "file", SHA256)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with (
+        file_size_limit(BROKEN_AT),
+        pytest.raises(UserError, match="File too large: once that is mended, run this again"),
+    ):
+        fetch(f"{server.address}/file", tmp_path / "file", SHA256)
     fetch(f"{server.address}/file", tmp_path / "file", SHA256)
     assert server.requests[-1][1] is not None
     assert (tmp_path / "file").read_bytes() == CONTENT
@@ -355,21 +349,16 @@ def test_killed_amid_unpacking(tmp_path, where, step):
     """At each member, at the stamp, and between the moves of what is at the top."""
     name = "birds.zip" if "zip" in where else "birds.tgz"
     archive = ARCHIVES[name](tmp_path / name, *TREE.items())
-    code = f"""if True:
-        import os, pathlib, sys, tarfile, zipfile
-        from slim.downloads import unpack
-        real, calls = {where}, []
+    real, calls = pkgutil.resolve_name(where), []
 
-        def until_killed(*arguments, **options):
-            if len(calls) == {step}:
-                os.kill(os.getpid(), 9)
-            calls.append(1)
-            return real(*arguments, **options)
+    def until_killed(*arguments, **options):
+        if len(calls) == step:
+            kill_itself()
+        calls.append(1)
+        return real(*arguments, **options)
 
-        {where} = until_killed
-        unpack(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
-    """
-    killed(code, archive, tmp_path / "folder")
+    with mock.patch(where, until_killed):
+        killed(partial(unpack, archive, tmp_path / "folder"))
     visible = [name for name in names(tmp_path / "folder") if not name.startswith(".")]
     assert set(visible) <= {"README", "birds"}
     unpack(archive, tmp_path / "folder")

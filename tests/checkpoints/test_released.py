@@ -1,22 +1,22 @@
 """`python -m slim.checkpoints` against a server on this machine, in place of Google Drive."""
 
-import io
 import os
 import re
-import tarfile
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from slim.checkpoints import __main__ as command
+from slim.checkpoints import released
 from slim.checkpoints.released import CLASSES, DRIVE_IDS, MODELS
-from slim.compat import slim, tf
-from slim.errors import run_command
-from slim.nets.nets_factory import NETWORKS, get_network_fn
-from tests.conftest import ROOT, run
-from tests.loopback import Loopback
+from slim.nets.nets_factory import NETWORKS
+from tests.conftest import run
+from tests.loopback import Loopback, pack
+from tests.support import ROOT, SMALL_NETWORK, invoke, variable_shapes, write_checkpoint
 
 RESNET = "resnet_50_ILSVRC_iNat_299"
 PAGE = b"<!DOCTYPE html><html><body>Too many users have viewed this file</body></html>"
@@ -29,77 +29,33 @@ def drive() -> Iterator[Loopback]:
 
 
 @pytest.fixture
-def fetch(drive, tmp_path, capsys):
-    """The command in this process: its exit code, what it prints, and the lines on stderr."""
+def fetch(drive, tmp_path, small_network, monkeypatch):
+    """The command, for which `RESNET` is a small network: exit code, output, lines on stderr."""
+    models = [replace(m, network=small_network) if m.name == RESNET else m for m in MODELS]
+    for module in (released, command):
+        monkeypatch.setattr(module, "MODELS", models)
 
     def fetch(*arguments: str) -> tuple[int, str, list[str]]:
         folders = [f"--{name}_dir={tmp_path / name}" for name in ("dataset", "feature")]
         folders.append(f"--checkpoints_dir={tmp_path}")
-        with pytest.raises(SystemExit) as stopped:
-            run_command(
-                command.define_flags,
-                command.main,
-                ["checkpoints", *arguments, *folders, f"--address={drive.address}/{{id}}"],
-                positional="names",
-            )
-        printed = capsys.readouterr()
-        return stopped.value.code, printed.out, printed.err.splitlines()
+        done = invoke(command, *arguments, *folders, f"--address={drive.address}/{{id}}")
+        return done.code, done.output, done.error.splitlines()
 
     return fetch
 
 
-@pytest.fixture(scope="module")
-def variables() -> dict[str, list[int]]:
-    """Names and shapes of the variables of a ResNet with seven classes."""
-    with tf.Graph().as_default():
-        get_network_fn("resnet_v2_50", 7)(tf.zeros([1, 32, 32, 3]))
-        return {v.op.name: v.shape.as_list() for v in slim.get_model_variables()}
+def write(folder: Path, name: str, classes: int) -> dict[str, Path]:
+    """Writes a small network of zeros, and returns its files by their names."""
+    shapes = variable_shapes(SMALL_NETWORK, classes)
+    values = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
+    write_checkpoint(folder / name, values, latest=False)
+    return {path.name: path for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="module")
-def write_checkpoint(variables, tmp_path_factory):
-    """Writes a ResNet of zeros with so many classes; gives its files by their names."""
-
-    def write(name: str, classes: int) -> dict[str, Path]:
-        folder = tmp_path_factory.mktemp("written")
-        with tf.Graph().as_default(), tf.Session() as session:
-            shapes = [
-                [*shape[:-1], classes] if "/logits/" in key else shape
-                for key, shape in variables.items()
-            ]
-            zeros = [tf.zeros(shape) for shape in shapes]
-            names = list(variables)
-            session.run(
-                tf.raw_ops.SaveV2(
-                    prefix=str(folder / name),
-                    tensor_names=names,
-                    shape_and_slices=[""] * len(names),
-                    tensors=zeros,
-                )
-            )
-        return {path.name: path for path in folder.iterdir()}
-
-    return write
-
-
-@pytest.fixture(scope="module")
-def released(write_checkpoint) -> dict[str, Path]:
+def resnet(small_network, tmp_path_factory) -> dict[str, Path]:
     """A checkpoint as `RESNET` should be, called otherwise."""
-    return write_checkpoint("model.ckpt-12345", 6089)
-
-
-def pack(files: dict[str, Path | bytes]) -> bytes:
-    """A .tar.gz of files by their names in it."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
-        for name, content in files.items():
-            if isinstance(content, Path):
-                archive.add(content, name)
-            else:
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-    return packed.getvalue()
+    return write(tmp_path_factory.mktemp("written"), "model.ckpt-12345", 6089)
 
 
 def row(printed: str, name: str) -> list[str]:
@@ -108,8 +64,8 @@ def row(printed: str, name: str) -> list[str]:
     return re.split(r"  +", line)
 
 
-def test_a_broken_download_goes_on_and_the_checkpoint_is_found(fetch, drive, released, tmp_path):
-    files = {f"made/{name}": path for name, path in released.items()}
+def test_a_broken_download_goes_on_and_the_checkpoint_is_found(fetch, drive, resnet, tmp_path):
+    files = {f"made/{name}": path for name, path in resnet.items()}
     # Random bytes make the archive long enough to break; macOS hides a file beside each.
     noise = {"made/notes": os.urandom(1_500_000), "made/._model.ckpt-12345.index": b"macOS"}
     content = drive.files[DRIVE_IDS[RESNET]] = pack(noise | files)
@@ -132,13 +88,13 @@ def test_a_broken_download_goes_on_and_the_checkpoint_is_found(fetch, drive, rel
     assert code == 0, lines
     assert drive.requests[-1] == (f"/{DRIVE_IDS[RESNET]}", f"bytes={have}-")
     path = tmp_path / "resnet" / RESNET / "model.ckpt-12345"
-    assert f"{RESNET} is resnet_v2_50 with 6,089 classes" in printed
+    assert f"{RESNET} is {SMALL_NETWORK} with 6,089 classes" in printed
     assert f"path: {path}\n" in printed
     assert (
-        f"CHECKPOINT_PATH={path} MODEL_NAME=resnet_v2_50 CHECKPOINT_EXCLUDE_SCOPES=logits "
+        f"CHECKPOINT_PATH={path} MODEL_NAME={SMALL_NETWORK} CHECKPOINT_EXCLUDE_SCOPES=logits "
         "TRAINABLE_SCOPES=logits ./train.sh\n" in printed
     )
-    for name, original in released.items():
+    for name, original in resnet.items():
         assert path.with_name(name).read_bytes() == original.read_bytes()
     assert (tmp_path / "resnet" / f"{RESNET}.archive").read_bytes() == content
     assert len(list((tmp_path / "resnet").iterdir())) == 2
@@ -150,7 +106,7 @@ def test_a_broken_download_goes_on_and_the_checkpoint_is_found(fetch, drive, rel
     assert drive.requests == []
     assert row(fetch("--list")[1], RESNET) == [
         RESNET,
-        "resnet_v2_50",
+        SMALL_NETWORK,
         "ImageNet + iNat2017",
         "299",
         str(path),
@@ -158,7 +114,7 @@ def test_a_broken_download_goes_on_and_the_checkpoint_is_found(fetch, drive, rel
 
 
 def test_a_page_instead_of_the_file_and_an_archive_put_there_by_hand(
-    fetch, drive, released, tmp_path
+    fetch, drive, resnet, tmp_path
 ):
     drive.files[DRIVE_IDS[RESNET]] = PAGE
     code, _, lines = fetch(RESNET)
@@ -174,7 +130,7 @@ def test_a_page_instead_of_the_file_and_an_archive_put_there_by_hand(
     assert len(lines) == 1 and f"{place} is no tar or zip archive: delete it" in lines[0]
 
     with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, path in released.items():
+        for name, path in resnet.items():
             archive.write(path, f"a/b/{name.replace('model.ckpt-12345', f'{RESNET}.ckpt')}")
     drive.requests.clear()
     code, printed, lines = fetch(RESNET)
@@ -182,23 +138,25 @@ def test_a_page_instead_of_the_file_and_an_archive_put_there_by_hand(
     assert drive.requests == []
     path = tmp_path / "resnet" / f"{RESNET}.ckpt"
     assert f"path: {path}\n" in printed
-    assert Path(f"{path}.index").read_bytes() == released["model.ckpt-12345.index"].read_bytes()
+    assert Path(f"{path}.index").read_bytes() == resnet["model.ckpt-12345.index"].read_bytes()
 
 
 @pytest.mark.parametrize(
     ("name", "classes", "expected"),
     [
-        (RESNET, 7, "resnet_v2_50, 6089 or 6090 classes"),
+        (RESNET, 7, f"{SMALL_NETWORK}, 6089 or 6090 classes"),
         ("resnet_101_ILSVRC_iNat_299", 6089, "resnet_v2_101, 6089 or 6090 classes"),
     ],
 )
 def test_another_model_is_refused_and_its_archive_kept(
-    fetch, drive, write_checkpoint, tmp_path, name, classes, expected
+    fetch, drive, tmp_path, name, classes, expected
 ):
-    content = drive.files[DRIVE_IDS[name]] = pack(write_checkpoint(f"{name}.ckpt", classes))
+    content = drive.files[DRIVE_IDS[name]] = pack(
+        write(tmp_path / "written", f"{name}.ckpt", classes)
+    )
     code, _, lines = fetch(name)
     assert code == 1
-    assert f"found resnet_v2_50, {classes} classes; expected {expected}" in lines[-1]
+    assert f"found {SMALL_NETWORK}, {classes} classes; expected {expected}" in lines[-1]
     (archive,) = (tmp_path / "resnet").iterdir()
     assert str(archive) in lines[-1]
     assert archive.read_bytes() == content

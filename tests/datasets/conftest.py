@@ -1,18 +1,24 @@
 """Small datasets, the conversion command, and shards as TensorFlow reads them."""
 
+import errno
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterable
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
-REPOSITORY = Path(__file__).parents[2]
+from slim.datasets import convert as conversion
+from tests.support import TIMEOUT, Process, Result, invoke
+
 BYTES = ("encoded", "format")
 NUMBERS = ("class/label", "height", "width")
 
@@ -84,24 +90,115 @@ def make_dataset(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def command(folder: Path, *options: str) -> list[str]:
-    flags = [f"--dataset_name={folder.name}", f"--dataset_dir={folder.parent}"]
-    return [sys.executable, "convert_dataset.py", *flags, *options]
+def flags_of(folder: Path, *options: str) -> list[str]:
+    """Returns the flags that convert a dataset's folder."""
+    return [f"--dataset_name={folder.name}", f"--dataset_dir={folder.parent}", *options]
 
 
-@pytest.fixture
-def convert() -> Callable[..., subprocess.CompletedProcess]:
-    """Runs the command on a dataset's folder, and checks its exit code."""
+def check(command: ModuleType, *flags: object, code: int = 0) -> Result:
+    """Runs a command in this process and checks its exit code."""
+    done = invoke(command, *flags)
+    assert done.code == code, done.output + done.error
+    assert "Traceback" not in done.error
+    return done
 
-    def run(folder: Path, *options: str, code: int = 0) -> subprocess.CompletedProcess:
-        done = subprocess.run(
-            command(folder, *options), cwd=REPOSITORY, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done
 
-    return run
+def convert(folder: Path, *options: str, code: int = 0) -> Result:
+    """Converts a dataset's folder in this process and checks the exit code."""
+    return check(conversion, *flags_of(folder, *options), code=code)
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Makes files of this process and its workers fail beyond a size, as on a full disk."""
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+
+
+def wait_until(condition: Callable[[], object], timeout: float = TIMEOUT) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+class Trap:
+    """Makes an image file a named pipe, whose reader waits until it is killed or served."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._content, self._end = path, path.read_bytes(), None
+        path.unlink()
+        os.mkfifo(path)
+
+    def wait(self) -> None:
+        """Waits for a reader, and keeps it waiting."""
+        deadline = time.monotonic() + TIMEOUT
+        while self._end is None:
+            try:
+                self._end = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError as error:
+                assert error.errno == errno.ENXIO, error
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+
+    def kill(self) -> None:
+        """Kills the reader and waits until it is gone; the next reader takes longer to start."""
+        self.wait()
+        while not (readers := set(self._readers())):  # has yet to return from opening
+            time.sleep(0.005)
+        (reader,) = readers
+        os.kill(reader, signal.SIGKILL)
+        wait_until(lambda: not is_running(reader))
+        self.close()
+
+    def serve(self) -> None:
+        """Gives the image to the reader."""
+        self.wait()
+        os.set_blocking(self._end, True)
+        os.write(self._end, self._content)
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the reader, which finds an empty file."""
+        if self._end is not None:
+            os.close(self._end)
+            self._end = None
+
+    def remove(self) -> None:
+        """Puts the image back."""
+        self.close()
+        self._path.unlink()
+        self._path.write_bytes(self._content)
+
+    def _readers(self) -> Iterator[int]:
+        for process in Path("/proc").iterdir():
+            if not process.name.isdigit() or int(process.name) == os.getpid():
+                continue
+            with suppress(OSError):  # has just ended
+                for link in list((process / "fd").iterdir()):
+                    with suppress(OSError):
+                        if link.readlink() == self._path:
+                            yield int(process.name)
+
+
+def is_running(pid: int) -> bool:
+    """Returns whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def workers_of(process: Process) -> list[int]:
+    """Returns the processes that a command has forked."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        pytest.skip("no /proc/PID/task/TID/children on this system")
+    return [int(pid) for pid in children.read_text().split()]
 
 
 def add_line(folder: Path, line: str, list_name: str = "train.txt") -> None:

@@ -1,36 +1,22 @@
 """The table of archives, and a dataset downloaded from a server on this machine."""
 
 import hashlib
-import io
 import re
-import subprocess
-import sys
-import tarfile
 
 import pytest
 
 from slim.datasets.archives import MINIVAL, SOURCES, Archive, Source, download, where_to_get
 from slim.datasets.registry import KNOWN
 from slim.errors import UserError
-from tests.conftest import ROOT
-from tests.loopback import Loopback
+from tests.conftest import run
+from tests.loopback import Loopback, pack
 
 NEED_A_LOGIN = {"nabirds", "stanford_cars", "ILSVRC2012"}
 
 
-def tgz(*members: tuple[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
 FILES = {
-    "images.tgz": tgz(("Images/a dog/1.jpg", b"jpeg" * 50_000)),
-    "lists.tar": tgz(("train_list.mat", b"train"), ("test_list.mat", b"test")),
+    "images.tgz": pack({"Images/a dog/1.jpg": b"jpeg" * 50_000}),
+    "lists.tar": pack({"train_list.mat": b"train", "test_list.mat": b"test"}),
     "setid.mat": b"set",
 }
 TREE = {
@@ -42,8 +28,7 @@ TREE = {
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def server():
     with Loopback(**FILES) as server:
         yield server
 
@@ -115,7 +100,7 @@ def test_what_is_there_is_not_overwritten(server, sources, tmp_path):
 
 
 def test_an_archive_with_another_hash_is_not_unpacked(server, sources, tmp_path):
-    server.files["images.tgz"] = tgz(("Images/other.jpg", b"other"))
+    server.files["images.tgz"] = pack({"Images/other.jpg": b"other"})
     with pytest.raises(UserError, match=r"images.tgz: .* hash .* expected md5:"):
         download("dogs", tmp_path, sources)
     assert read_tree(tmp_path) == {}
@@ -150,4 +135,4 @@ def test_the_table():
 
 def test_without_tensorflow():
     code = "import sys, slim.datasets.minival; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    assert run("python", "-c", code).returncode == 0

@@ -10,8 +10,7 @@ from slim.datasets import balance
 from slim.datasets.balance import take_images
 from slim.datasets.lists import Entry
 from slim.datasets.registry import get_dataset
-from slim.errors import run_command
-from tests.datasets.conftest import leftovers
+from tests.datasets.conftest import check, convert, leftovers
 
 TRAIN = [30, 12, 5, 5, 1]  # images of each class
 
@@ -33,13 +32,10 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def make(data, capsys, *arguments, code=0, dataset="species"):
-    command = ["balance", f"--dataset_name={dataset}", f"--dataset_dir={data}", *arguments]
-    with pytest.raises(SystemExit) as stopped:
-        run_command(balance.define_flags, balance.main, command)
-    out, error = capsys.readouterr()
-    assert stopped.value.code == code, error
-    return out if code == 0 else error
+def make(data, *arguments, code=0, dataset="species"):
+    flags = [f"--dataset_name={dataset}", f"--dataset_dir={data}", *arguments]
+    done = check(balance, *flags, code=code)
+    return done.error if code else done.output
 
 
 def lines_of(path):
@@ -50,8 +46,8 @@ def without_source(line):
     return line.removeprefix("species/")
 
 
-def test_no_class_has_more_than_asked_for(data, capsys):
-    make(data, capsys, "--max_per_class=6")
+def test_no_class_has_more_than_asked_for(data):
+    make(data, "--max_per_class=6")
     made, source = data / "species_balanced_6", data / "species"
     taken, images = lines_of(made / "train.txt"), lines_of(source / "train.txt")
     counts = Counter(line.rpartition(": ")[2] for line in taken)
@@ -70,8 +66,8 @@ def test_no_class_has_more_than_asked_for(data, capsys):
     assert leftovers(made) == []
 
 
-def test_what_it_prints(data, capsys):
-    out = make(data, capsys, "--max_per_class=5")
+def test_what_it_prints(data):
+    out = make(data, "--max_per_class=5")
     cells = (line.strip("| ").split(" | ") for line in out.splitlines())
     rows = {row: values for row, *values in cells}
     assert rows["training images"] == ["species", "species_balanced_5"]
@@ -89,9 +85,9 @@ def test_what_it_prints(data, capsys):
     assert out.splitlines()[-1] == next_
 
 
-def test_the_seed_decides(data, capsys):
+def test_the_seed_decides(data):
     def train(name, *arguments):
-        make(data, capsys, "--max_per_class=6", f"--output_name={name}", *arguments)
+        make(data, "--max_per_class=6", f"--output_name={name}", *arguments)
         files = {path.name: path for path in (data / name).iterdir() if path.is_file()}
         return {name: path.read_bytes() for name, path in files.items()}
 
@@ -122,36 +118,36 @@ def test_every_image_has_the_same_chance():
     assert all(abs(counts[image] - 0.3 * seeds) < 5 * deviation for image in images)
 
 
-def test_from_images_to_shards(make_dataset, convert, capsys):
+def test_from_images_to_shards(make_dataset):
     folder = make_dataset(train=12, validation=6)
-    make(folder.parent, capsys, "--max_per_class=2", "--output_name=few", dataset="things")
+    make(folder.parent, "--max_per_class=2", "--output_name=few", dataset="things")
     convert(folder.parent / "few", "--num_shards=1")
     dataset = get_dataset("few", "train", folder.parent)
     assert (dataset.num_samples, dataset.num_classes) == (6, 3)
     assert get_dataset("few", "validation", folder.parent).num_samples == 6
-    make(folder.parent, capsys, "--max_per_class=2", "--output_name=few", dataset="things")
-    assert "nothing to do" in convert(folder.parent / "few", "--num_shards=1").stdout
+    make(folder.parent, "--max_per_class=2", "--output_name=few", dataset="things")
+    assert "nothing to do" in convert(folder.parent / "few", "--num_shards=1").output
 
 
-def test_a_run_that_was_killed_at_once_is_begun_again(data, capsys):
+def test_a_run_that_was_killed_at_once_is_begun_again(data):
     made = data / "species_balanced_6"
     made.mkdir()
     (made / ".conversion.lock").touch()
     (made / "balance.tsv.tmp").write_text("half a li")
-    make(data, capsys, "--max_per_class=6")
+    make(data, "--max_per_class=6")
     assert len(lines_of(made / "train.txt")) == sum(min(count, 6) for count in TRAIN)
     (made / "train.txt").unlink()  # and one that was killed before its end
     (made / "species").unlink()
     (made / "species").symlink_to("nowhere")
-    make(data, capsys, "--max_per_class=6")
+    make(data, "--max_per_class=6")
     assert (made / lines_of(made / "train.txt")[0].rpartition(": ")[0]).exists()
 
 
-def test_a_subset_of_a_subset(data, capsys):
-    make(data, capsys, "--max_per_class=6", "--output_name=some")
-    error = make(data, capsys, "--max_per_class=3", "--output_name=some", code=1, dataset="some")
+def test_a_subset_of_a_subset(data):
+    make(data, "--max_per_class=6", "--output_name=some")
+    error = make(data, "--max_per_class=3", "--output_name=some", code=1, dataset="some")
     assert "some is there and is no balanced subset" in error
-    make(data, capsys, "--max_per_class=3", dataset="some")
+    make(data, "--max_per_class=3", dataset="some")
     lines = lines_of(data / "some_balanced_3/train.txt")
     assert Counter(line.rpartition(": ")[2] for line in lines)["0"] == 3
     assert all((data / "some_balanced_3" / line.rpartition(": ")[0]).is_file() for line in lines)
@@ -170,12 +166,12 @@ def test_a_subset_of_a_subset(data, capsys):
         (["--max_per_class=3", "--dataset_name=broken"], "train.txt line 1: 'no label' is not of"),
     ],
 )
-def test_errors_are_one_line_and_leave_all_as_it_is(data, capsys, arguments, message):
+def test_errors_are_one_line_and_leave_all_as_it_is(data, arguments, message):
     shutil.copytree(data / "species", data / "other")
     shutil.copytree(data / "species", data / "broken")
     (data / "broken/train.txt").write_text("no label\n")
     before = sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*"))
-    error = make(data, capsys, *arguments, code=1)
+    error = make(data, *arguments, code=1)
     assert error.startswith("error: ") and message in error
     assert error.count("\n") == 1
     assert sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*")) == before

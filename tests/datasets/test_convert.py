@@ -1,9 +1,9 @@
+import hashlib
 import json
 import math
 import os
 import random
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -13,18 +13,20 @@ import pytest
 
 from slim.compat import tf
 from tests.datasets.conftest import (
-    REPOSITORY,
     Record,
     add_line,
-    command,
     contents,
+    convert,
     encode,
+    file_size_limit,
+    flags_of,
     leftovers,
     picture,
     read_records,
 )
+from tests.support import ROOT
 
-BIRDS = REPOSITORY.parent / "shared" / "birds"
+BIRDS = ROOT.parent / "shared" / "birds"
 
 
 def listed(folder, list_name):
@@ -36,16 +38,16 @@ def shard_names(split_name, count):
     return [f"{split_name}_{i:05d}-of-{count:05d}.tfrecord" for i in range(count)]
 
 
-def test_shards_hold_what_the_lists_say(make_dataset, convert):
+def test_shards_hold_what_the_lists_say(make_dataset):
     folder = make_dataset(train=25, validation=11)
     done = convert(folder, "--num_shards=4")
     names = [*shard_names("train", 4), *shard_names("validation", 4)]
     assert sorted(contents(folder)) == ["dataset.json", *names]
     assert leftovers(folder) == []
     assert re.fullmatch(
-        rf"{folder}: 36 images, 3 classes, 8 shards, in \d+\.\d s \(\d+ images/s\)\n", done.stdout
+        rf"{folder}: 36 images, 3 classes, 8 shards, in \d+\.\d s \(\d+ images/s\)\n", done.output
     )
-    assert done.stderr == ""
+    assert done.error == ""
 
     train, validation = listed(folder, "train.txt"), listed(folder, "val.txt")
     random.Random(0).shuffle(train)
@@ -59,7 +61,7 @@ def test_shards_hold_what_the_lists_say(make_dataset, convert):
             assert read_records([folder / name]) == expected
 
 
-def test_description(make_dataset, convert):
+def test_description(make_dataset):
     folder = make_dataset()
     convert(folder, "--seed=7")
     found = json.loads((folder / "dataset.json").read_text())
@@ -72,11 +74,11 @@ def test_description(make_dataset, convert):
         assert (split["samples"], split["skipped"]) == (samples, 0)
         sizes = [(folder / name).stat().st_size for name in shard_names(split_name, 10)]
         assert split["shard_bytes"] == sizes
-        digest = subprocess.check_output(["sha256sum", folder / list_name], text=True).split()[0]
+        digest = hashlib.sha256((folder / list_name).read_bytes()).hexdigest()
         assert split["list_sha256"] == digest
 
 
-def test_more_shards_than_images(make_dataset, convert):
+def test_more_shards_than_images(make_dataset):
     folder = make_dataset(train=12, validation=3)
     convert(folder)
     names = shard_names("train", 10)
@@ -85,7 +87,7 @@ def test_more_shards_than_images(make_dataset, convert):
     assert dataset.reduce(0, lambda count, _: count + 1).shape == ()
 
 
-def test_neither_workers_nor_verification_matter(make_dataset, convert):
+def test_neither_workers_nor_verification_matter(make_dataset):
     folder = make_dataset(train=30)
     (folder / "images" / "0003.jpg").write_bytes(encode(picture(3), "PNG"))
     results = []
@@ -98,7 +100,7 @@ def test_neither_workers_nor_verification_matter(make_dataset, convert):
     assert results[0] == results[1] == results[2]
 
 
-def test_seeds_change_training_only(make_dataset, convert):
+def test_seeds_change_training_only(make_dataset):
     folder = make_dataset()
     other = folder.with_name("other")
     shutil.copytree(folder, other)
@@ -110,25 +112,25 @@ def test_seeds_change_training_only(make_dataset, convert):
 
 
 @pytest.mark.parametrize("again", [[], ["--num_workers=1"], ["--noverify"], ["--on_error=skip"]])
-def test_nothing_is_done_twice(make_dataset, convert, again):
+def test_nothing_is_done_twice(make_dataset, again):
     folder = make_dataset()
     convert(folder)
     folder.chmod(0o555)
     before = {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
     done = convert(folder, *again)
-    assert done.stdout == f"nothing to do: {folder}: 18 images, 3 classes, 20 shards\n"
+    assert done.output == f"nothing to do: {folder}: 18 images, 3 classes, 20 shards\n"
     assert {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]} == before
     folder.chmod(0o755)
 
 
-def test_unverified_shards_are_verified_later(make_dataset, convert):
+def test_unverified_shards_are_verified_later(make_dataset):
     folder = make_dataset()
     cut = folder / "images" / "0005.jpg"
     whole = cut.read_bytes()
     cut.write_bytes(whole[:-100])
     convert(folder, "--noverify")
     unverified = contents(folder)
-    assert "images/0005.jpg: cannot be decoded" in convert(folder, code=1).stderr
+    assert "images/0005.jpg: cannot be decoded" in convert(folder, code=1).error
     assert contents(folder) == unverified
     cut.write_bytes(whole)
     convert(folder)
@@ -136,7 +138,7 @@ def test_unverified_shards_are_verified_later(make_dataset, convert):
     assert whole in [record.jpeg for record in read_records(sorted(folder.glob("train_*")))]
 
 
-def test_a_missing_or_damaged_shard_is_made_again(make_dataset, convert):
+def test_a_missing_or_damaged_shard_is_made_again(make_dataset):
     folder = make_dataset()
     convert(folder)
     before = contents(folder)
@@ -174,7 +176,7 @@ def spoil(folder: Path) -> list[str]:
     ]
 
 
-def test_all_problems_in_one_report(make_dataset, convert):
+def test_all_problems_in_one_report(make_dataset):
     folder = make_dataset()
     expected = spoil(folder)
     done = convert(folder, code=1)
@@ -183,7 +185,7 @@ def test_all_problems_in_one_report(make_dataset, convert):
     assert len(lines) == len(expected)
     for line, start in zip(lines, expected, strict=True):
         assert line.startswith(start)
-    warning, *shown, error = done.stderr.splitlines()
+    warning, *shown, error = done.error.splitlines()
     assert warning.startswith("warning: 1 images are in both lists")
     assert warning.endswith("the first is images/0005.jpg")
     assert shown == lines
@@ -194,25 +196,25 @@ def test_all_problems_in_one_report(make_dataset, convert):
     assert contents(folder) == {}
 
 
-def test_skip_leaves_out_what_is_wrong(make_dataset, convert):
+def test_skip_leaves_out_what_is_wrong(make_dataset):
     folder = make_dataset()
     expected = spoil(folder)
     done = convert(folder, "--on_error=skip", "--num_shards=3")
     report = folder / "conversion_problems.txt"
     assert len(report.read_text().splitlines()) == len(expected)
-    assert f"warning: 9 lines left out, all problems are in {report}" in done.stderr
-    assert "14 images, 6 classes, 6 shards, 9 lines left out" not in done.stdout
+    assert f"warning: 9 lines left out, all problems are in {report}" in done.error
+    assert "14 images, 6 classes, 6 shards, 9 lines left out" not in done.output
     good = [f"images/{i:04d}.jpg" for i in (0, *range(4, 13), *range(14, 18))] + ["images/0005.jpg"]
     found = read_records(sorted(folder.glob("*.tfrecord")))
     assert sorted(r.jpeg for r in found) == sorted((folder / p).read_bytes() for p in good)
     splits = json.loads((folder / "dataset.json").read_text())["splits"]
     assert [splits[s]["samples"] for s in splits] == [9, 6]
     assert [splits[s]["skipped"] for s in splits] == [7, 2]
-    assert convert(folder, "--on_error=skip", "--num_shards=3").stdout.startswith("nothing to do")
+    assert convert(folder, "--on_error=skip", "--num_shards=3").output.startswith("nothing to do")
     convert(folder, "--num_shards=3", code=1)
 
 
-def test_repaired_images_are_read_again(make_dataset, convert):
+def test_repaired_images_are_read_again(make_dataset):
     folder, clean = make_dataset(), make_dataset("clean")
     convert(clean)
     images = sorted((folder / "images").iterdir())
@@ -221,7 +223,7 @@ def test_repaired_images_are_read_again(make_dataset, convert):
     convert(folder, code=1)
     for path in images[:2]:
         shutil.copy(clean / "images" / path.name, path)
-    assert "error: 1 problems" in convert(folder, code=1).stderr
+    assert "error: 1 problems" in convert(folder, code=1).error
     shutil.copy(clean / "images" / images[2].name, images[2])
     convert(folder)
     assert contents(folder) == contents(clean)
@@ -229,14 +231,14 @@ def test_repaired_images_are_read_again(make_dataset, convert):
     assert leftovers(folder) == []
 
 
-def test_many_problems_are_shown_in_part(make_dataset, convert):
+def test_many_problems_are_shown_in_part(make_dataset):
     folder = make_dataset(train=30)
     shutil.rmtree(folder / "images")
-    lines = convert(folder, code=1).stderr.splitlines()
+    lines = convert(folder, code=1).error.splitlines()
     assert lines[20:21] == ["... and 16 more"]
     assert lines[21].startswith("error: 36 problems")
     assert len((folder / "conversion_problems.txt").read_text().splitlines()) == 36
-    assert "no image of" in convert(folder, "--on_error=skip", code=1).stderr
+    assert "no image of" in convert(folder, "--on_error=skip", code=1).error
 
 
 @pytest.mark.parametrize(
@@ -250,7 +252,7 @@ def test_many_problems_are_shown_in_part(make_dataset, convert):
         ([], "description", "dataset.json is not what this version of convert_dataset.py writes"),
     ],
 )
-def test_shards_of_another_conversion_are_refused(make_dataset, convert, options, change, message):
+def test_shards_of_another_conversion_are_refused(make_dataset, options, change, message):
     folder = make_dataset()
     convert(folder)
     if change == "list":
@@ -264,12 +266,12 @@ def test_shards_of_another_conversion_are_refused(make_dataset, convert, options
         (folder / "dataset.json").write_text("{}")
     before = contents(folder)
     done = convert(folder, *options, code=1)
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert message in done.error
+    assert done.error.count("\n") == 1
     assert contents(folder) == before
 
 
-def test_errors_are_one_line(make_dataset, convert, tmp_path):
+def test_errors_are_one_line(make_dataset, tmp_path):
     folder = make_dataset("cub_201")
     empty, missing = make_dataset("empty"), make_dataset("missing")
     (empty / "val.txt").write_text("\n")
@@ -285,48 +287,37 @@ def test_errors_are_one_line(make_dataset, convert, tmp_path):
         (folder, ["--on_error=maybe"], "fail|skip"),
         (folder, ["--dataset_name="], "--dataset_name is missing: known: cub_201"),
     ]:
-        error = convert(wrong, *options, code=1).stderr
+        error = convert(wrong, *options, code=1).error
         assert error.startswith("error: ") and error.count("\n") == 1
         assert message in error
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_folder_that_cannot_be_written(make_dataset, convert):
+def test_a_folder_that_cannot_be_written(make_dataset):
     folder = make_dataset()
     folder.chmod(0o555)
-    assert "Permission denied" in convert(folder, code=1).stderr
+    assert "Permission denied" in convert(folder, code=1).error
     folder.chmod(0o755)
 
 
 def test_a_full_disk(make_dataset):
     folder = make_dataset(train=40)
-    limit = 20_000  # bytes of a file, which is less than a shard
-
-    def limit_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    done = subprocess.run(
-        command(folder, "--num_shards=1"),
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        preexec_fn=limit_files,
-    )
-    assert done.returncode == 1
-    assert re.fullmatch(r"error: .*File too large.* the same command goes on .*\n", done.stderr)
+    with file_size_limit(20_000):  # less than a shard
+        done = convert(folder, "--num_shards=1", code=1)
+    assert re.fullmatch(r"error: .*File too large.* the same command goes on .*\n", done.error)
     assert contents(folder) == {}
     assert not list(folder.glob(".conversion-*/*.tmp"))
 
 
-def test_known_datasets_are_checked(make_dataset, convert):
+def test_known_datasets_are_checked(make_dataset):
     folder = make_dataset("flower_102")
-    assert convert(folder).stderr == (
+    assert convert(folder).error == (
         f"warning: {folder} lists 12 train, 6 validation, 3 classes; the paper's flower_102 has "
         "2040 train, 6149 validation, 102 classes\n"
     )
 
 
-def test_strange_names_and_linked_folders(make_dataset, convert, tmp_path):
+def test_strange_names_and_linked_folders(make_dataset, tmp_path):
     folder = make_dataset()
     (folder / "images").rename(tmp_path / "elsewhere")
     (folder / "images").symlink_to(tmp_path / "elsewhere")
@@ -356,15 +347,16 @@ def test_memory_does_not_grow_with_the_images(make_dataset):
             "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
         )
-        line = [sys.executable, "-c", script, *command(copy, "--noverify", "--num_shards=1")]
-        output = subprocess.check_output(line, cwd=REPOSITORY, text=True)
+        line = [sys.executable, "-c", script, sys.executable, "convert_dataset.py"]
+        line += flags_of(copy, "--noverify", "--num_shards=1")
+        output = subprocess.check_output(line, cwd=ROOT, text=True)
         peaks.append(int(output.splitlines()[-1]) * 1024)
     assert peaks[1] - peaks[0] < 8_000_000  # of 152 million bytes more
 
 
 @pytest.mark.skipif(not BIRDS.is_dir(), reason=f"no photographs at {BIRDS}")
 @pytest.mark.parametrize("option", ["--verify", "--noverify"])
-def test_photographs(convert, tmp_path, option):
+def test_photographs(tmp_path, option):
     folder = tmp_path / "birds"
     folder.mkdir()
     for path in BIRDS.iterdir():

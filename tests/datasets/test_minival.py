@@ -8,8 +8,9 @@ import pytest
 from slim.datasets import minival
 from slim.datasets.archives import MINIVAL
 from slim.datasets.minival import fetch_minival, read_minival
-from slim.errors import UserError, run_command
+from slim.errors import UserError
 from tests.conftest import run, shared
+from tests.datasets.conftest import check
 from tests.loopback import Loopback
 
 LIST = "train_val_images/Aves/Corvus cornix/1.jpg\ntrain_val_images/Aves/Pica pica/2.jpg\n"
@@ -17,8 +18,7 @@ NAMES = frozenset(LIST.splitlines())
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def server():
     with Loopback(**{MINIVAL.name: LIST.encode()}) as server:
         yield server
 
@@ -85,11 +85,9 @@ def test_command():
     assert done.stdout == f"{path}: 9,697 images, as published\n"
 
 
-def test_command_refuses_another_list(tmp_path, capsys):
+def test_command_refuses_another_list(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text(LIST)
-    with pytest.raises(SystemExit) as stopped:
-        run_command(minival.define_flags, minival.main, ["minival", f"--path={path}"])
-    assert stopped.value.code == 1
-    assert capsys.readouterr().err.startswith(f"error: {path} is another file than https://raw.")
+    error = check(minival, f"--path={path}", code=1).error
+    assert error.startswith(f"error: {path} is another file than https://raw.")
     assert path.read_text() == LIST

@@ -4,7 +4,6 @@ import random
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,29 +15,21 @@ from slim.datasets.folders import split_classes
 from slim.datasets.layouts import FORMS
 from slim.datasets.registry import KNOWN, Sizes, get_dataset
 from slim.datasets.tfrecord import LISTS
-from slim.errors import run_command
 from tests.conftest import run
-from tests.datasets.conftest import encode, picture, read_records
+from tests.datasets.conftest import check, convert, encode, picture, read_records
 from tests.datasets.miniatures import NINE, OTHER_FORMS, Miniature, cub_200, draw
 from tests.loopback import Loopback
+from tests.support import invoke
 
 
-@pytest.fixture
-def command(capsys) -> Callable[..., tuple[str, str]]:
-    """Runs the command in this process, checks its exit code, and returns what it printed."""
-
-    def run_it(*arguments: str, code: int = 0) -> tuple[str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            run_command(prepare.define_flags, prepare.main, ["prepare", *arguments])
-        out, error = capsys.readouterr()
-        assert stopped.value.code == code, out + error
-        if code:
-            *warnings, last = error.splitlines()
-            assert all(line.startswith("warning: ") for line in warnings)
-            assert last.startswith("error: ")
-        return out, error
-
-    return run_it
+def command(*arguments: str, code: int = 0) -> tuple[str, str]:
+    """Prepares a dataset in this process and returns what was printed."""
+    done = check(prepare, *arguments, code=code)
+    if code:
+        *warnings, last = done.error.splitlines()
+        assert all(line.startswith("warning: ") for line in warnings)
+        assert last.startswith("error: ")
+    return done.output, done.error
 
 
 @pytest.fixture
@@ -76,9 +67,7 @@ def check_lists(folder: Path, miniature: Miniature) -> None:
 
 
 @pytest.mark.parametrize("name", NINE)
-def test_from_the_official_archive_to_a_trained_step(
-    name, archive, data, tmp_path, command, convert, capsys
-):
+def test_from_the_official_archive_to_records(name, archive, data):
     miniature = NINE[name](archive)
     command(*flags_for(name, miniature, data))
     check_lists(data / name, miniature)
@@ -91,33 +80,27 @@ def test_from_the_official_archive_to_a_trained_step(
         expected = [((miniature.images / path).read_bytes(), label) for path, label in images]
         assert sorted(found) == sorted(expected) and len(set(found)) == len(images)
 
+
+def test_from_the_official_archive_to_a_trained_step(archive, data, tmp_path, small_network):
+    command(*flags_for("cub_200", cub_200(archive), data))
+    convert(data / "cub_200", "--num_shards=2")
     train_dir = tmp_path / "run"
-    with pytest.raises(SystemExit) as stopped:
-        run_command(
-            training.define_flags,
-            training.main,
-            [
-                "train",
-                f"--dataset_dir={data}",
-                f"--dataset_name={name}",
-                f"--train_dir={train_dir}",
-                "--model_name=resnet_v2_50",
-                "--train_image_size=32",
-                "--trainable_scopes=logits",
-                "--batch_size=4",
-                "--max_number_of_steps=1",
-                "--seed=1",
-            ],
-        )
-    out, error = capsys.readouterr()
-    assert stopped.value.code == 0, error
-    assert re.search(r"^step 1 of 1, loss [\d.]+", out, re.M)
+    done = check(
+        training,
+        f"--dataset_dir={data}",
+        "--dataset_name=cub_200",
+        f"--train_dir={train_dir}",
+        f"--model_name={small_network}",
+        "--batch_size=4",
+        "--max_number_of_steps=1",
+        "--seed=1",
+    )
+    assert re.search(r"^step 1 of 1, loss [\d.]+", done.output, re.M)
     assert (train_dir / "model.ckpt-1.index").exists()
-    shutil.rmtree(train_dir)  # 200 MB
 
 
 @pytest.mark.parametrize("name", OTHER_FORMS)
-def test_other_forms_of_an_archive(name, archive, data, command):
+def test_other_forms_of_an_archive(name, archive, data):
     miniature = OTHER_FORMS[name](archive)
     command(*flags_for(name, miniature, data))
     check_lists(data / name, miniature)
@@ -131,9 +114,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.txt")}
 
 
-def test_what_is_as_published_is_prepared_without_a_word_of_warning(
-    archive, data, command, monkeypatch
-):
+def test_what_is_as_published_is_prepared_without_a_word_of_warning(archive, data, monkeypatch):
     miniature = cub_200(archive)
     monkeypatch.setitem(KNOWN, "cub_200", sizes_of(miniature))
     flags = [flag for flag in flags_for("cub_200", miniature, data) if flag != "--allow_partial"]
@@ -145,7 +126,7 @@ def test_what_is_as_published_is_prepared_without_a_word_of_warning(
     )
 
 
-def test_other_counts_than_the_known_ones_are_refused(archive, data, command):
+def test_other_counts_than_the_known_ones_are_refused(archive, data):
     miniature = cub_200(archive)
     flags = flags_for("cub_200", miniature, data)
     found = (
@@ -158,7 +139,7 @@ def test_other_counts_than_the_known_ones_are_refused(archive, data, command):
     assert warning == f"warning: cub_200 in {miniature.images}: {found}\n"
 
 
-def test_missing_images_are_named_and_left_out(archive, data, command, monkeypatch):
+def test_missing_images_are_named_and_left_out(archive, data, monkeypatch):
     miniature = cub_200(archive)
     monkeypatch.setitem(KNOWN, "cub_200", sizes_of(miniature))
     flags = flags_for("cub_200", miniature, data)
@@ -181,7 +162,7 @@ def test_missing_images_are_named_and_left_out(archive, data, command, monkeypat
 
 
 @pytest.mark.parametrize("name", NINE)
-def test_a_missing_part_is_named(name, archive, data, command):
+def test_a_missing_part_is_named(name, archive, data):
     miniature = NINE[name](archive)
     flags = flags_for(name, miniature, data)
     for part in FORMS[name][-1].parts:
@@ -197,7 +178,7 @@ def test_a_missing_part_is_named(name, archive, data, command):
     command(*flags)
 
 
-def test_validation_images_in_one_folder_need_the_development_kit(archive, data, command):
+def test_validation_images_in_one_folder_need_the_development_kit(archive, data):
     miniature = NINE["ILSVRC2012"](archive)
     for name in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt"):
         path = archive / "ILSVRC2012_devkit_t12" / "data" / name
@@ -208,7 +189,7 @@ def test_validation_images_in_one_folder_need_the_development_kit(archive, data,
 
 
 @pytest.mark.parametrize("level", ["archive", "within", "default", "above"])
-def test_where_the_archive_may_be(level, archive, data, command, monkeypatch):
+def test_where_the_archive_may_be(level, archive, data, monkeypatch):
     miniature = cub_200(archive)
     given = {"within": archive / "CUB_200_2011", "above": archive / "CUB_200_2011" / "images"}
     flags = flags_for("cub_200", miniature, data)
@@ -225,11 +206,10 @@ def test_where_the_archive_may_be(level, archive, data, command, monkeypatch):
     check_lists(data / "cub_200", miniature)
 
 
-def test_download_and_prepare(archive, data, tmp_path, command, monkeypatch):
+def test_download_and_prepare(archive, data, tmp_path, monkeypatch):
     miniature = cub_200(archive)
     content = Path(shutil.make_archive(str(tmp_path / "CUB"), "gztar", archive)).read_bytes()
     shutil.rmtree(archive)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with Loopback(**{"CUB.tgz": content}) as server:
         known_hash = f"sha256:{hashlib.sha256(content).hexdigest()}"
         file = Archive(f"{server.address}/CUB.tgz", known_hash, len(content), "CUB_200_2011")
@@ -242,7 +222,7 @@ def test_download_and_prepare(archive, data, tmp_path, command, monkeypatch):
     check_lists(data / "cub_200", miniature)
 
 
-def test_nothing_of_the_user_is_overwritten(archive, data, tmp_path, command):
+def test_nothing_of_the_user_is_overwritten(archive, data, tmp_path):
     miniature = cub_200(archive)
     folder = data / "cub_200"
     flags = flags_for("cub_200", miniature, data)
@@ -271,7 +251,7 @@ def test_nothing_of_the_user_is_overwritten(archive, data, tmp_path, command):
     check_lists(folder, miniature)
 
 
-def test_an_archive_in_the_place_of_the_lists_is_refused(data, command):
+def test_an_archive_in_the_place_of_the_lists_is_refused(data):
     """The archive of CUB has a classes.txt of its own, which counts from 1."""
     miniature = cub_200(data)
     (data / "CUB_200_2011").rename(data / "cub_200")
@@ -285,7 +265,7 @@ def test_an_archive_in_the_place_of_the_lists_is_refused(data, command):
     assert contents(data / "cub_200") == before
 
 
-def test_again_and_elsewhere_gives_the_same_bytes(archive, data, tmp_path, command):
+def test_again_and_elsewhere_gives_the_same_bytes(archive, data, tmp_path):
     for name in ("ILSVRC2012", "cub_200"):
         (archive / name).mkdir()
         miniature = NINE[name](archive / name)
@@ -302,7 +282,7 @@ def test_again_and_elsewhere_gives_the_same_bytes(archive, data, tmp_path, comma
         assert contents(data / name) == contents(tmp_path / "other" / name) == before
 
 
-def test_copies_go_on_where_they_stopped(archive, data, command, monkeypatch):
+def test_copies_go_on_where_they_stopped(archive, data, monkeypatch):
     miniature = cub_200(archive)
     (miniature.images / "unlisted.jpg").write_bytes(b"")
     folder = data / "cub_200"
@@ -317,9 +297,7 @@ def test_copies_go_on_where_they_stopped(archive, data, command, monkeypatch):
 
     monkeypatch.setattr(shutil, "copyfile", stop_at_the_fifth)
     flags = [*flags_for("cub_200", miniature, data), "--copy"]
-    with pytest.raises(SystemExit) as stopped:
-        run_command(prepare.define_flags, prepare.main, ["prepare", *flags])
-    assert stopped.value.code == 130
+    assert invoke(prepare, *flags).code == 130
     assert contents(folder) == {} and not (folder / "images").exists()
     out, _ = command(*flags)
     assert "images copied" in out
@@ -336,7 +314,7 @@ def test_copies_go_on_where_they_stopped(archive, data, command, monkeypatch):
     assert not (folder / "images").is_symlink()
 
 
-def test_another_minival_is_refused(archive, data, command):
+def test_another_minival_is_refused(archive, data):
     miniature = NINE["inat2017"](archive)
     flags = flags_for("inat2017", miniature, data)
     flags.remove("--allow_partial")
@@ -359,7 +337,7 @@ def test_another_minival_is_refused(archive, data, command):
         ("inat2017", "train2017.json", "{}", "is not as published (KeyError: 'categories')"),
     ],
 )
-def test_damaged_files_are_named(name, damaged, content, message, archive, data, command):
+def test_damaged_files_are_named(name, damaged, content, message, archive, data):
     miniature = NINE[name](archive)
     (archive / damaged).write_text(content)
     _, error = command(*flags_for(name, miniature, data), code=1)
@@ -367,7 +345,7 @@ def test_damaged_files_are_named(name, damaged, content, message, archive, data,
     assert not data.exists()
 
 
-def test_annotations_without_labels_are_told_from_those_with(archive, data, command):
+def test_annotations_without_labels_are_told_from_those_with(archive, data):
     miniature = NINE["stanford_cars"](archive)
     unlabelled = archive / "devkit" / "cars_test_annos.mat"
     unlabelled.replace(archive / "cars_test_annos_withlabels.mat")
@@ -390,7 +368,7 @@ def test_annotations_without_labels_are_told_from_those_with(archive, data, comm
         (["--dataset_name=nabirds", "--download"], "https://dl.allaboutbirds.org/nabirds"),
     ],
 )
-def test_wrong_flags(flags, message, data, command):
+def test_wrong_flags(flags, message, data):
     assert message in command(*flags, f"--dataset_dir={data}", code=1)[1]
     assert not data.exists()
 
@@ -435,7 +413,7 @@ def own(root: Path, data: Path, *more: str) -> list[str]:
 COUNTS = {"b class": 10, "a: 7": 5, "C": 2, "lonely": 1}
 
 
-def test_own_images_are_split_by_class(tmp_path, data, command, convert):
+def test_own_images_are_split_by_class(tmp_path, data):
     root = tmp_path / "mine"
     paths = draw_folders(root, COUNTS)
     command(*own(root, data))
@@ -459,7 +437,7 @@ def test_own_images_are_split_by_class(tmp_path, data, command, convert):
     assert [(record.jpeg, record.label) for record in records] == expected
 
 
-def test_the_split_depends_on_names_and_seed_alone(tmp_path, command):
+def test_the_split_depends_on_names_and_seed_alone(tmp_path):
     lists = []
     for index, (reverse, seed) in enumerate(((False, 0), (True, 0), (False, 1))):
         draw_folders(tmp_path / f"mine{index}", COUNTS, reverse)
@@ -487,7 +465,7 @@ def test_every_class_keeps_images_for_both():
             assert abs(len(validation) - fraction * count) <= 0.5
 
 
-def test_own_train_and_val(tmp_path, data, command):
+def test_own_train_and_val(tmp_path, data):
     root = tmp_path / "mine"
     train = draw_folders(root / "train", {"x": 3, "y": 2})
     validation = draw_folders(root / "val", {"x": 1, "y": 2})
@@ -505,7 +483,7 @@ def test_own_train_and_val(tmp_path, data, command):
     assert listed(tmp_path / "other" / "my_set", "validation")[-1] == ("val/z/00.jpg", 2)
 
 
-def test_what_is_no_image_is_left_out_and_folders_in_classes_are_not(tmp_path, data, command):
+def test_what_is_no_image_is_left_out_and_folders_in_classes_are_not(tmp_path, data):
     root = tmp_path / "mine"
     paths = draw_folders(root, {"x": 2, "y/deep/er": 3})
     (root / "x" / "upper.JPEG").write_bytes(encode(picture(7)))
@@ -523,7 +501,7 @@ def test_what_is_no_image_is_left_out_and_folders_in_classes_are_not(tmp_path, d
     assert (folder / "classes.txt").read_text() == "0 x\n1 y\n"
 
 
-def test_own_images_in_the_folder_of_the_dataset(data, command):
+def test_own_images_in_the_folder_of_the_dataset(data):
     root = data / "my_set" / "images"
     paths = draw_folders(root, {"x": 4, "y": 3})
     command(*own(root, data))
@@ -535,7 +513,7 @@ def test_own_images_in_the_folder_of_the_dataset(data, command):
     assert "nothing was written" in error
 
 
-def test_folders_without_images(tmp_path, data, command):
+def test_folders_without_images(tmp_path, data):
     (tmp_path / "mine" / "x").mkdir(parents=True)
     assert "no images for train" in command(*own(tmp_path / "mine", data), code=1)[1]
     draw_folders(tmp_path / "mine", {"x": 1})
@@ -547,7 +525,7 @@ def test_folders_without_images(tmp_path, data, command):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_folder_that_cannot_be_written(archive, data, command):
+def test_a_folder_that_cannot_be_written(archive, data):
     miniature = cub_200(archive)
     data.mkdir(mode=0o555)
     assert "Permission denied" in command(*flags_for("cub_200", miniature, data), code=1)[1]

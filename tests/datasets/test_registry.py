@@ -4,11 +4,11 @@ import pytest
 
 from slim.datasets.registry import KNOWN, get_dataset
 from slim.errors import UserError
-from tests.datasets.conftest import encode, picture
+from tests.datasets.conftest import convert, encode, picture
 
 
 @pytest.fixture
-def converted(make_dataset, convert):
+def converted(make_dataset):
     folder = make_dataset()
     convert(folder, "--num_shards=3")
     return folder

@@ -4,7 +4,7 @@ from PIL import Image
 
 from slim.datasets import prepare
 from slim.datasets.statistics import count_images, gini
-from slim.errors import run_command
+from tests.datasets.conftest import check
 
 # 20 classes: one of 100 images, nine of 10, ten of 1; validation has 2 of each but the last.
 TRAIN = [10] * 4 + [100] + [10] * 5 + [1] * 10
@@ -23,17 +23,14 @@ def long_tailed(tmp_path):
     return folder
 
 
-def report(folder, capsys, code=0):
+def report(folder, code=0):
     flags = [f"--dataset_name={folder.name}", f"--dataset_dir={folder.parent}", "--stats"]
-    with pytest.raises(SystemExit) as stopped:
-        run_command(prepare.define_flags, prepare.main, ["prepare", *flags])
-    out, error = capsys.readouterr()
-    assert stopped.value.code == code, error
-    return out if not code else error
+    done = check(prepare, *flags, code=code)
+    return done.error if code else done.output
 
 
-def test_the_table_of_a_long_tail(long_tailed, capsys):
-    out = report(long_tailed, capsys)
+def test_the_table_of_a_long_tail(long_tailed):
+    out = report(long_tailed)
     rows = [line.strip("| ").split(" | ") for line in out.splitlines() if line.startswith("| ")]
     assert {row: values for row, *values in rows if not row.startswith("---")} == {
         "long_tailed": ["train", "validation"],
@@ -56,8 +53,8 @@ def test_the_table_of_a_long_tail(long_tailed, capsys):
     assert "smallest training classes: species 19 (1), species 18 (1), species 17 (1)\n" in out
 
 
-def test_the_plot_is_written_whole(long_tailed, capsys):
-    assert f"plot: {long_tailed / 'statistics.png'}\n" in report(long_tailed, capsys)
+def test_the_plot_is_written_whole(long_tailed):
+    assert f"plot: {long_tailed / 'statistics.png'}\n" in report(long_tailed)
     with Image.open(long_tailed / "statistics.png") as image:
         assert image.format == "PNG"
         assert len(image.convert("RGB").getcolors(1 << 20)) > 10
@@ -81,8 +78,8 @@ def test_gini_is_half_the_relative_mean_difference():
     assert gini(np.array([0, 0, 0, 8])) == pytest.approx(3 / 4)
 
 
-def test_a_broken_list_is_named(long_tailed, capsys):
+def test_a_broken_list_is_named(long_tailed):
     with (long_tailed / "val.txt").open("a") as file:
         file.write("no label\n")
-    error = report(long_tailed, capsys, code=1)
+    error = report(long_tailed, code=1)
     assert "val.txt line 39: 'no label' is not of the form" in error and error.count("\n") == 1

@@ -6,8 +6,7 @@ import pytest
 
 from slim.datasets import balance, union
 from slim.datasets.registry import get_dataset
-from slim.errors import run_command
-from tests.datasets.conftest import encode, picture, read_records
+from tests.datasets.conftest import check, convert, encode, picture, read_records
 
 # Class names of each dataset, None for one that does not say.
 WORLD = {
@@ -39,16 +38,13 @@ def data(tmp_path):
     return tmp_path
 
 
-def make(data, capsys, *arguments, code=0):
-    with pytest.raises(SystemExit) as stopped:
-        run_command(union.define_flags, union.main, ["union", f"--dataset_dir={data}", *arguments])
-    out, error = capsys.readouterr()
-    assert stopped.value.code == code, error
-    return out if code == 0 else error
+def make(data, *arguments, code=0):
+    done = check(union, f"--dataset_dir={data}", *arguments, code=code)
+    return done.error if code else done.output
 
 
-def test_from_lists_to_shards(data, convert, capsys):
-    out = make(data, capsys, "--dataset_names=birds,things")
+def test_from_lists_to_shards(data):
+    out = make(data, "--dataset_names=birds,things")
     folder = data / "birds+things"
     assert "| birds | 0 to 2 | 6 | 3 |\n| things | 3 to 4 | 4 | 2 |\n" in out
     convert(folder, "--num_shards=2")
@@ -72,8 +68,8 @@ def test_from_lists_to_shards(data, convert, capsys):
         assert {record.jpeg: record.label for record in records} == expected
 
 
-def test_lists_and_tables(data, capsys):
-    make(data, capsys, "--dataset_names=plain,birds,things", "--output_name=all of them")
+def test_lists_and_tables(data):
+    make(data, "--dataset_names=plain,birds,things", "--output_name=all of them")
     folder = data / "all of them"
     lines = (folder / "val.txt").read_text().splitlines()
     assert lines == [
@@ -93,18 +89,14 @@ def test_lists_and_tables(data, capsys):
     assert table[6] == ["5", "things crane", "things", "0"]
 
 
-def test_a_rerun_gives_the_same_bytes_and_a_union_can_be_balanced(data, capsys):
-    make(data, capsys, "--dataset_names=birds,things")
+def test_a_rerun_gives_the_same_bytes_and_a_union_can_be_balanced(data):
+    make(data, "--dataset_names=birds,things")
     folder = data / "birds+things"
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    make(data, capsys, "--dataset_names=birds,things")
+    make(data, "--dataset_names=birds,things")
     assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    command = ["balance", "--dataset_name=birds+things", "--max_per_class=1"]
-    with pytest.raises(SystemExit) as stopped:
-        run_command(
-            balance.define_flags, balance.main, [*command, f"--dataset_dir={data}", "--seed=1"]
-        )
-    assert stopped.value.code == 0
+    flags = ["--dataset_name=birds+things", "--max_per_class=1", "--seed=1"]
+    check(balance, f"--dataset_dir={data}", *flags)
     folder = data / "birds+things_balanced_1"
     lines = (folder / "train.txt").read_text().splitlines()
     assert Counter(line.rpartition(": ")[2] for line in lines) == dict.fromkeys("01234", 1)
@@ -129,9 +121,9 @@ def test_a_rerun_gives_the_same_bytes_and_a_union_can_be_balanced(data, capsys):
         (["--dataset_names=birds,things", "--output_name=a/b"], "--output_name=a/b: expected"),
     ],
 )
-def test_errors_are_one_line_and_leave_all_as_it_is(data, capsys, arguments, message):
+def test_errors_are_one_line_and_leave_all_as_it_is(data, arguments, message):
     before = sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*"))
-    error = make(data, capsys, *arguments, code=1)
+    error = make(data, *arguments, code=1)
     assert error.startswith("error: ") and message in error
     assert error.count("\n") == 1
     assert sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*")) == before
