@@ -10,6 +10,7 @@ import os
 import re
 import runpy
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -119,6 +120,15 @@ def write_checkpoint(prefix: Path, values: Mapping[str, object], latest: bool = 
     if latest:
         tf.train.update_checkpoint_state(str(prefix.parent), str(prefix))
     return str(prefix)
+
+
+def free_addresses(number: int) -> list[str]:
+    """Returns different addresses of this machine at which nothing listens."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+    for s in sockets:
+        s.close()
+    return addresses
 
 
 class Process:

@@ -11,12 +11,12 @@ from absl import flags
 import slim.eval_image_classifier as evaluation
 import slim.train_image_classifier as training
 from slim.checkpoints.released import MODELS
-from slim.compat import tf
 from slim.datasets.registry import KNOWN
-from slim.errors import UserError, run_command
+from slim.errors import UserError
 from slim.nets.nets_factory import NETWORKS
 from slim.train_image_classifier import find_last_step
 from tests.conftest import NUM_TRAIN, ROOT, run
+from tests.support import invoke, write_checkpoint
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.env"))
 
@@ -99,9 +99,10 @@ def test_empty_settings_train_everything_from_random_weights():
 def test_missing_shards_and_checkpoints_say_which_command_makes_them(colours, tmp_path):
     env = {"DATASET_NAME": "none", "DATASET_DIR": str(tmp_path), "MODEL_DIR": f"{tmp_path}/model"}
     (tmp_path / "none").mkdir()
-    done = run("./eval.sh", env=env)
-    assert done.returncode == 1
-    assert f"python convert_dataset.py --dataset_name=none --dataset_dir={tmp_path}" in done.stderr
+    _, flags = command_of("eval.sh", **env)
+    code, _, error = invoke(evaluation, *(f"--{name}={value}" for name, value in flags.items()))
+    assert code == 1
+    assert f"python convert_dataset.py --dataset_name=none --dataset_dir={tmp_path}" in error
     env |= {"DATASET_NAME": "colours", "DATASET_DIR": str(colours), "CHECKPOINT_PATH": "none.ckpt"}
     done = run("./train.sh", env=env)
     assert done.returncode == 1
@@ -127,6 +128,12 @@ def scripts(tmp_path):
     python.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     python.chmod(0o755)
     return tmp_path
+
+
+@pytest.mark.parametrize("script", ["train.sh", "eval.sh"])
+def test_a_script_ends_as_its_command_does(scripts, script):
+    (scripts / "python").write_text("#!/bin/sh\nexit 3\n")
+    assert run(scripts / script, env={"PYTHON": f"{scripts}/python"}).returncode == 3
 
 
 def flags_of(scripts, script, recipe, **env):
@@ -303,18 +310,13 @@ def test_epochs_end_with_the_step_that_fills_them():
         (["--max_number_of_steps=3"], 3),
     ],
 )
-def test_training_counts_epochs_over_all_clones(colours, tmp_path, capsys, arguments, steps):
+def test_training_counts_epochs_over_all_clones(colours, tmp_path, arguments, steps):
     last = math.ceil(steps)
-    with tf.Graph().as_default(), tf.Session() as session:
-        step = tf.get_variable("global_step", initializer=tf.constant(last, tf.int64))
-        session.run(step.initializer)
-        tf.train.Saver().save(session, str(tmp_path / "model.ckpt"), last)
-    command = ["train", f"--train_dir={tmp_path}", f"--dataset_dir={colours}", "--batch_size=4"]
-    command += ["--dataset_name=colours", "--max_number_of_epochs=2", *arguments]
-    with pytest.raises(SystemExit) as stopped:
-        run_command(training.define_flags, training.main, command)
-    out, error = capsys.readouterr()
-    assert stopped.value.code == 0, error
+    write_checkpoint(tmp_path / f"model.ckpt-{last}", {"global_step": last})
+    flags = [f"--train_dir={tmp_path}", f"--dataset_dir={colours}", "--dataset_name=colours"]
+    flags += ["--batch_size=4", "--max_number_of_epochs=2", *arguments]
+    code, out, error = invoke(training, *flags)
+    assert code == 0, error
     assert f"nothing to do: {tmp_path}/model.ckpt-{last} is at step {last} of {last};" in out
 
 

@@ -3,10 +3,9 @@
 import json
 import re
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +17,20 @@ from slim import eval_image_classifier as evaluation
 from slim import train_image_classifier as training
 from slim.checkpoints.description import Description, read_description
 from slim.compat import slim, tf
-from slim.errors import UserError, run_command
+from slim.errors import UserError
 from slim.nets.nets_factory import get_network_fn
-from tests.conftest import NUM_TRAIN, ROOT, run
+from tests.conftest import NUM_TRAIN
+from tests.support import SMALL_NETWORK, SMALL_SIZE, Process, invoke, write_checkpoint
+
+pytestmark = pytest.mark.usefixtures("small_network")
 
 SIZE = 75  # the smallest that Inception-V3 takes
-QUICK = ("--model_name=resnet_v2_50", "--train_image_size=32")  # builds and steps in a second
+ENDLESS = "--max_number_of_steps=1000000"
 
 
-def command(data: Path, train_dir: Path, *more: str) -> list[str]:
+def arguments(data: Path, train_dir: Path, *more: str) -> list[str]:
+    """Flags for Inception-V3, the default network."""
     return [
-        "python",
-        "-m",
-        "slim.train_image_classifier",
         f"--dataset_dir={data}",
         "--dataset_name=colours",
         f"--train_dir={train_dir}",
@@ -42,15 +42,20 @@ def command(data: Path, train_dir: Path, *more: str) -> list[str]:
     ]
 
 
-def call(capsys, *arguments: str) -> tuple[int, str]:
-    """Runs the command in this process, which has TensorFlow loaded: exit code and stderr."""
-    with pytest.raises(SystemExit) as stopped:
-        run_command(training.define_flags, training.main, ["train", *arguments])
-    return stopped.value.code, capsys.readouterr().err
+def small(data: Path, train_dir: Path, *more: str) -> list[str]:
+    """Flags for the small network."""
+    network = (f"--model_name={SMALL_NETWORK}", f"--train_image_size={SMALL_SIZE}")
+    return arguments(data, train_dir, *network, *more)
 
 
 def steps_in(output: str) -> list[int]:
     return [int(step) for step in re.findall(r"^step (\d+)", output, re.MULTILINE)]
+
+
+def latest_step(train_dir: Path) -> int:
+    """The step of the latest checkpoint, -1 while there is none."""
+    latest = tf.train.latest_checkpoint(str(train_dir))
+    return -1 if latest is None else checkpoints.read_step(latest)
 
 
 def summaries(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -65,29 +70,20 @@ def summaries(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 @pytest.fixture(scope="module")
 def trained(colours, tmp_path_factory) -> tuple[Path, str]:
-    """A run across several checkpoints, with averages: its folder and what it printed."""
+    """A run with auxiliary logits and averages: its folder and what it printed."""
     train_dir = tmp_path_factory.mktemp("trained")
-    done = run(
-        *command(
-            colours,
-            train_dir,
-            "--max_number_of_steps=9",
-            "--save_interval_secs=2",
-            "--save_summaries_secs=0",
-            "--moving_average_decay=0.9",
-            "--seed=3",
-        )
-    )
-    assert done.returncode == 0, done.stderr
-    return train_dir, done.stdout
+    more = ("--save_summaries_secs=0", "--moving_average_decay=0.9", "--seed=3")
+    done = invoke(training, *arguments(colours, train_dir, "--max_number_of_steps=3", *more))
+    assert done.code == 0, done.error
+    return train_dir, done.output
 
 
 def test_writes_checkpoints_with_the_published_names(trained):
     train_dir, output = trained
-    assert steps_in(output) == list(range(1, 10))
-    assert "done: step 9" in output
+    assert steps_in(output) == [1, 2, 3]
+    assert "done: step 3" in output
     latest = tf.train.latest_checkpoint(str(train_dir))
-    assert latest == str(train_dir / "model.ckpt-9")
+    assert latest == str(train_dir / "model.ckpt-3")
     assert len(list(train_dir.glob("model.ckpt-*.index"))) > 1
     names = set(checkpoints.read_shapes(latest))
     with tf.Graph().as_default():
@@ -117,7 +113,7 @@ def test_tensorboard_sees_the_run(trained):
         assert value == pytest.approx(sum(part[step] for part in parts), rel=1e-4)
     epochs = dict(found["epoch"])
     # The summary of a step is of the state before it.
-    assert epochs[9] == pytest.approx(8 * 4 / NUM_TRAIN, abs=4 / NUM_TRAIN + 1e-6)
+    assert epochs[3] == pytest.approx(2 * 4 / NUM_TRAIN, abs=4 / NUM_TRAIN + 1e-6)
 
 
 def test_says_beside_its_checkpoints_what_they_are(trained):
@@ -125,121 +121,110 @@ def test_says_beside_its_checkpoints_what_they_are(trained):
     assert read_description(trained[0]) == expected
 
 
-def test_a_finished_run_is_not_run_again(trained, colours, capsys):
+def test_a_finished_run_is_not_run_again(trained, colours):
     train_dir, _ = trained
     before = sorted(path.name for path in train_dir.iterdir())
-    arguments = command(colours, train_dir, "--max_number_of_steps=9")[3:]
-    with pytest.raises(SystemExit) as stopped:
-        run_command(training.define_flags, training.main, ["train", *arguments])
-    assert stopped.value.code == 0
-    assert "nothing to do" in capsys.readouterr().out
+    done = invoke(training, *arguments(colours, train_dir, "--max_number_of_steps=3"))
+    assert done.code == 0
+    assert "nothing to do" in done.output
     assert sorted(path.name for path in train_dir.iterdir()) == before
 
 
-def test_seed_repeats_a_run(colours, tmp_path, capsys):
+def test_seed_repeats_a_run(colours, tmp_path):
     losses = []
     for folder, seed in (("first", 3), ("second", 3), ("third", 4)):
-        more = (*QUICK, "--max_number_of_steps=3", f"--seed={seed}", "--learning_rate=0.001")
-        with pytest.raises(SystemExit):
-            run_command(
-                training.define_flags,
-                training.main,
-                ["train", *command(colours, tmp_path / folder, *more)[3:]],
-            )
-        losses.append(np.float64(re.findall(r"loss ([\d.]+)", capsys.readouterr().out)))
+        more = ("--max_number_of_steps=3", f"--seed={seed}", "--learning_rate=0.001")
+        done = invoke(training, *small(colours, tmp_path / folder, *more))
+        losses.append(np.float64(re.findall(r"loss ([\d.]+)", done.output)))
     assert len(losses[0]) == 3
     # The sums of parallel reductions may come in another order.
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
     assert np.abs(losses[0] - losses[2]).max() > 0.01
 
 
-class Run:
-    """A training process whose output is read as it comes."""
+@pytest.fixture
+def start(colours, tmp_path):
+    """Starts training in a process of its own, of which the folder is `tmp_path / "run"`."""
+    numbers = count()
+    with ExitStack() as processes:
 
-    def __init__(self, data: Path, train_dir: Path, *more: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, *command(data, train_dir, *QUICK, *more)[1:]],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.output = ""
+        def start(*flags: str) -> Process:
+            flags = small(colours, tmp_path / "run", *flags)
+            log = tmp_path / f"{next(numbers)}.log"
+            process = Process("slim.train_image_classifier", *flags, log=log)
+            return processes.enter_context(process)
 
-    def until(self, pattern: str) -> str:
-        for line in self.process.stdout:
-            self.output += line
-            if re.search(pattern, line):
-                return line
-        raise AssertionError(f"no line with {pattern}:\n{self.output}")
-
-    def end(self, number: int | None = None) -> int:
-        if number is not None:
-            self.process.send_signal(number)
-        self.output += self.process.communicate(timeout=120)[0]
-        return self.process.returncode
+        yield start
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.005)
+def kill_within_a_checkpoint(process: Process, train_dir: Path) -> None:
+    """Kills a process while it writes a checkpoint, which it does all the time."""
+
+    def is_writing() -> bool:
+        return any(train_dir.glob("model.ckpt-*.tempstate*"))
+
+    end = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < end and process.code is None, process.output
+        if is_writing():
+            process.send(signal.SIGSTOP)
+            time.sleep(0.02)  # until all of its threads stand still
+            if is_writing():
+                break
+            process.send(signal.SIGCONT)
+    process.kill()
+    assert is_writing()
 
 
-def test_killed_at_any_moment_a_run_goes_on_from_its_last_checkpoint(colours, tmp_path):
+def test_killed_at_any_moment_a_run_goes_on_from_its_last_checkpoint(start, tmp_path):
     """Kill -9 before the first step, amid steps, and while a checkpoint is being written."""
-    options = ("--max_number_of_steps=100000", "--save_interval_secs=1")
-    first = Run(colours, tmp_path, *options)
-    wait_for(lambda: any(tmp_path.iterdir()))
-    first.end(signal.SIGKILL)
+    train_dir = tmp_path / "run"
+    first = start(ENDLESS)
+    while not (train_dir.exists() and any(train_dir.iterdir())):
+        assert first.code is None, first.output
+        time.sleep(0.005)
+    first.kill()
+    assert not steps_in(first.output)
 
-    second = Run(colours, tmp_path, *options)
-    second.until("^step 3")
-    second.end(signal.SIGKILL)
-    saved = checkpoints.read_step(tf.train.latest_checkpoint(str(tmp_path)))
+    second = start(ENDLESS, "--save_interval_secs=1")
+    second.wait_for("^step 3")
+    while latest_step(train_dir) < 1:
+        assert second.code is None, second.output
+        time.sleep(0.05)
+    second.wait_for(f"^step {latest_step(train_dir) + 2} ")
+    second.kill()
+    saved = latest_step(train_dir)
 
-    third = Run(colours, tmp_path, *options)
-    assert f"resuming from step {saved} " in third.until("resuming")
-    third.until(f"^step {saved + 2}")
-    before = set(tmp_path.glob("model.ckpt-*"))
-    wait_for(lambda: set(tmp_path.glob("model.ckpt-*")) - before)  # a checkpoint has been begun
-    third.end(signal.SIGKILL)
-    saved = checkpoints.read_step(tf.train.latest_checkpoint(str(tmp_path)))
+    third = start(ENDLESS, "--save_interval_secs=0")
+    third.wait_for(f"^resuming from step {saved} ")
+    third.wait_for(f"^step {saved + 2} ")
+    kill_within_a_checkpoint(third, train_dir)
+    saved = latest_step(train_dir)
 
-    last = run(*command(colours, tmp_path, *QUICK, f"--max_number_of_steps={saved + 2}"))
-    assert last.returncode == 0, last.stderr
-    assert f"resuming from step {saved} " in last.stdout
-    assert steps_in(last.stdout) == [saved + 1, saved + 2]
-    assert not list(tmp_path.glob("*tempstate*"))
+    last = start(f"--max_number_of_steps={saved + 2}")
+    assert last.wait() == 0, last.output
+    assert f"resuming from step {saved} " in last.output
+    assert steps_in(last.output) == [saved + 1, saved + 2]
+    assert not list(train_dir.glob("*tempstate*"))
 
 
-def test_ctrl_c_and_sigterm_save_a_checkpoint(colours, tmp_path):
-    options = ("--max_number_of_steps=100000", "--save_interval_secs=1000")
+def test_ctrl_c_and_sigterm_save_a_checkpoint(start, tmp_path):
     stopped_at = 0
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        process = Run(colours, tmp_path, *options)
+        process = start(ENDLESS, "--save_interval_secs=1000")
         if stopped_at:
-            process.until(f"resuming from step {stopped_at} ")
-        process.until(f"^step {stopped_at + 2}")
-        assert process.end(number) == code, process.output
-        stopped_at = checkpoints.read_step(tf.train.latest_checkpoint(str(tmp_path)))
+            process.wait_for(f"^resuming from step {stopped_at} ")
+        process.wait_for(f"^step {stopped_at + 2}")
+        process.send(number)
+        assert process.wait() == code, process.output
+        stopped_at = latest_step(tmp_path / "run")
         assert f"stopped by {number.name} at step {stopped_at}" in process.output
         assert stopped_at >= 2
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
-    colours, tmp_path, capsys
-):
-    arguments = command(
-        colours,
-        tmp_path,
-        *QUICK,
-        "--max_number_of_steps=50",
-        "--learning_rate=1e30",
-        "--save_interval_secs=1000",
-    )[3:]
-    code, error = call(capsys, *arguments)
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(colours, tmp_path):
+    more = ("--max_number_of_steps=50", "--learning_rate=1e30", "--save_interval_secs=1000")
+    code, _, error = invoke(training, *small(colours, tmp_path, *more))
     assert code == 1
     step = int(re.search(r"not finite at step (\d+)", error)[1])
     assert 1 < step < 50
@@ -251,20 +236,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
 
 def test_fine_tuning_leaves_the_rest_alone(trained, colours, tmp_path):
     source = tf.train.latest_checkpoint(str(trained[0]))
-    done = run(
-        *command(
-            colours,
-            tmp_path,
-            "--max_number_of_steps=2",
-            f"--checkpoint_path={trained[0]}",
-            "--checkpoint_exclude_scopes=Logits",
-            "--trainable_scopes=Logits",
-            "--num_clones=2",
-            "--clone_on_cpu",
-        )
+    more = (
+        "--max_number_of_steps=2",
+        f"--checkpoint_path={trained[0]}",
+        "--checkpoint_exclude_scopes=Logits",
+        "--trainable_scopes=Logits",
+        "--num_clones=2",
+        "--clone_on_cpu",
     )
-    assert done.returncode == 0, done.stderr
-    assert f"fine-tuning from {source}" in done.stdout
+    done = invoke(training, *arguments(colours, tmp_path, *more))
+    assert done.code == 0, done.error
+    assert f"fine-tuning from {source}" in done.output
     before = tf.train.load_checkpoint(source)
     after = tf.train.load_checkpoint(str(tmp_path / "model.ckpt-2"))
     for name in after.get_variable_to_shape_map():
@@ -277,17 +259,17 @@ def test_fine_tuning_leaves_the_rest_alone(trained, colours, tmp_path):
 
 def test_training_the_last_layer_computes_no_gradient_below_it():
     with tf.Graph().as_default() as graph:
-        network_fn = get_network_fn("inception_v3", 3, 0.0001, is_training=True)
-        logits, _ = network_fn(tf.zeros([2, SIZE, SIZE, 3]), create_aux_logits=False)
+        network_fn = get_network_fn(SMALL_NETWORK, 3, 0.0001, is_training=True)
+        logits, _ = network_fn(tf.zeros([2, SMALL_SIZE, SMALL_SIZE, 3]))
         tf.losses.softmax_cross_entropy(tf.one_hot([0, 1], 3), logits)
         optimizer = tf.train.MomentumOptimizer(0.1, 0.9)
         update = optimizer.minimize(
-            tf.losses.get_total_loss(), var_list=training.variables_to_train(["Logits"])
+            tf.losses.get_total_loss(), var_list=training.variables_to_train(["logits"])
         )
         graph_def = tf.graph_util.extract_sub_graph(graph.as_graph_def(), [update.name])
     backward = [node.name for node in graph_def.node if "Backprop" in node.op]
     assert len(backward) > 0
-    assert all("Logits" in name for name in backward)
+    assert all("logits" in name for name in backward)
     assert not [node for node in graph_def.node if node.op == "FusedBatchNormGradV3"]
 
 
@@ -319,7 +301,7 @@ def test_a_scaled_loss_keeps_small_gradients_and_leaves_out_steps_that_overflow(
 # Errors, in the order in which a run meets them.
 
 
-def test_errors_before_anything_is_built(colours, tmp_path, capsys):
+def test_errors_before_anything_is_built(colours, tmp_path):
     good = {
         "dataset_dir": colours,
         "dataset_name": "colours",
@@ -352,21 +334,21 @@ def test_errors_before_anything_is_built(colours, tmp_path, capsys):
         ({"task": 1}, "--task=1: expected 0 to 0, worker has 1 task"),
         ({"unknown_flag": 1}, "Unknown command line flag 'unknown_flag'"),
     ):
-        arguments = [f"--{name}={value}" for name, value in {**good, **changed}.items()]
-        code, error = call(capsys, *arguments)
+        given = [f"--{name}={value}" for name, value in {**good, **changed}.items()]
+        code, _, error = invoke(training, *given)
         assert code == 1, changed
         assert re.fullmatch(f"error: .*{message}.*\n", error), (changed, error)
-    code, error = call(capsys, "stray")
+    code, _, error = invoke(training, "stray")
     assert (code, error) == (
         1,
         "error: unexpected argument 'stray': flags are given as --name=value\n",
     )
 
 
-def test_no_shards(tmp_path, capsys):
+def test_no_shards(tmp_path):
     (tmp_path / "bare").mkdir()
-    code, error = call(
-        capsys, f"--dataset_dir={tmp_path}", "--dataset_name=bare", f"--train_dir={tmp_path}/t"
+    code, _, error = invoke(
+        training, f"--dataset_dir={tmp_path}", "--dataset_name=bare", f"--train_dir={tmp_path}/t"
     )
     assert code == 1
     assert "no train shards" in error
@@ -376,15 +358,13 @@ def test_no_shards(tmp_path, capsys):
 @pytest.fixture
 def small_checkpoint(tmp_path) -> str:
     """A checkpoint of two variables, `net/weights` [3, 2] and `net/Logits/weights` [2, 5]."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        slim.model_variable("net/weights", [3, 2])
-        slim.model_variable("net/Logits/weights", [2, 5])
-        tf.train.create_global_step()
-        session.run(tf.global_variables_initializer())
-        return tf.train.Saver().save(session, str(tmp_path / "small/model.ckpt"), 7)
+    random = np.random.default_rng(0)
+    shapes = {"net/weights": [3, 2], "net/Logits/weights": [2, 5]}
+    values = {name: random.normal(size=shape).astype("f") for name, shape in shapes.items()}
+    return write_checkpoint(tmp_path / "small/model.ckpt-7", {**values, "global_step": 7})
 
 
-def start(tmp_path: Path, checkpoint: str, exclude=(), ignore_missing_vars=False):
+def start_from(tmp_path: Path, checkpoint: str, exclude=(), ignore_missing_vars=False):
     return training.start_from(tmp_path / "run", checkpoint, exclude, ignore_missing_vars, [])
 
 
@@ -395,17 +375,17 @@ def test_checkpoint_that_lacks_variables_or_has_other_shapes(tmp_path, small_che
         for index in range(5):
             slim.model_variable(f"net/more_{index}", [1])
         with pytest.raises(UserError) as lacking:
-            start(tmp_path, small_checkpoint)
+            start_from(tmp_path, small_checkpoint)
         assert "lacks 5 of 7 variables: net/more_0, net/more_1, net/more_2 and 2 more" in str(
             lacking.value
         )
         assert "--ignore_missing_vars" in str(lacking.value)
         with pytest.raises(UserError) as differing:
-            start(tmp_path, small_checkpoint, exclude=["more"])
+            start_from(tmp_path, small_checkpoint, exclude=["more"])
         assert "net/Logits/weights is [2, 5] there and [2, 4] here" in str(differing.value)
         assert "--checkpoint_exclude_scopes=Logits" in str(differing.value)
         session.run(tf.global_variables_initializer())
-        start(tmp_path, small_checkpoint, ["Logits"], ignore_missing_vars=True)(session)
+        start_from(tmp_path, small_checkpoint, ["Logits"], ignore_missing_vars=True)(session)
         stored = tf.train.load_variable(small_checkpoint, "net/weights")
         np.testing.assert_array_equal(session.run(kept), stored)
 
@@ -415,7 +395,7 @@ def test_damaged_checkpoint(tmp_path, small_checkpoint):
     with tf.Graph().as_default():
         slim.model_variable("net/weights", [3, 2])
         with pytest.raises(UserError, match="cannot be read"):
-            start(tmp_path, small_checkpoint)
+            start_from(tmp_path, small_checkpoint)
 
 
 def test_resuming_another_kind_of_run(tmp_path, small_checkpoint):
@@ -613,18 +593,16 @@ def test_flags_are_the_published_ones(reference):
             assert default is None or isinstance(found, kinds[flag["type"]]), name
 
 
-def test_help_lists_every_flag(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run_command(training.define_flags, training.main, ["train", "--help"], training.__doc__)
-    assert stopped.value.code == 0
-    text = capsys.readouterr().out
+def test_help_lists_every_flag():
+    code, text, _ = invoke(training, "--help")
+    assert code == 0
     for name in ("train_dir", "num_epochs_per_decay", "batch_norm_decay", "moving_average_decay"):
         assert f"--{name}" in text or f"--[no]{name}" in text
 
 
-def test_nothing_is_left_of_a_refused_run(colours, tmp_path, capsys):
-    code, _ = call(
-        capsys,
+def test_nothing_is_left_of_a_refused_run(colours, tmp_path):
+    code, _, _ = invoke(
+        training,
         f"--dataset_dir={colours}",
         "--dataset_name=colours",
         f"--train_dir={tmp_path / 'run'}",

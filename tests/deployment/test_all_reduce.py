@@ -7,7 +7,7 @@ import numpy as np
 from slim.compat import tf
 from slim.deployment.all_reduce import AllReduce
 from slim.deployment.cluster import find_cluster
-from tests.test_train_distributed import free_addresses
+from tests.support import free_addresses
 
 START = np.float32([[1, 2], [3, 4]])
 

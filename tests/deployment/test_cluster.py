@@ -9,9 +9,9 @@ from slim import train_image_classifier as training
 from slim.compat import slim, tf
 from slim.deployment.cluster import find_cluster
 from slim.deployment.model_deploy import DeploymentConfig
-from slim.errors import UserError, run_command
+from slim.errors import UserError
 from tests.conftest import NUM_CLASSES
-from tests.test_train_distributed import free_addresses
+from tests.support import SMALL_NETWORK, SMALL_SIZE, free_addresses, invoke
 
 PS, WORKERS = ["a:1"], ["b:1", "c:1"]
 
@@ -127,60 +127,48 @@ def test_variables_are_dealt_out_to_the_parameter_servers():
     assert product.device == "/job:worker/task:3"
 
 
-def test_trains_at_a_master_that_someone_else_started(colours, tmp_path, capsys):
+def test_trains_at_a_master_that_someone_else_started(small_network, colours, tmp_path):
     ps, worker = free_addresses(2)
     jobs = {"ps": [ps], "worker": [worker]}
     servers = [tf.train.Server(jobs, job, 0) for job in jobs]
-    with pytest.raises(SystemExit) as stopped:
-        run_command(
-            training.define_flags,
-            training.main,
-            [
-                "train",
-                f"--master={servers[1].target.replace('localhost', '127.0.0.1')}",
-                "--num_ps_tasks=1",
-                "--replicas_to_aggregate=2",
-                f"--dataset_dir={colours}",
-                "--dataset_name=colours",
-                f"--train_dir={tmp_path}",
-                "--model_name=resnet_v2_50",
-                "--train_image_size=32",
-                "--batch_size=4",
-                "--trainable_scopes=logits",
-                "--max_number_of_steps=2",
-                "--log_every_n_steps=1",
-            ],
-        )
-    out, error = capsys.readouterr()
-    assert stopped.value.code == 0, error
-    assert re.findall(r"^step (\d)", out, re.M) == ["1", "2"]
+    done = invoke(
+        training,
+        f"--master={servers[1].target.replace('localhost', '127.0.0.1')}",
+        "--num_ps_tasks=1",
+        "--replicas_to_aggregate=2",
+        f"--dataset_dir={colours}",
+        "--dataset_name=colours",
+        f"--train_dir={tmp_path}",
+        f"--model_name={SMALL_NETWORK}",
+        f"--train_image_size={SMALL_SIZE}",
+        "--batch_size=4",
+        "--trainable_scopes=logits",
+        "--max_number_of_steps=2",
+        "--log_every_n_steps=1",
+    )
+    assert done.code == 0, done.error
+    assert re.findall(r"^step (\d)", done.output, re.M) == ["1", "2"]
     # The variables are on that parameter server.
+    name = f"{SMALL_NETWORK}/logits/biases"
     with tf.Graph().as_default(), tf.Session(servers[0].target) as session:
         with tf.device("/job:ps/task:0/device:CPU:0"):
             step = tf.train.create_global_step()
-            biases = tf.get_variable("resnet_v2_50/logits/biases", [NUM_CLASSES])
+            biases = tf.get_variable(name, [NUM_CLASSES])
         assert session.run(step) == 2
-        stored = tf.train.load_variable(str(tmp_path), "resnet_v2_50/logits/biases")
-        assert (session.run(biases) == stored).all()
+        assert (session.run(biases) == tf.train.load_variable(str(tmp_path), name)).all()
 
 
-def test_a_master_that_does_not_answer(colours, tmp_path, capsys):
+def test_a_master_that_does_not_answer(colours, tmp_path):
     (address,) = free_addresses(1)
-    with pytest.raises(SystemExit) as stopped:
-        run_command(
-            training.define_flags,
-            training.main,
-            [
-                "train",
-                f"--master=grpc://{address}",
-                "--cluster_timeout_secs=1",
-                f"--dataset_dir={colours}",
-                "--dataset_name=colours",
-                f"--train_dir={tmp_path}",
-            ],
-        )
-    error = capsys.readouterr().err
-    assert stopped.value.code == 1
+    code, _, error = invoke(
+        training,
+        f"--master=grpc://{address}",
+        "--cluster_timeout_secs=1",
+        f"--dataset_dir={colours}",
+        "--dataset_name=colours",
+        f"--train_dir={tmp_path}",
+    )
+    assert code == 1
     assert re.fullmatch(
         f"error: no answer from {address} within 1 s .*start the process there.*\n", error
     )
