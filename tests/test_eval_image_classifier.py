@@ -24,7 +24,7 @@ from slim.errors import UserError
 from slim.nets.nets_factory import get_network_fn
 from slim.predictions import Predictions, load_predictions
 from slim.preprocessing.preprocessing_factory import get_preprocessing, get_views
-from tests.conftest import NUM_VALIDATION, recipe_weights
+from tests.conftest import NUM_VALIDATION, averages, colour_classifier, recipe_weights
 from tests.support import (
     SMALL_DEPTH,
     SMALL_NETWORK,
@@ -40,16 +40,11 @@ pytestmark = pytest.mark.usefixtures("small_network")
 
 
 @pytest.fixture(scope="module")
-def model_dir(small_network, tmp_path_factory) -> Path:
-    """A folder with a checkpoint whose moving averages are of another network."""
+def model_dir(colours, tmp_path_factory) -> Path:
+    """A folder with a checkpoint whose moving averages give other answers than its variables."""
     folder = tmp_path_factory.mktemp("model")
-    shapes = variable_shapes(SMALL_NETWORK, 3).items()
-    values = {name: recipe_weights(name, shape) for name, shape in shapes}
-    averages = {
-        f"{name}/ExponentialMovingAverage": recipe_weights(f"other/{name}", shape)
-        for name, shape in shapes
-    }
-    write_checkpoint(folder / "model.ckpt-12", {**values, **averages, "global_step": 12})
+    plain, other = (colour_classifier(colours, order) for order in ([0, 1, 2], [0, 2, 1]))
+    write_checkpoint(folder / "model.ckpt-12", {**plain, **averages(other), "global_step": 12})
     return folder
 
 
@@ -66,7 +61,7 @@ def arguments(data: Path, checkpoint_path: Path, *more: object) -> list[object]:
     ]
 
 
-def accuracy_one_by_one(data: Path, checkpoint: Path, averages: bool) -> float:
+def accuracy_one_by_one(data: Path, checkpoint: Path, averaged: bool) -> float:
     """The share of images of val.txt that the network gets right, an image a run."""
     folder = data / "colours"
     right = []
@@ -74,7 +69,7 @@ def accuracy_one_by_one(data: Path, checkpoint: Path, averages: bool) -> float:
         pixels = tf.placeholder(tf.uint8, [None, None, 3])
         image = get_preprocessing("inception")(pixels, SMALL_SIZE, SMALL_SIZE)
         logits, _ = get_network_fn(SMALL_NETWORK, 3)(image[None])
-        suffix = "/ExponentialMovingAverage" if averages else ""
+        suffix = "/ExponentialMovingAverage" if averaged else ""
         named = {v.op.name + suffix: v for v in slim.get_model_variables()}
         tf.train.Saver(named).restore(session, str(checkpoint))
         for line in (folder / "val.txt").read_text().splitlines():
@@ -84,13 +79,13 @@ def accuracy_one_by_one(data: Path, checkpoint: Path, averages: bool) -> float:
     return float(np.mean(right))
 
 
-@pytest.mark.parametrize("averages", [False, True], ids=["plain", "averages"])
-def test_counts_each_image_once(colours, model_dir, tmp_path, averages):
+@pytest.mark.parametrize("averaged", [False, True], ids=["plain", "averages"])
+def test_counts_each_image_once(colours, model_dir, tmp_path, averaged):
     """14 images in batches of 4: the last one has 2."""
-    more = [f"--eval_dir={tmp_path}"] + ["--moving_average_decay=0.9"] * averages
+    more = [f"--eval_dir={tmp_path}"] + ["--moving_average_decay=0.9"] * averaged
     done = invoke(evaluation, *arguments(colours, model_dir, *more))
     assert done.code == 0, done.error
-    expected = accuracy_one_by_one(colours, model_dir / "model.ckpt-12", averages)
+    expected = accuracy_one_by_one(colours, model_dir / "model.ckpt-12", averaged)
     (line,) = done.output.splitlines()
     assert line == (
         f"step 12: eval/Accuracy {expected:.4f}, eval/Recall_5 1.0000, {NUM_VALIDATION} images, "
@@ -206,13 +201,13 @@ def test_logits_that_are_not_finite_are_said(capsys):
 
 
 @pytest.fixture(scope="module")
-def two_networks(small_network, tmp_path_factory) -> list[Path]:
-    """Folders of a network with two sets of random weights, whose classifiers are not shy."""
+def two_networks(colours, tmp_path_factory) -> list[Path]:
+    """Folders of two networks, of which the second confuses two colours."""
     folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
-    shapes = variable_shapes(SMALL_NETWORK, 3).items()
-    for step, folder in enumerate(folders, 1):
-        values = {name: recipe_weights(f"{step}/{name}", shape) for name, shape in shapes}
-        values[f"{LOGITS}/weights"] *= 300
+    for step, (folder, order) in enumerate(zip(folders, ([0, 1, 2], [0, 2, 1]), strict=True), 1):
+        values = colour_classifier(colours, order)
+        values[f"{LOGITS}/weights"] *= step  # the mean of both follows the second
+        values[f"{LOGITS}/biases"] *= step
         write_checkpoint(folder / f"model.ckpt-{step}", {**values, "global_step": step})
     return folders
 
