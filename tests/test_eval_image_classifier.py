@@ -229,13 +229,13 @@ def probabilities_one_by_one(data: Path, folder: Path, size: int, num_crops: int
 
 def test_crops_and_all_that_per_class_writes(colours, two_networks, tmp_path):
     more = ["--num_crops=12", "--batch_size=30", "--per_class", f"--eval_dir={tmp_path}"]
-    done = invoke(evaluation, *arguments(colours, two_networks[0], *more))
+    done = invoke(evaluation, *arguments(colours, two_networks[1], *more))
     assert done.code == 0, done.error
-    expected = probabilities_one_by_one(colours, two_networks[0], SMALL_SIZE, 12)
+    expected = probabilities_one_by_one(colours, two_networks[1], SMALL_SIZE, 12)
     labels = [int(line[-1]) for line in (colours / "colours/val.txt").read_text().splitlines()]
     accuracy = accuracy_score(labels, expected.argmax(axis=1))
     assert f"eval/Accuracy {accuracy:.4f}, eval/Recall_5 1.0000, 14 images" in done.output
-    found = load_predictions(tmp_path / "predictions-1.npz")
+    found = load_predictions(tmp_path / "predictions-2.npz")
     assert found.labels.tolist() == labels
     in_order = np.zeros((14, 3))
     np.put_along_axis(in_order, found.top, found.probabilities, axis=1)
