@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from slim.datasets import convert
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from tests import support
-from tests.support import ROOT, SMALL_NETWORK, invoke, write_checkpoint
+from tests.support import ROOT, SMALL_NETWORK, SMALL_SIZE, invoke, write_checkpoint
 
 SHARED = ROOT.parent / "shared"
 
@@ -122,35 +122,48 @@ def colours(tmp_path_factory) -> Path:
     return data
 
 
-CLASSIFIER_SIZE = 32  # pixels; the smallest that a ResNet takes
+def colour_classifier(
+    colours: Path, order: Sequence[int] = range(NUM_CLASSES)
+) -> dict[str, np.ndarray]:
+    """Returns the values of the variables of a `SMALL_NETWORK` that tells colours apart.
+
+    All weights but the classifier's are random. An image is of the class whose example has the
+    nearest features.
+
+    Args:
+        colours: The folder with the dataset.
+        order: The training image that is the example of each class; image i shows colour i.
+    """
+    images = sorted((colours / "colours/images").glob("train_*"))
+    with support.small_network(), tf.Graph().as_default(), tf.Session() as session:
+        preprocess = get_preprocessing("inception")
+        examples = [
+            preprocess(tf.constant(images[index].read_bytes()), SMALL_SIZE, SMALL_SIZE)
+            for index in order
+        ]
+        _, end_points = get_network_fn(SMALL_NETWORK, NUM_CLASSES)(tf.stack(examples))
+        load_recipe_weights(session)
+        features = session.run(end_points["global_pool"])[:, 0, 0]
+        values = session.run({v.op.name: v.read_value() for v in slim.get_model_variables()})
+    mean = features.mean(axis=0)
+    weights = (features - mean).T / np.square(features - mean).sum(axis=1)
+    values[f"{SMALL_NETWORK}/logits/weights"] = weights[np.newaxis, np.newaxis]
+    values[f"{SMALL_NETWORK}/logits/biases"] = -mean @ weights
+    return values
+
+
+def averages(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns values of variables as their moving averages."""
+    return {f"{name}/ExponentialMovingAverage": value for name, value in values.items()}
 
 
 @pytest.fixture(scope="session")
 def classifier_dir(colours, tmp_path_factory) -> Path:
-    """What training leaves: a ResNet-50 as averages, the plain variables zero.
-
-    Weights are random but for the last layer's: an image is of the class, of the first three
-    training images, whose features are nearest.
-    """
+    """A folder as training leaves it: the classifier as moving averages, plain variables zero."""
     folder = tmp_path_factory.mktemp("classifier")
-    examples = sorted((colours / "colours/images").glob("train_*"))[:NUM_CLASSES]
-    with tf.Graph().as_default(), tf.Session() as session:
-        preprocess = get_preprocessing("inception")
-        images = [
-            preprocess(tf.constant(path.read_bytes()), CLASSIFIER_SIZE, CLASSIFIER_SIZE)
-            for path in examples
-        ]
-        _, end_points = get_network_fn("resnet_v2_50", NUM_CLASSES)(tf.stack(images))
-        load_recipe_weights(session)
-        features = session.run(end_points["global_pool"])[:, 0, 0]
-        values = session.run({v.op.name: v.read_value() for v in slim.get_model_variables()})
-        mean = features.mean(axis=0)
-        weights = (features - mean).T / np.square(features - mean).sum(axis=1)
-        values["resnet_v2_50/logits/weights"] = weights[np.newaxis, np.newaxis]
-        values["resnet_v2_50/logits/biases"] = -mean @ weights
-        stored = {name: np.zeros_like(value) for name, value in values.items()}
-        stored |= {f"{name}/ExponentialMovingAverage": value for name, value in values.items()}
-    write_checkpoint(folder / "model.ckpt-7", {**stored, "global_step": 7})
-    network = "resnet_v2_50"
-    write_description(folder, Description(network, CLASSIFIER_SIZE, network, "colours", COLOURS))
+    values = colour_classifier(colours)
+    plain = {name: np.zeros_like(value) for name, value in values.items()}
+    write_checkpoint(folder / "model.ckpt-7", {**plain, **averages(values), "global_step": 7})
+    description = Description(SMALL_NETWORK, SMALL_SIZE, SMALL_NETWORK, "colours", COLOURS)
+    write_description(folder, description)
     return folder

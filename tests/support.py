@@ -118,7 +118,7 @@ def write_checkpoint(prefix: Path, values: Mapping[str, object], latest: bool = 
         )
         session.run(save)
     if latest:
-        tf.train.update_checkpoint_state(str(prefix.parent), str(prefix))
+        (prefix.parent / "checkpoint").write_text(f'model_checkpoint_path: "{prefix.name}"\n')
     return str(prefix)
 
 

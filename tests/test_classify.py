@@ -9,34 +9,25 @@ from PIL import Image
 
 from slim import classify
 from slim.compat import slim, tf
-from slim.errors import run_command
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_views
-from tests.conftest import CLASSIFIER_SIZE, COLOURS, NUM_CLASSES
+from tests.conftest import COLOURS, NUM_CLASSES
+from tests.support import SMALL_NETWORK, SMALL_SIZE, invoke
 
 CROPS = 10
 
 
-def call(capsys, *arguments: object) -> tuple[int, str, str]:
-    """Runs the command in this process, which has TensorFlow loaded."""
-    with pytest.raises(SystemExit) as stopped:
-        run_command(
-            classify.define_flags,
-            classify.main,
-            ["classify", *map(str, arguments)],
-            positional="images",
-        )
-    return stopped.value.code, *capsys.readouterr()
+pytestmark = pytest.mark.usefixtures("small_network")
 
 
-def test_json_has_the_networks_probabilities(colours, classifier_dir, capsys):
+def test_json_has_the_networks_probabilities(colours, classifier_dir):
     """Those of the moving averages; batches of 4, of which the last has 2."""
     images = sorted((colours / "colours/images").glob("val_*"))
     expected = []
     with tf.Graph().as_default(), tf.Session() as session:
         encoded = tf.placeholder(tf.string, [])
-        views = get_views("inception", CROPS)(encoded, CLASSIFIER_SIZE, CLASSIFIER_SIZE)
-        logits, _ = get_network_fn("resnet_v2_50", NUM_CLASSES)(views)
+        views = get_views("inception", CROPS)(encoded, SMALL_SIZE, SMALL_SIZE)
+        logits, _ = get_network_fn(SMALL_NETWORK, NUM_CLASSES)(views)
         named = {f"{v.op.name}/ExponentialMovingAverage": v for v in slim.get_model_variables()}
         tf.train.Saver(named).restore(session, str(classifier_dir / "model.ckpt-7"))
         for image in images:
@@ -45,9 +36,9 @@ def test_json_has_the_networks_probabilities(colours, classifier_dir, capsys):
     assert set(np.argmax(expected, axis=1)) == set(range(NUM_CLASSES))
 
     flags = [f"--checkpoint_path={classifier_dir}", f"--num_crops={CROPS}", "--batch_size=4"]
-    code, out, error = call(capsys, *images, "--json", *flags)
-    assert code == 0, error
-    rows = json.loads(out)
+    done = invoke(classify, *images, "--json", *flags)
+    assert done.code == 0, done.error
+    rows = json.loads(done.output)
     assert [row["image"] for row in rows] == [str(image) for image in images]
     for row, probabilities in zip(rows, expected, strict=True):
         labels = [prediction["label"] for prediction in row["predictions"]]
@@ -58,7 +49,7 @@ def test_json_has_the_networks_probabilities(colours, classifier_dir, capsys):
         assert names == [COLOURS[label] for label in labels]
 
 
-def test_any_kind_of_image_in_a_folder_and_bad_ones_beside_it(classifier_dir, tmp_path, capsys):
+def test_any_kind_of_image_in_a_folder_and_bad_ones_beside_it(classifier_dir, tmp_path):
     """Flags and images in any order; the good ones are classified all the same."""
     folder = tmp_path / "folder"
     (folder / "below").mkdir(parents=True)
@@ -70,16 +61,16 @@ def test_any_kind_of_image_in_a_folder_and_bad_ones_beside_it(classifier_dir, tm
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no image")
     (folder / "notes.txt").write_text("no image, and not taken for one")
     flag, missing = f"--checkpoint_path={classifier_dir}", tmp_path / "missing.png"
-    code, out, error = call(
-        capsys, tmp_path / "blue.webp", "--top_k=1", flag, folder, missing, "--batch_size=2"
+    done = invoke(
+        classify, tmp_path / "blue.webp", "--top_k=1", flag, folder, missing, "--batch_size=2"
     )
-    assert code == 1
-    lines = out.splitlines()
+    assert done.code == 1
+    lines = done.output.splitlines()
     images = ["blue.webp", "folder/below/upper.TIFF", "folder/cmyk.jpg", "folder/lies.jpg"]
     assert lines[::2] == [str(tmp_path / image) for image in images]
     for line, colour in zip(lines[1::2], ["blue", "red", "red", "red"], strict=True):
         assert re.fullmatch(rf"  +\d+\.\d%  {colour}", line)
-    of_broken, of_missing, summary = error.splitlines()
+    of_broken, of_missing, summary = done.error.splitlines()
     assert of_broken.startswith(f"{folder}/broken.jpg: ")
     assert of_missing == f"{missing}: missing"
     assert summary == "error: 2 of 6 images could not be classified, see above"
@@ -103,7 +94,7 @@ def test_images_that_cannot_be_read_or_give_no_number(tmp_path, capsys):
     ]
 
 
-def test_errors(classifier_dir, tmp_path, capsys):
+def test_errors(classifier_dir, tmp_path):
     image = tmp_path / "image.png"
     Image.new("RGB", (4, 4)).save(image)
     (tmp_path / "empty").mkdir()
@@ -116,10 +107,10 @@ def test_errors(classifier_dir, tmp_path, capsys):
         ([image, f"--checkpoint_path={tmp_path}"], "holds no checkpoint"),
         ([image, good, "--num_crops=3"], "--num_crops=3: expected 1, 5, 10 or 12"),
         ([image, good, "--model_name=resnet50"], "unknown network 'resnet50'; did you mean"),
-        ([image, good, "--image_size=20"], "20x20 is too small for resnet_v2_50, .* 32x32"),
+        ([image, good, "--image_size=20"], f"20x20 is too small for {SMALL_NETWORK}, .* 32x32"),
         ([image, good, "--preprocessing_name=vg"], "unknown preprocessing 'vg'; did you mean vgg"),
         ([image, good, "--top_k=0"], "top_k"),
     ):
-        code, out, error = call(capsys, *arguments)
-        assert (code, out) == (1, ""), arguments
-        assert re.fullmatch(f"error: .*{message}.*\n", error), (arguments, error)
+        done = invoke(classify, *arguments)
+        assert (done.code, done.output) == (1, ""), arguments
+        assert re.fullmatch(f"error: .*{message}.*\n", done.error), (arguments, done.error)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, confusion_matrix
@@ -18,38 +19,33 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 from slim import eval_image_classifier as evaluation
 from slim import evaluator
 from slim.compat import slim, tf
-from slim.errors import UserError, run_command
+from slim.datasets.registry import get_dataset
+from slim.errors import UserError
 from slim.nets.nets_factory import get_network_fn
 from slim.predictions import Predictions, load_predictions
 from slim.preprocessing.preprocessing_factory import get_preprocessing, get_views
-from tests.conftest import NUM_VALIDATION, run
+from tests.conftest import NUM_VALIDATION, averages, colour_classifier, recipe_weights
+from tests.support import (
+    SMALL_DEPTH,
+    SMALL_NETWORK,
+    SMALL_SIZE,
+    invoke,
+    variable_shapes,
+    write_checkpoint,
+)
 
-SIZE = 75
+LOGITS = f"{SMALL_NETWORK}/logits"
+
+pytestmark = pytest.mark.usefixtures("small_network")
 
 
 @pytest.fixture(scope="module")
-def model_dir(tmp_path_factory) -> Path:
-    """A folder with a checkpoint of random weights, and of other ones as their averages."""
+def model_dir(colours, tmp_path_factory) -> Path:
+    """A folder with a checkpoint whose moving averages give other answers than its variables."""
     folder = tmp_path_factory.mktemp("model")
-    with tf.Graph().as_default(), tf.Session() as session:
-        tf.set_random_seed(5)
-        get_network_fn("inception_v3", 3)(tf.zeros([1, SIZE, SIZE, 3]), create_aux_logits=False)
-        variables = slim.get_model_variables()
-        global_step = tf.train.create_global_step()
-        averages = tf.train.ExponentialMovingAverage(0.9)
-        averages.apply(variables)
-        session.run(tf.global_variables_initializer())
-        session.run([averages.average(v).assign(0.5 * v) for v in variables])
-        global_step.load(12, session)
-        tf.train.Saver().save(session, str(folder / "model.ckpt"), global_step)
+    plain, other = (colour_classifier(colours, order) for order in ([0, 1, 2], [0, 2, 1]))
+    write_checkpoint(folder / "model.ckpt-12", {**plain, **averages(other), "global_step": 12})
     return folder
-
-
-def call(capsys, *arguments: object) -> tuple[int, str, str]:
-    """Runs the command in this process, which has TensorFlow loaded."""
-    with pytest.raises(SystemExit) as stopped:
-        run_command(evaluation.define_flags, evaluation.main, ["eval", *map(str, arguments)])
-    return stopped.value.code, *capsys.readouterr()
 
 
 def arguments(data: Path, checkpoint_path: Path, *more: object) -> list[object]:
@@ -57,22 +53,23 @@ def arguments(data: Path, checkpoint_path: Path, *more: object) -> list[object]:
         f"--dataset_dir={data}",
         "--dataset_name=colours",
         f"--checkpoint_path={checkpoint_path}",
-        f"--eval_image_size={SIZE}",
+        f"--model_name={SMALL_NETWORK}",
+        f"--eval_image_size={SMALL_SIZE}",
         "--batch_size=4",
         "--max_number_of_evaluations=1",
         *more,
     ]
 
 
-def accuracy_one_by_one(data: Path, checkpoint: Path, averages: bool) -> float:
+def accuracy_one_by_one(data: Path, checkpoint: Path, averaged: bool) -> float:
     """The share of images of val.txt that the network gets right, an image a run."""
     folder = data / "colours"
     right = []
     with tf.Graph().as_default(), tf.Session() as session:
         pixels = tf.placeholder(tf.uint8, [None, None, 3])
-        image = get_preprocessing("inception_v3")(pixels, SIZE, SIZE)
-        logits, _ = get_network_fn("inception_v3", 3)(image[None], create_aux_logits=False)
-        suffix = "/ExponentialMovingAverage" if averages else ""
+        image = get_preprocessing("inception")(pixels, SMALL_SIZE, SMALL_SIZE)
+        logits, _ = get_network_fn(SMALL_NETWORK, 3)(image[None])
+        suffix = "/ExponentialMovingAverage" if averaged else ""
         named = {v.op.name + suffix: v for v in slim.get_model_variables()}
         tf.train.Saver(named).restore(session, str(checkpoint))
         for line in (folder / "val.txt").read_text().splitlines():
@@ -82,14 +79,14 @@ def accuracy_one_by_one(data: Path, checkpoint: Path, averages: bool) -> float:
     return float(np.mean(right))
 
 
-@pytest.mark.parametrize("averages", [False, True], ids=["plain", "averages"])
-def test_counts_each_image_once(colours, model_dir, tmp_path, averages):
+@pytest.mark.parametrize("averaged", [False, True], ids=["plain", "averages"])
+def test_counts_each_image_once(colours, model_dir, tmp_path, averaged):
     """14 images in batches of 4: the last one has 2."""
-    more = [f"--eval_dir={tmp_path}"] + ["--moving_average_decay=0.9"] * averages
-    done = run("python", "-m", "slim.eval_image_classifier", *arguments(colours, model_dir, *more))
-    assert done.returncode == 0, done.stderr
-    expected = accuracy_one_by_one(colours, model_dir / "model.ckpt-12", averages)
-    (line,) = done.stdout.splitlines()
+    more = [f"--eval_dir={tmp_path}"] + ["--moving_average_decay=0.9"] * averaged
+    done = invoke(evaluation, *arguments(colours, model_dir, *more))
+    assert done.code == 0, done.error
+    expected = accuracy_one_by_one(colours, model_dir / "model.ckpt-12", averaged)
+    (line,) = done.output.splitlines()
     assert line == (
         f"step 12: eval/Accuracy {expected:.4f}, eval/Recall_5 1.0000, {NUM_VALIDATION} images, "
         f"{model_dir}/model.ckpt-12"
@@ -106,26 +103,40 @@ def test_counts_each_image_once(colours, model_dir, tmp_path, averages):
     }
 
 
+def test_the_auxiliary_classifier_need_not_be_in_a_checkpoint(colours):
+    values = flags.FlagValues()
+    evaluation.define_flags(values)
+    values(["eval"])
+    dataset = get_dataset("colours", "validation", str(colours))
+    view = evaluator.View("", "inception_v3", "inception", 75, None)
+    restored = evaluation.make_evaluator(view, dataset, values).restored
+    assert "InceptionV3/Logits/Conv2d_1c_1x1/weights" in restored
+    assert not [name for name in restored if "AuxLogits" in name]
+
+
 def write_constant_classifiers(folder: Path, classes: Iterable[int]) -> list[str]:
-    """Checkpoints, one a class: a network that takes every image for one of that class."""
-    prefixes = []
-    with tf.Graph().as_default(), tf.Session() as session:
-        get_network_fn("resnet_v2_50", 3)(tf.zeros([1, 32, 32, 3]))
-        session.run(tf.global_variables_initializer())
-        (biases,) = (v for v in slim.get_model_variables() if v.op.name.endswith("logits/biases"))
-        saver = tf.train.Saver()
-        for label in classes:
-            biases.load(1e4 * np.eye(3)[label], session)
-            prefixes.append(saver.save(session, str(folder / "model.ckpt"), label))
-    return prefixes
+    """Writes one checkpoint per class, of a network that predicts that class for every image."""
+    shapes = variable_shapes(SMALL_NETWORK, 3).items()
+    values = {name: recipe_weights(name, shape) for name, shape in shapes}
+    return [
+        write_checkpoint(
+            folder / f"model.ckpt-{label}",
+            {
+                **values,
+                f"{LOGITS}/biases": np.float32(1e4 * np.eye(3)[label]),
+                "global_step": label,
+            },
+        )
+        for label in classes
+    ]
 
 
 @pytest.mark.parametrize(
-    ("classes", "flags"),
+    ("classes", "more"),
     [([0, 2, 1], []), ([2], ["--precision=bfloat16", "--xla"])],
     ids=["several", "fast"],
 )
-def test_checkpoint_after_checkpoint(classes, flags, colours, tmp_path, capsys, monkeypatch):
+def test_checkpoint_after_checkpoint(classes, more, colours, tmp_path, monkeypatch):
     """Of 14 images 5, 5 and 4 are of the classes; graphs do not pile up."""
     found = write_constant_classifiers(tmp_path, classes)
     monkeypatch.setattr(evaluation, "checkpoints_to_evaluate", lambda *_: iter(found))
@@ -138,21 +149,18 @@ def test_checkpoint_after_checkpoint(classes, flags, colours, tmp_path, capsys, 
 
     monkeypatch.setattr(evaluation, "report", report_and_count)
     gc.collect()
-    code, out, error = call(
-        capsys,
-        *arguments(colours, tmp_path, "--model_name=resnet_v2_50", "--eval_image_size=32", *flags),
-    )
-    assert code == 0, error
-    accuracies = re.findall(r"eval/Accuracy ([\d.]+)", out)
+    done = invoke(evaluation, *arguments(colours, tmp_path, *more))
+    assert done.code == 0, done.error
+    accuracies = re.findall(r"eval/Accuracy ([\d.]+)", done.output)
     assert accuracies == [f"{[5, 5, 4][label] / NUM_VALIDATION:.4f}" for label in classes]
     assert alive[-1] == alive[0]
 
 
-def test_max_num_batches(colours, model_dir, capsys):
+def test_max_num_batches(colours, model_dir):
     checkpoint = model_dir / "model.ckpt-12"
-    code, out, _ = call(capsys, *arguments(colours, checkpoint, "--max_num_batches=2"))
-    assert code == 0
-    assert ", 8 images, " in out
+    done = invoke(evaluation, *arguments(colours, checkpoint, "--max_num_batches=2"))
+    assert done.code == 0
+    assert ", 8 images, " in done.output
 
 
 def test_the_likeliest_five_of_a_batch():
@@ -193,21 +201,14 @@ def test_logits_that_are_not_finite_are_said(capsys):
 
 
 @pytest.fixture(scope="module")
-def two_networks(tmp_path_factory) -> list[Path]:
-    """Folders of ResNet-50 with two sets of random weights, whose classifiers are not shy."""
+def two_networks(colours, tmp_path_factory) -> list[Path]:
+    """Folders of two networks, of which the second confuses two colours."""
     folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
-    with tf.Graph().as_default(), tf.Session() as session:
-        tf.set_random_seed(3)
-        get_network_fn("resnet_v2_50", 3)(tf.zeros([1, 32, 32, 3]))
-        global_step = tf.train.create_global_step()
-        initialize = tf.global_variables_initializer()
-        for step, folder in enumerate(folders, 1):
-            session.run(initialize)
-            global_step.load(step, session)
-            for variable in slim.get_model_variables():
-                if variable.op.name.endswith("logits/weights"):
-                    variable.load(300 * session.run(variable), session)
-            tf.train.Saver().save(session, str(folder / "model.ckpt"), step)
+    for step, (folder, order) in enumerate(zip(folders, ([0, 1, 2], [0, 2, 1]), strict=True), 1):
+        values = colour_classifier(colours, order)
+        values[f"{LOGITS}/weights"] *= step  # the mean of both follows the second
+        values[f"{LOGITS}/biases"] *= step
+        write_checkpoint(folder / f"model.ckpt-{step}", {**values, "global_step": step})
     return folders
 
 
@@ -216,8 +217,8 @@ def probabilities_one_by_one(data: Path, folder: Path, size: int, num_crops: int
     rows = []
     with tf.Graph().as_default(), tf.Session() as session:
         encoded = tf.placeholder(tf.string, [])
-        views = get_views("resnet_v2_50", num_crops)(encoded, size, size)
-        logits, _ = get_network_fn("resnet_v2_50", 3)(views)
+        views = get_views("inception", num_crops)(encoded, size, size)
+        logits, _ = get_network_fn(SMALL_NETWORK, 3)(views)
         tf.train.Saver().restore(session, tf.train.latest_checkpoint(str(folder)))
         for line in (data / "colours/val.txt").read_text().splitlines():
             path = data / "colours" / line.split(": ")[0]
@@ -226,20 +227,15 @@ def probabilities_one_by_one(data: Path, folder: Path, size: int, num_crops: int
     return np.stack(rows)
 
 
-def small(data: Path, checkpoint_path: object, *more: object) -> list[object]:
-    flags = ["--model_name=resnet_v2_50", "--eval_image_size=32", *more]
-    return arguments(data, checkpoint_path, *flags)
-
-
-def test_crops_and_all_that_per_class_writes(colours, two_networks, tmp_path, capsys):
+def test_crops_and_all_that_per_class_writes(colours, two_networks, tmp_path):
     more = ["--num_crops=12", "--batch_size=30", "--per_class", f"--eval_dir={tmp_path}"]
-    code, out, error = call(capsys, *small(colours, two_networks[0], *more))
-    assert code == 0, error
-    expected = probabilities_one_by_one(colours, two_networks[0], 32, 12)
+    done = invoke(evaluation, *arguments(colours, two_networks[1], *more))
+    assert done.code == 0, done.error
+    expected = probabilities_one_by_one(colours, two_networks[1], SMALL_SIZE, 12)
     labels = [int(line[-1]) for line in (colours / "colours/val.txt").read_text().splitlines()]
     accuracy = accuracy_score(labels, expected.argmax(axis=1))
-    assert f"eval/Accuracy {accuracy:.4f}, eval/Recall_5 1.0000, 14 images" in out
-    found = load_predictions(tmp_path / "predictions-1.npz")
+    assert f"eval/Accuracy {accuracy:.4f}, eval/Recall_5 1.0000, 14 images" in done.output
+    found = load_predictions(tmp_path / "predictions-2.npz")
     assert found.labels.tolist() == labels
     in_order = np.zeros((14, 3))
     np.put_along_axis(in_order, found.top, found.probabilities, axis=1)
@@ -260,20 +256,20 @@ def test_crops_and_all_that_per_class_writes(colours, two_networks, tmp_path, ca
         assert image.size == (picture.width, picture.height)
 
 
-def test_networks_and_sizes_together(colours, two_networks, tmp_path, capsys):
+def test_networks_and_sizes_together(colours, two_networks, tmp_path):
     """Two checkpoints, of which the second sees larger images, and their mean."""
     paths = ",".join(map(str, two_networks))
     more = ["--eval_image_size=32,40", "--per_class", f"--eval_dir={tmp_path}"]
-    code, out, error = call(capsys, *small(colours, paths, *more))
-    assert code == 0, error
+    done = invoke(evaluation, *arguments(colours, paths, *more))
+    assert done.code == 0, done.error
     each = [
         probabilities_one_by_one(colours, folder, size, 1)
         for folder, size in zip(two_networks, (32, 40), strict=True)
     ]
     labels = [int(line[-1]) for line in (colours / "colours/val.txt").read_text().splitlines()]
     accuracies = [accuracy_score(labels, p.argmax(axis=1)) for p in [*each, np.mean(each, axis=0)]]
-    assert re.findall(r"eval/Accuracy ([\d.]+)", out) == [f"{a:.4f}" for a in accuracies]
-    first, second, mean = out.splitlines()
+    assert re.findall(r"eval/Accuracy ([\d.]+)", done.output) == [f"{a:.4f}" for a in accuracies]
+    first, second, mean = done.output.splitlines()
     assert first.endswith(f"{two_networks[0]}/model.ckpt-1, 32 pixels")
     assert second.endswith(f"{two_networks[1]}/model.ckpt-2, 40 pixels")
     assert mean.startswith("step 2: ")
@@ -283,13 +279,10 @@ def test_networks_and_sizes_together(colours, two_networks, tmp_path, capsys):
     np.testing.assert_allclose(found.probabilities, best, atol=1e-4)
 
 
-def write_checkpoint(folder: Path, step: int) -> str:
-    with tf.Graph().as_default(), tf.Session() as session:
-        tf.get_variable("w", [])
-        session.run(tf.global_variables_initializer())
-        return tf.train.Saver(save_relative_paths=True).save(
-            session, str(folder / "model.ckpt"), step
-        )
+def write_one_variable(folder: Path, step: int) -> str:
+    return write_checkpoint(
+        folder / f"model.ckpt-{step}", {"w": np.float32(0), "global_step": step}
+    )
 
 
 def test_watches_a_folder_for_new_checkpoints(tmp_path, capsys):
@@ -299,57 +292,59 @@ def test_watches_a_folder_for_new_checkpoints(tmp_path, capsys):
         target=lambda: found.extend(next(checkpoints) for _ in range(2)), daemon=True
     )
     watcher.start()
-    first = write_checkpoint(tmp_path, 1)
+    first = write_one_variable(tmp_path, 1)
     limit = time.monotonic() + 30
     while len(found) < 1 and time.monotonic() < limit:
         time.sleep(0.1)
     # One that is gone again when it is its turn is passed over.
-    second = write_checkpoint(tmp_path, 2)
+    second = write_one_variable(tmp_path, 2)
     watcher.join(30)
     assert found == [first, second]
     assert f"waiting for a first checkpoint in {tmp_path}" in capsys.readouterr().out
 
 
 def test_ends_after_the_number_of_evaluations(tmp_path):
-    first = write_checkpoint(tmp_path, 1)
+    first = write_one_variable(tmp_path, 1)
     assert list(evaluation.checkpoints_to_evaluate(str(tmp_path), 0, 1)) == [first]
 
 
 def test_a_single_checkpoint_is_evaluated_once(tmp_path):
-    first = write_checkpoint(tmp_path, 1)
+    first = write_one_variable(tmp_path, 1)
     assert list(evaluation.checkpoints_to_evaluate(first, 0, None)) == [first]
     assert list(evaluation.checkpoints_to_evaluate(first + ".index", 0, None)) == [first]
 
 
 def test_a_folder_of_checkpoints_can_be_moved(tmp_path):
-    write_checkpoint(tmp_path / "before", 1)
+    write_one_variable(tmp_path / "before", 1)
     shutil.move(tmp_path / "before", tmp_path / "after")
     (found,) = evaluation.checkpoints_to_evaluate(str(tmp_path / "after"), 0, 1)
     assert found == str(tmp_path / "after/model.ckpt-1")
 
 
-def test_errors(colours, model_dir, tmp_path, capsys):
+def test_errors(colours, model_dir, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
-    narrow = write_checkpoint(tmp_path / "other", 3)
+    narrow = write_one_variable(tmp_path / "other", 3)
+    count = len(variable_shapes(SMALL_NETWORK, 3))
     good = {
         "dataset_dir": colours,
         "dataset_name": "colours",
         "checkpoint_path": model_dir,
-        "eval_image_size": SIZE,
+        "model_name": SMALL_NETWORK,
+        "eval_image_size": SMALL_SIZE,
         "max_number_of_evaluations": 1,
     }
     for changed, message in (
         ({"dataset_name": "colour"}, "no dataset 'colour'.*did you mean colours"),
         ({"dataset_split_name": "test"}, "no split 'test': expected train or validation"),
         ({"model_name": "inceptionv3"}, "unknown network 'inceptionv3'; did you mean inception_v3"),
-        ({"eval_image_size": 60}, "60x60 is too small for inception_v3, .* at least 75x75"),
+        ({"eval_image_size": 31}, f"31x31 is too small for {SMALL_NETWORK}, .* at least 32x32"),
         ({"checkpoint_path": ""}, "--checkpoint_path is missing"),
         ({"checkpoint_path": tmp_path / "none"}, "--checkpoint_path: no checkpoint at .*none"),
         ({"checkpoint_path": tmp_path / "empty"}, "empty holds no checkpoint"),
-        ({"eval_image_size": "75,x"}, "--eval_image_size=75,x: expected pixels"),
+        ({"eval_image_size": "32,x"}, "--eval_image_size=32,x: expected pixels"),
         (
-            {"eval_image_size": "75,80", "central_fraction": "0.5,0.7,1"},
+            {"eval_image_size": "32,40", "central_fraction": "0.5,0.7,1"},
             "--eval_image_size has 2 values and --central_fraction has 3: expected one, or one eac",
         ),
         ({"central_fraction": "0"}, "--central_fraction=0.0: expected the part of each side"),
@@ -357,22 +352,25 @@ def test_errors(colours, model_dir, tmp_path, capsys):
         ({"per_class": "true"}, "--per_class: --eval_dir is missing"),
         ({"quantize": "true"}, "--quantize: TensorFlow 2 has no contrib quantizer"),
         ({"master": "grpc://x"}, "--master=grpc://x: evaluation runs on one machine"),
-        ({"checkpoint_path": narrow}, "lacks 378 of 378 variables: InceptionV3/Conv2d_1a_3x3/wei"),
+        (
+            {"checkpoint_path": narrow},
+            f"lacks {count} of {count} variables: {SMALL_NETWORK}/conv1/weights",
+        ),
         (
             {"moving_average_decay": 0.9, "checkpoint_path": narrow},
             "written without averages: leave --moving_average_decay out",
         ),
         (
             {"labels_offset": 1},
-            r"has 2 variables of other shapes: InceptionV3/Logits/Conv2d_1c_1x1/weights is "
-            r"\[1, 1, 2048, 3\] there and \[1, 1, 2048, 2\] here",
+            rf"has 2 variables of other shapes: {LOGITS}/weights is "
+            rf"\[1, 1, {SMALL_DEPTH}, 3\] there and \[1, 1, {SMALL_DEPTH}, 2\] here",
         ),
         ({"eval_dir": tmp_path / "file"}, "--eval_dir=.*file: cannot write there"),
     ):
-        flags = [f"--{name}={value}" for name, value in {**good, **changed}.items()]
-        code, _, error = call(capsys, *flags)
-        assert code == 1, changed
-        assert re.fullmatch(f"error: .*{message}.*\n", error), (changed, error)
+        settings = {**good, **changed}.items()
+        done = invoke(evaluation, *(f"--{name}={value}" for name, value in settings))
+        assert done.code == 1, changed
+        assert re.fullmatch(f"error: .*{message}.*\n", done.error), (changed, done.error)
 
 
 def test_an_empty_split_is_said():

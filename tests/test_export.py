@@ -11,8 +11,10 @@ from slim import eval_image_classifier as evaluation
 from slim import export
 from slim import feature_extraction as extraction
 from slim.compat import tf
-from slim.errors import run_command
-from tests.conftest import CLASSIFIER_SIZE, COLOURS, NUM_VALIDATION, run
+from tests.conftest import COLOURS, NUM_VALIDATION, run
+from tests.support import SMALL_DEPTH, SMALL_NETWORK, SMALL_SIZE, invoke, write_checkpoint
+
+pytestmark = pytest.mark.usefixtures("small_network")
 
 KINDS = ("JPEG", "PNG", "GIF", "BMP")
 # Version 2's way of loading, an empty batch, and version 1's.
@@ -40,20 +42,11 @@ np.savez(output, **{k: v.astype("S") if v.dtype == object else v for k, v in arr
 """
 
 
-def call(capsys, command, *arguments: object) -> tuple[int, str, str]:
-    """Runs a command in this process, which has TensorFlow loaded."""
-    with pytest.raises(SystemExit) as stopped:
-        run_command(command.define_flags, command.main, ["command", *map(str, arguments)])
-    return stopped.value.code, *capsys.readouterr()
-
-
-def test_evaluations_numbers_in_a_process_with_tensorflow_alone(
-    colours, classifier_dir, tmp_path, capsys
-):
+def test_evaluations_numbers_in_a_process_with_tensorflow_alone(colours, classifier_dir, tmp_path):
     folder = classifier_dir / "export/7"
-    code, out, error = call(capsys, export, f"--checkpoint_path={classifier_dir}")
-    assert code == 0, error
-    assert out.startswith(f"{folder}: a SavedModel of ")
+    exported = invoke(export, f"--checkpoint_path={classifier_dir}")
+    assert exported.code == 0, exported.error
+    assert exported.output.startswith(f"{folder}: a SavedModel of ")
     assert [path.name for path in folder.parent.iterdir()] == ["7"]
 
     images = [colours / f"colours/images/val_{index:03d}.jpg" for index in range(NUM_VALIDATION)]
@@ -62,7 +55,8 @@ def test_evaluations_numbers_in_a_process_with_tensorflow_alone(
         green.save(tmp_path / kind, kind)
     # With the printed example after it, as it is printed.
     (tmp_path / "image.jpg").write_bytes((tmp_path / "JPEG").read_bytes())
-    example = out.partition("to use it:\n\n")[2].replace("image.jpg", f"{tmp_path}/image.jpg")
+    example = exported.output.partition("to use it:\n\n")[2]
+    example = example.replace("image.jpg", f"{tmp_path}/image.jpg")
     kinds = [tmp_path / kind for kind in KINDS]
     done = run("python", "-c", USE + example, folder, tmp_path / "found.npz", *images, *kinds)
     assert done.returncode == 0, done.stderr
@@ -70,7 +64,7 @@ def test_evaluations_numbers_in_a_process_with_tensorflow_alone(
     assert re.fullmatch(r"\d+\.\d% green", first) and len(others) == 2
 
     found = np.load(tmp_path / "found.npz")
-    for name, width in (("probabilities", 3), ("class_names", 3), ("features", 2048)):
+    for name, width in (("probabilities", 3), ("class_names", 3), ("features", SMALL_DEPTH)):
         assert found[name].shape == (NUM_VALIDATION + len(KINDS), width)
         assert found[f"empty_{name}"].shape == (0, width)
         assert found[f"v1_{name}"].shape == (2, width)
@@ -82,19 +76,21 @@ def test_evaluations_numbers_in_a_process_with_tensorflow_alone(
     np.testing.assert_allclose(found["probabilities"].sum(axis=1), 1, atol=1e-5)
     assert (found["probabilities"][NUM_VALIDATION:].argmax(axis=1) == 1).all()
 
-    common = [f"--dataset_dir={colours}", "--dataset_name=colours", "--model_name=resnet_v2_50"]
+    common = [f"--dataset_dir={colours}", "--dataset_name=colours", f"--model_name={SMALL_NETWORK}"]
     common += [f"--checkpoint_path={classifier_dir}", "--moving_average_decay=0.9"]
-    options = [f"--eval_image_size={CLASSIFIER_SIZE}", "--max_number_of_evaluations=1"]
-    code, out, error = call(capsys, evaluation, *common, *options)
-    assert code == 0, error
+    options = [f"--eval_image_size={SMALL_SIZE}", "--max_number_of_evaluations=1"]
+    evaluated = invoke(evaluation, *common, *options)
+    assert evaluated.code == 0, evaluated.error
     likeliest = found["probabilities"][:NUM_VALIDATION].argmax(axis=1)
     accuracy = (likeliest == np.arange(NUM_VALIDATION) % 3).mean()
-    assert f"eval/Accuracy {accuracy:.4f}, eval/Recall_5 1.0000, {NUM_VALIDATION} images" in out
+    assert f"eval/Accuracy {accuracy:.4f}, eval/Recall_5 1.0000, {NUM_VALIDATION} images" in (
+        evaluated.output
+    )
     assert accuracy > 0.9
 
-    options = [f"--image_size={CLASSIFIER_SIZE}", "--splits=val", f"--output_dir={tmp_path}"]
-    code, _, error = call(capsys, extraction, *common, *options)
-    assert code == 0, error
+    options = [f"--image_size={SMALL_SIZE}", "--splits=val", f"--output_dir={tmp_path}"]
+    extracted = invoke(extraction, *common, *options)
+    assert extracted.code == 0, extracted.error
     features = np.load(tmp_path / "colours_feature_val.npy")
     scale = features.std()
     np.testing.assert_allclose(found["features"][:NUM_VALIDATION], features, atol=1e-4 * scale)
@@ -132,7 +128,7 @@ def test_an_export_is_replaced_whole_or_not_at_all(tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["3"]
 
 
-def test_nothing_is_lost_by_mistake(classifier_dir, tmp_path, capsys):
+def test_nothing_is_lost_by_mistake(classifier_dir, tmp_path):
     write_constant(tmp_path / "model", 0.5)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").touch()
@@ -144,17 +140,14 @@ def test_nothing_is_lost_by_mistake(classifier_dir, tmp_path, capsys):
         ("mine/notes.txt/new", [], "notes.txt/new: cannot be written"),
     ):
         flags = [f"--checkpoint_path={classifier_dir}", f"--output_dir={tmp_path / folder}"]
-        code, out, error = call(capsys, export, *flags, *more)
-        assert (code, out) == (1, "")
-        assert re.fullmatch(f"error: .*{message}.*\n", error)
+        done = invoke(export, *flags, *more)
+        assert (done.code, done.output) == (1, "")
+        assert re.fullmatch(f"error: .*{message}.*\n", done.error)
     assert read_constant(tmp_path / "model") == 0.5
     assert (tmp_path / "mine/notes.txt").exists()
 
 
 def test_where_it_goes_by_itself(tmp_path):
-    with tf.Graph().as_default(), tf.Session() as session:
-        step = tf.train.create_global_step()
-        step.load(12, session)
-        for name, folder in (("model.ckpt", "export/12"), ("inat_299.ckpt", "export/inat_299/12")):
-            prefix = tf.train.Saver().save(session, str(tmp_path / name))
-            assert export.default_folder(prefix) == tmp_path / folder
+    for name, folder in (("model.ckpt", "export/12"), ("inat_299.ckpt", "export/inat_299/12")):
+        prefix = write_checkpoint(tmp_path / name, {"global_step": 12})
+        assert export.default_folder(prefix) == tmp_path / folder

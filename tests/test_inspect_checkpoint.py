@@ -2,72 +2,60 @@
 
 import shutil
 
+import numpy as np
 import pytest
 
 from slim import checkpoints, inspect_checkpoint
 from slim.compat import slim, tf
-from slim.errors import run_command
 from slim.nets.nets_factory import NETWORKS, get_network_fn
-from tests.conftest import run
+from tests.support import SMALL_NETWORK, invoke, variable_shapes, write_checkpoint
+
+pytestmark = pytest.mark.usefixtures("small_network")
 
 
-@pytest.fixture
-def inspect(capsys):
-    """The command in this process: its exit code, what it prints by label, and its error."""
-
-    def inspect(*arguments: str) -> tuple[int, dict[str, str], str]:
-        with pytest.raises(SystemExit) as stopped:
-            run_command(
-                inspect_checkpoint.define_flags,
-                inspect_checkpoint.main,
-                ["inspect_checkpoint", *map(str, arguments)],
-                positional="checkpoint_path",
-            )
-        printed = capsys.readouterr()
-        lines = {line[:24].strip(): line[24:] for line in printed.out.splitlines()}
-        return stopped.value.code, lines, printed.err
-
-    return inspect
+def inspect(*arguments: object) -> dict[str, str]:
+    """Returns what the command prints, by label."""
+    done = invoke(inspect_checkpoint, *arguments)
+    assert done.code == 0, done.error
+    return {line[:24].strip(): line[24:] for line in done.output.splitlines()}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> str:
+def trained(small_network, tmp_path_factory) -> str:
     """A checkpoint of a ResNet with momentum, averages and seven classes."""
     with tf.Graph().as_default(), tf.Session() as session:
         step = tf.train.create_global_step()
-        logits, _ = get_network_fn("resnet_v2_50", 7, is_training=True)(tf.zeros([1, 32, 32, 3]))
+        logits, _ = get_network_fn(SMALL_NETWORK, 7, is_training=True)(tf.zeros([1, 32, 32, 3]))
         last = tf.trainable_variables()[-1]
         tf.train.MomentumOptimizer(0.1, 0.9).minimize(tf.reduce_sum(logits), step, [last])
         averages = tf.train.ExponentialMovingAverage(0.9999)
         averages.apply(slim.get_model_variables())
-        # Zeros are quickly made, and take a moment to write.
-        session.run([tf.assign(v, tf.zeros_like(v)) for v in tf.global_variables()])
+        session.run(tf.global_variables_initializer())
         session.run(step.assign(30))
         folder = tmp_path_factory.mktemp("trained")
         return tf.train.Saver().save(session, str(folder / "model.ckpt"), step)
 
 
-def test_a_checkpoint_written_here(inspect, trained):
-    code, lines, _ = inspect(trained)
-    assert code == 0
+def test_a_checkpoint_written_here(trained):
+    lines = inspect(trained)
+    count = len(variable_shapes(SMALL_NETWORK, 7))
     assert lines.pop("checkpoint") == trained
     expected = {
         "step": "30",
-        "network": "resnet_v2_50",
+        "network": SMALL_NETWORK,
         "classes": "7",
         "auxiliary classifier": "no",
-        "averages": "of all 272 variables",
+        "averages": f"of all {count} variables",
         "optimizer slots": "Momentum",
-        "resnet_v2_50": "fits: all 272 variables",
+        SMALL_NETWORK: f"fits: all {count} variables",
     }
-    for name in NETWORKS.keys() - {"resnet_v2_50"}:
+    for name in NETWORKS.keys() - {SMALL_NETWORK}:
         expected[name] = f"missing all variables (there is no {NETWORKS[name].scope}/)"
     assert lines == expected
 
 
-def test_a_network_of_another_name(inspect, trained):
-    code, lines, _ = inspect(trained, "--model_name=inception_v3")
-    assert code == 0
+def test_a_network_of_another_name(trained):
+    lines = inspect(trained, "--model_name=inception_v3")
     assert lines["network"] == "none that fits"
     assert lines["inception_v3"].startswith(
         "missing 376 of 376 variables: InceptionV3/Conv2d_1a_3x3/weights, "
@@ -76,11 +64,7 @@ def test_a_network_of_another_name(inspect, trained):
 
 
 def test_a_tensorflow_1_checkpoint_of_a_narrow_network(reference):
-    done = run(
-        "python", "-m", "slim.inspect_checkpoint", reference / "tf1_checkpoint/inception_v3_w8.ckpt"
-    )
-    assert done.returncode == 0, done.stderr
-    lines = {line[:24].strip(): line[24:] for line in done.stdout.splitlines()}
+    lines = inspect(reference / "tf1_checkpoint/inception_v3_w8.ckpt")
     assert lines["step"] == "12345"
     assert lines["network"].startswith("inception_v3 by its names, with other shapes")
     assert lines["classes"] == "16"
@@ -94,13 +78,12 @@ def test_a_tensorflow_1_checkpoint_of_a_narrow_network(reference):
     assert lines["inception_v4"] == "missing all variables (there is no InceptionV4/)"
 
 
-def test_missing_and_extra_variables(inspect, tmp_path):
-    with tf.Graph().as_default(), tf.Session() as session:
-        tf.get_variable("resnet_v2_50/conv1/weights", [7, 7, 3, 64])
-        tf.get_variable("resnet_v2_50/conv1/other", [2])
-        session.run(tf.global_variables_initializer())
-        written = tf.train.Saver().save(session, str(tmp_path / "model.ckpt"))
-    _, lines, _ = inspect(written)
+def test_missing_and_extra_variables(tmp_path):
+    values = {
+        "resnet_v2_50/conv1/weights": np.zeros([7, 7, 3, 64], np.float32),
+        "resnet_v2_50/conv1/other": np.zeros(2, np.float32),
+    }
+    lines = inspect(write_checkpoint(tmp_path / "model.ckpt", values))
     assert lines["step"] == "0"
     assert lines["network"] == "none that fits; the nearest is resnet_v2_50"
     assert lines["averages"] == "none"
@@ -120,7 +103,7 @@ def test_averages_alone_are_seen_as_such():
     assert said == "of all 1 variables, which have no plain value"
 
 
-def test_damaged_and_missing_checkpoints_are_one_line(inspect, trained, tmp_path):
+def test_damaged_and_missing_checkpoints_are_one_line(trained, tmp_path):
     for name in ("index", "data-00000-of-00001"):
         shutil.copy(f"{trained}.{name}", tmp_path / f"model.ckpt.{name}")
     data = tmp_path / "model.ckpt.data-00000-of-00001"
@@ -133,6 +116,6 @@ def test_damaged_and_missing_checkpoints_are_one_line(inspect, trained, tmp_path
         ([trained, "--model_name=resnet_50"], "unknown network 'resnet_50'; did you mean"),
         ([trained, "more"], "unexpected argument 'more'"),
     ):
-        code, _, error = inspect(*arguments)
-        assert code == 1 and error.count("\n") == 1
-        assert message in error
+        done = invoke(inspect_checkpoint, *arguments)
+        assert done.code == 1 and done.error.count("\n") == 1
+        assert message in done.error

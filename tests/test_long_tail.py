@@ -1,5 +1,6 @@
 """Groups of classes counted by hand and by scikit-learn, the command, and its picture."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,10 @@ from PIL import Image
 from sklearn.metrics import recall_score
 
 from slim import long_tail
-from slim.errors import run_command
 from slim.long_tail import group_accuracy, group_table, plot_groups
 from slim.predictions import Predictions
 from tests.conftest import run
+from tests.support import invoke
 
 
 def predictions(right: list[tuple[int, int]], sizes: list[int] | None, step=10) -> Predictions:
@@ -31,14 +32,6 @@ def predictions(right: list[tuple[int, int]], sizes: list[int] | None, step=10) 
 SIZES = [5, 19, 20, 100, 50, 101]
 BEFORE = predictions([(0, 4), (1, 2), (3, 4), (1, 4), (0, 0), (4, 4)], SIZES)
 AFTER = predictions([(2, 4), (2, 2), (3, 4), (1, 4), (0, 0), (3, 4)], [5] * 6, step=20)
-
-
-def main(*arguments: object) -> int:
-    """Runs the command in this process; its exit code."""
-    with pytest.raises(SystemExit) as exit_:
-        command = ["long_tail", *map(str, arguments)]
-        run_command(long_tail.define_flags, long_tail.main, command, positional="files")
-    return exit_.value.code
 
 
 @pytest.fixture
@@ -77,9 +70,10 @@ def test_a_group_may_be_empty():
     )
 
 
-def test_command_compares_files(files, capsys):
-    assert main(*files) == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_command_compares_files(files):
+    done = invoke(long_tail, *files)
+    assert done.code == 0
+    lines = done.output.splitlines()
     assert lines[:6] == [
         "| group | classes | training images | validation images | before | after "
         "| difference (points) |",
@@ -96,26 +90,28 @@ def test_command_compares_files(files, capsys):
     assert Image.open(plot).format == "PNG"
 
 
-def test_command_takes_folders_names_bounds_and_a_plot(files, tmp_path, capsys):
+def test_command_takes_folders_names_bounds_and_a_plot(files, tmp_path):
     replace(AFTER, step=3).save(files[1].parent)
     plot = tmp_path / "mine.png"
     folders = [file.parent for file in files]
-    assert main(*folders, "--names=all,even", "--group_bounds=6,50", f"--plot={plot}") == 0
-    out = capsys.readouterr().out
-    assert "| all | even |" in out and "| middle (6 to 50) | 3 | 89 | 6 |" in out
+    flags = ["--names=all,even", "--group_bounds=6,50", f"--plot={plot}"]
+    done = invoke(long_tail, *folders, *flags)
+    assert done.code == 0
+    assert "| all | even |" in done.output and "| middle (6 to 50) | 3 | 89 | 6 |" in done.output
     assert Image.open(plot).format == "PNG"
 
 
-def test_command_describes_one_file(files, capsys):
-    assert main(files[0]) == 0
-    out = capsys.readouterr().out
-    assert "validation images | accuracy |\n" in out and "difference" not in out
-    assert "| tail (fewer than 20) | 2 | 24 | 6 | 25.0% |\n" in out
+def test_command_describes_one_file(files):
+    done = invoke(long_tail, files[0])
+    assert done.code == 0
+    assert "validation images | accuracy |\n" in done.output and "difference" not in done.output
+    assert "| tail (fewer than 20) | 2 | 24 | 6 | 25.0% |\n" in done.output
 
 
-def test_command_names_three_files(files, capsys):
-    assert main(files[0], *files) == 0
-    assert "| before | after 1 | after 2 | difference" in capsys.readouterr().out
+def test_command_names_three_files(files):
+    done = invoke(long_tail, files[0], *files)
+    assert done.code == 0
+    assert "| before | after 1 | after 2 | difference" in done.output
 
 
 @pytest.mark.parametrize(
@@ -129,30 +125,29 @@ def test_command_names_three_files(files, capsys):
         ("--plot=none/here.png", "cannot write none/here.png: No such file or directory; give"),
     ],
 )
-def test_refuses_flags(files, capsys, flag, message):
-    assert main(*files, flag) == 1
-    assert message in capsys.readouterr().err
+def test_refuses_flags(files, flag, message):
+    done = invoke(long_tail, *files, flag)
+    assert done.code == 1
+    assert message in done.error
 
 
-def test_refuses_files(files, tmp_path, capsys):
-    assert main() == 1
-    assert "FILE is missing: python -m slim.long_tail BEFORE.npz" in capsys.readouterr().err
-    assert main(tmp_path / "none.npz") == 1
-    assert "no file" in capsys.readouterr().err
+def test_refuses_files(files, tmp_path):
     unknown = predictions([(1, 2), (1, 2)], None).save(tmp_path / "unknown")
-    assert main(unknown) == 1
-    assert "does not know how many training images classes have" in capsys.readouterr().err
-    assert main(files[0], unknown) == 1
-    err = capsys.readouterr().err
-    assert "(4 images, 2 classes) is not of the same images as" in err
-    assert "(18 images, 6 classes): compare evaluations of one split" in err
-
-
-def test_refuses_classes_of_other_names(tmp_path, capsys):
-    others = [replace(BEFORE, class_names=tuple(names)) for names in ("abcdef", "abcdeg")]
-    paths = [other.save(tmp_path / other.class_names[-1]) for other in others]
-    assert main(*paths) == 1
-    assert "is not of the same images as" in capsys.readouterr().err
+    names = ("abcdef", "abcdeg")
+    others = [
+        replace(BEFORE, class_names=tuple(letters)).save(tmp_path / letters) for letters in names
+    ]
+    for paths, message in (
+        ([], "FILE is missing: python -m slim.long_tail BEFORE.npz"),
+        ([tmp_path / "none.npz"], "no file"),
+        ([unknown], "does not know how many training images classes have"),
+        ([files[0], unknown], r"\(4 images, 2 classes\) is not of the same images as"),
+        ([files[0], unknown], r"\(18 images, 6 classes\): compare evaluations of one split"),
+        (others, "is not of the same images as"),
+    ):
+        done = invoke(long_tail, *paths)
+        assert done.code == 1
+        assert re.search(message, done.error)
 
 
 def test_plot_shows_groups_and_classes():

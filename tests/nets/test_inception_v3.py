@@ -4,46 +4,76 @@ import numpy as np
 import pytest
 
 from slim import checkpoints
-from slim.compat import slim, tf
+from slim.compat import compared_by_identity, slim, tf
 from slim.datasets.input import decode_image
 from slim.nets.inception_v3 import inception_v3, inception_v3_arg_scope, inception_v3_base
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from tests.conftest import load_recipe_weights
+from tests.nets.conftest import plain_session
 
 
-def narrow(images: tf.Tensor, **options) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """An Inception-V3 of an eighth of the width, which is quick to run."""
-    with slim.arg_scope(inception_v3_arg_scope()):
+def narrow(
+    images: tf.Tensor, reuse: bool = True, **options
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Builds an Inception-V3 of an eighth of the width, which is fast."""
+    with compared_by_identity(), slim.arg_scope(inception_v3_arg_scope()):
         return inception_v3(
-            images, 16, is_training=False, depth_multiplier=0.125, min_depth=8, **options
+            images,
+            16,
+            is_training=False,
+            depth_multiplier=0.125,
+            min_depth=8,
+            reuse=reuse,
+            **options,
         )
 
 
-@pytest.mark.parametrize("averages", [False, True], ids=["plain", "averages"])
-def test_reads_a_checkpoint_of_tensorflow_1(reference, averages):
-    images = np.random.RandomState(1).uniform(-1, 1, (2, 149, 149, 3)).astype(np.float32)
-    with tf.Graph().as_default(), tf.Session() as session:
-        logits, end_points = narrow(tf.constant(images), create_aux_logits=False)
-        variables = slim.get_model_variables()
-        named = checkpoints.by_name(variables)
-        if averages:
-            named = checkpoints.averaged_variables(variables)
-        checkpoint = str(reference / "tf1_checkpoint/inception_v3_w8.ckpt")
-        checkpoints.check_fits(checkpoint, named, "missing", "shape")
-        tf.train.Saver(named).restore(session, checkpoint)
-        features = tf.reduce_mean(end_points["Mixed_7c"], [1, 2])
-        found = session.run({"logits": logits, "Mixed_7c_mean": features})
+@pytest.fixture(scope="module")
+def graph() -> tf.Graph:
+    """A graph with the narrow network, whose variables tests reuse."""
+    with tf.Graph().as_default() as graph:
+        narrow(tf.zeros([2, 149, 149, 3]), reuse=False)
+    return graph
+
+
+def test_reads_and_writes_checkpoints_of_tensorflow_1(reference, graph, tmp_path):
+    published = str(reference / "tf1_checkpoint/inception_v3_w8.ckpt")
     expected = np.load(reference / "tf1_checkpoint/expected.npz")
-    for name, value in found.items():
-        wanted = expected[name + ("_ema" if averages else "")]
-        np.testing.assert_allclose(value, wanted, atol=1e-4 * wanted.std())
+    images = np.random.RandomState(1).uniform(-1, 1, (2, 149, 149, 3)).astype(np.float32)
+    with graph.as_default(), plain_session() as session:
+        variables = slim.get_model_variables()
+        logits, end_points = narrow(tf.constant(images), create_aux_logits=False)
+        outputs = {
+            "logits": logits,
+            "Mixed_7c_mean": tf.reduce_mean(end_points["Mixed_7c"], [1, 2]),
+        }
+        for suffix, named in (
+            ("", checkpoints.by_name(variables)),
+            ("_ema", checkpoints.averaged_variables(variables)),
+        ):
+            checkpoints.check_fits(published, named, "missing", "shape")
+            tf.train.Saver(named).restore(session, published)
+            for name, value in session.run(outputs).items():
+                wanted = expected[name + suffix]
+                np.testing.assert_allclose(value, wanted, atol=1e-4 * wanted.std())
+
+        tf.train.create_global_step()
+        tf.train.ExponentialMovingAverage(0.9999).apply(variables)
+        saver = tf.train.Saver()
+        saver.restore(session, published)
+        written = saver.save(session, str(tmp_path / "model.ckpt"))
+    assert checkpoints.read_shapes(written) == checkpoints.read_shapes(published)
+    name = "InceptionV3/Conv2d_1a_3x3/weights/ExponentialMovingAverage"
+    np.testing.assert_array_equal(
+        *[tf.train.load_variable(path, name) for path in (written, published)]
+    )
 
 
 def test_features_of_photographs(reference, birds):
     expected = np.load(reference / "features_inception_v3.npz")
     preprocess = get_preprocessing("inception_v3")
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), plain_session() as session:
         images = tf.stack(
             [
                 preprocess(decode_image(tf.io.read_file(str(birds / str(path)))), 299, 299)
@@ -57,42 +87,23 @@ def test_features_of_photographs(reference, birds):
     np.testing.assert_allclose(found, wanted, atol=1e-4 * wanted.std())
 
 
-def test_a_checkpoint_written_here_has_the_names_that_tensorflow_1_wrote(reference, tmp_path):
-    with tf.Graph().as_default(), tf.Session() as session:
-        tf.train.create_global_step()
-        narrow(tf.zeros([2, 149, 149, 3]))
-        averages = tf.train.ExponentialMovingAverage(0.9999)
-        averages.apply(slim.get_model_variables())
-        published = str(reference / "tf1_checkpoint/inception_v3_w8.ckpt")
-        saver = tf.train.Saver()
-        saver.restore(session, published)
-        written = saver.save(session, str(tmp_path / "model.ckpt"))
-    assert checkpoints.read_shapes(written) == checkpoints.read_shapes(published)
-    name = "InceptionV3/Conv2d_1a_3x3/weights/ExponentialMovingAverage"
-    np.testing.assert_array_equal(
-        *[tf.train.load_variable(path, name) for path in (written, published)]
-    )
-
-
-@pytest.mark.parametrize(
-    ("size", "position"), [((75, 75), (1, 1)), ((299, 299), (8, 8)), ((448, 320), (12, 8))]
-)
-def test_any_size_gives_logits_and_auxiliary_logits(size, position):
+def test_any_size_gives_logits_and_auxiliary_logits():
     with tf.Graph().as_default():
-        logits, end_points = narrow(tf.zeros([2, *size, 3]))
-        assert logits.shape == [2, 16]
-        assert end_points["AuxLogits"].shape == [2, 16]
-        assert end_points["Mixed_7c"].shape[1:3] == position
+        for size, position in (((75, 75), (1, 1)), ((299, 299), (8, 8)), ((448, 320), (12, 8))):
+            logits, end_points = narrow(tf.zeros([2, *size, 3]), reuse=tf.AUTO_REUSE)
+            assert logits.shape == [2, 16]
+            assert end_points["AuxLogits"].shape == [2, 16]
+            assert end_points["Mixed_7c"].shape[1:3] == position
 
 
-def test_fully_convolutional_logits_are_those_of_each_window():
+def test_fully_convolutional_logits_are_those_of_each_window(graph):
     # At stride 2 over 12 x 12 positions, window (1, 2) begins at position (2, 4).
-    with tf.Graph().as_default(), tf.Session() as session:
+    with graph.as_default(), plain_session() as session:
         images = tf.random.stateless_uniform([1, 448, 448, 3], [1, 2], -1, 1)
         logits, end_points = narrow(images, spatial_squeeze=False, create_aux_logits=False)
         session.run(tf.global_variables_initializer())
         weights, biases = (
-            variable for variable in slim.get_model_variables() if "Logits/" in variable.op.name
+            variable for variable in slim.get_model_variables() if "/Logits/" in variable.op.name
         )
         found, features, w, b = session.run([logits, end_points["Mixed_7c"], weights, biases])
     assert found.shape == (1, 3, 3, 16)
@@ -111,12 +122,11 @@ def test_stops_at_the_final_endpoint():
             inception_v3_base(tf.zeros([1, 299, 299, 3]), depth_multiplier=0)
 
 
-def test_reuse_adds_no_variable_and_gives_the_same_logits():
-    with tf.Graph().as_default(), tf.Session() as session:
-        images = tf.random.stateless_uniform([1, 107, 107, 3], [1, 2], -1, 1)
-        first, _ = narrow(images)
+def test_reuse_adds_no_variable_and_gives_the_same_logits(graph):
+    with graph.as_default(), plain_session() as session:
         count = len(tf.global_variables())
-        second, _ = narrow(images, reuse=True)
+        images = tf.random.stateless_uniform([1, 107, 107, 3], [1, 2], -1, 1)
+        logits = [narrow(images, create_aux_logits=False)[0] for _ in range(2)]
         assert len(tf.global_variables()) == count
         session.run(tf.global_variables_initializer())
-        np.testing.assert_array_equal(*session.run([first, second]))
+        np.testing.assert_array_equal(*session.run(logits))

@@ -5,20 +5,23 @@ import pytest
 
 from slim.compat import slim, tf
 from slim.nets.nets_factory import get_network_fn
+from tests.support import SMALL_NETWORK, SMALL_SIZE
 
 WEIGHT_DECAY = 0.01
-SIZE = 32
 
 
 def build(dtype: tf.DType) -> tuple[tf.Tensor, list[tf.Variable], list[tf.Tensor]]:
     """Logits, variables and regularization losses of a network that trains."""
-    images = np.random.RandomState(0).uniform(-1, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
-    network_fn = get_network_fn("resnet_v2_50", 3, WEIGHT_DECAY, is_training=True, dtype=dtype)
+    images = (
+        np.random.RandomState(0).uniform(-1, 1, (2, SMALL_SIZE, SMALL_SIZE, 3)).astype(np.float32)
+    )
+    network_fn = get_network_fn(SMALL_NETWORK, 3, WEIGHT_DECAY, is_training=True, dtype=dtype)
     logits, end_points = network_fn(tf.constant(images))
     assert {point.dtype for point in end_points.values()} == {tf.float32}
     return logits, slim.get_model_variables(), tf.losses.get_regularization_losses()
 
 
+@pytest.mark.usefixtures("small_network")
 @pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16], ids=["bfloat16", "float16"])
 def test_variables_losses_and_gradients_keep_their_precision(dtype):
     with tf.Graph().as_default():

@@ -2,43 +2,98 @@
 
 import json
 import zlib
-from functools import cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tf_slim.nets
 
-from slim.compat import slim, tf
+from slim.compat import compared_by_identity, slim, tf
 from slim.errors import UserError
 from slim.nets.nets_factory import NETWORKS, get_network, get_network_fn
 from slim.preprocessing import inception_preprocessing
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from tests.conftest import SHARED, load_recipe_weights
+from tests.nets.conftest import plain_session
 
 NUM_CLASSES = 200
-# Of each network: figures small enough to stand here, so that a clone alone can be tested.
+# Figures small enough to be in the repository, so that a clone alone can be tested.
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text())
+FAMILIES = ["inception_v3", "inception_v4", "inception_resnet_v2"]
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_figures(name):
-    """Training graph, value of the L2 loss, logits, and what of the reference is there."""
-    published = PUBLISHED[name]
-    with tf.Graph().as_default(), tf.Session() as session:
-        network_fn = get_network_fn(name, NUM_CLASSES, weight_decay=4e-5, is_training=True)
+@dataclass(frozen=True)
+class Built:
+    """A network that tests share, because building one takes seconds.
+
+    Published networks are built for training, the others for evaluation. Tests may add to the
+    graph.
+
+    Attributes:
+        name: A key of `NETWORKS`.
+        graph: The network, with its variables.
+        variables: The shapes of the model variables by name, in the order of their creation.
+        figures: The values of `training_figures`.
+    """
+
+    name: str
+    graph: tf.Graph
+    variables: dict[str, list[int]]
+    figures: dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def built(request) -> Iterator[Built]:
+    name = request.param
+    with tf.Graph().as_default() as graph:
+        network_fn = get_network_fn(name, NUM_CLASSES, 4e-5, is_training=name in PUBLISHED)
         _, end_points = network_fn(tf.zeros([4, 299, 299, 3]))
-        assert training_figures(end_points) == {
-            key: value
-            for key, value in published.items()
-            if key not in ("regularization_loss", "logits", "logits_std")
-        }
+        variables = {v.op.name: v.shape.as_list() for v in slim.get_model_variables()}
+        figures = training_figures(variables, end_points)
+    yield Built(name, graph, variables, figures)
+
+
+def networks(names: Sequence[str]) -> pytest.MarkDecorator:
+    """Runs a test on several networks, each beside the other tests of the same network."""
+    parameters = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
+    return pytest.mark.parametrize("built", parameters, indirect=True)
+
+
+def training_figures(
+    variables: dict[str, list[int]], end_points: dict[str, tf.Tensor]
+) -> dict[str, int]:
+    """Returns the published figures of the training graph that is the default graph."""
+    trainable = tf.trainable_variables()
+    return {
+        "num_variables": len(variables),
+        "variables_crc32": crc32([list(item) for item in variables.items()]),
+        "trainable_crc32": crc32(sorted(v.op.name for v in trainable)),
+        "params": sum(v.shape.num_elements() for v in trainable),
+        "n_regularization_losses": len(tf.losses.get_regularization_losses()),
+        "n_update_ops": len(tf.get_collection(tf.GraphKeys.UPDATE_OPS)),
+        "end_points_crc32": crc32({k: end_points[k].shape.as_list() for k in sorted(end_points)}),
+    }
+
+
+def crc32(value: object) -> int:
+    return zlib.crc32(json.dumps(value).encode())
+
+
+@networks(list(PUBLISHED))
+def test_published_figures(built):
+    """The training graph, the L2 loss and the logits; more where the reference is present."""
+    published = PUBLISHED[built.name]
+    measured = ("regularization_loss", "logits", "logits_std")
+    assert built.figures == {k: value for k, value in published.items() if k not in measured}
+    with built.graph.as_default(), plain_session() as session:
         load_recipe_weights(session)
         regularization_loss = session.run(tf.losses.get_regularization_loss())
         assert regularization_loss == pytest.approx(published["regularization_loss"], rel=1e-5)
 
         images = tf.placeholder(tf.float32, [None, None, None, 3])
-        logits, end_points = get_network_fn(name, NUM_CLASSES)(images, reuse=True)
+        logits, end_points = get_network_fn(built.name, NUM_CLASSES)(images, reuse=True)
         # Not square, and beyond the smallest by less than a stride.
         small = session.run(logits, {images: np.ones((1, 107, 76, 3), np.float32)})
         assert np.isfinite(small).all() and small.shape == (1, NUM_CLASSES)
@@ -50,73 +105,61 @@ def test_published_figures(name):
 
         if not (SHARED / "reference").exists():
             return
-        wanted = np.load(SHARED / "reference/logits.npz")[name]
+        wanted = np.load(SHARED / "reference/logits.npz")[built.name]
         np.testing.assert_allclose(found, wanted, atol=atol)
         share = np.abs(found - wanted).max() / published["logits_std"]
-        print(f"{name}: logits differ by {share:.1e} of their standard deviation at most")
-        reference = json.loads((SHARED / "reference/nets.json").read_text())[name]
+        print(f"{built.name}: logits differ by {share:.1e} of their standard deviation at most")
+        reference = json.loads((SHARED / "reference/nets.json").read_text())[built.name]
         for point, (mean, std) in reference["end_points_eval_mean_std"].items():
             assert points[point].mean() == pytest.approx(mean, abs=1e-4 * std), point
             assert points[point].std() == pytest.approx(std, rel=1e-4), point
-        if name not in ("inception_v3", "inception_v3_se"):  # which could not be built at 448
+        if built.name not in ("inception_v3", "inception_v3_se"):  # which failed to build at 448
             points = session.run(end_points, {images: np.zeros((1, 448, 448, 3), np.float32)})
             shapes = {point: list(value.shape) for point, value in points.items()}
             assert shapes == reference["end_points_eval_448"]
 
 
-def training_figures(end_points: dict[str, tf.Tensor]) -> dict[str, int]:
-    """The published figures of the training graph that stands in the default graph."""
-    variables = slim.get_model_variables()
-    trainable = tf.trainable_variables()
-    return {
-        "num_variables": len(variables),
-        "variables_crc32": crc32([[v.op.name, v.shape.as_list()] for v in variables]),
-        "trainable_crc32": crc32(sorted(v.op.name for v in trainable)),
-        "params": sum(v.shape.num_elements() for v in trainable),
-        "n_regularization_losses": len(tf.losses.get_regularization_losses()),
-        "n_update_ops": len(tf.get_collection(tf.GraphKeys.UPDATE_OPS)),
-        "end_points_crc32": crc32({k: end_points[k].shape.as_list() for k in sorted(end_points)}),
-    }
-
-
-@pytest.mark.parametrize("name", ["inception_v3", "inception_v4", "inception_resnet_v2"])
-def test_variables_are_those_of_299_at_every_larger_size(name):
-    with tf.Graph().as_default():
-        _, end_points = get_network_fn(name, NUM_CLASSES)(tf.zeros([1, 560, 448, 3]))
-        variables = [[v.op.name, v.shape.as_list()] for v in slim.get_model_variables()]
-    assert crc32(variables) == PUBLISHED[name]["variables_crc32"]
+@networks(FAMILIES)
+def test_variables_are_those_of_299_at_every_larger_size(built):
+    with built.graph.as_default():
+        # Reuse is an error where a shape differs.
+        _, end_points = get_network_fn(built.name, NUM_CLASSES)(
+            tf.zeros([1, 560, 448, 3]), reuse=True
+        )
     assert end_points["AuxLogits"].shape == end_points["Logits"].shape == [1, NUM_CLASSES]
 
 
-@cache
-def features_at_smallest_size(name: str) -> tuple[dict[str, list[int]], list[int], list[int]]:
-    """Variables by name, shape of the output and of the feature end point."""
-    size = get_network(name).smallest_image_size
-    with tf.Graph().as_default():
-        net, end_points = get_network_fn(name, None)(tf.zeros([2, size, size, 3]))
-        variables = {v.op.name: v.shape.as_list() for v in slim.get_model_variables()}
-        features = end_points[get_network(name).feature_endpoint]
-        return variables, net.shape.as_list(), features.shape.as_list()
+@networks(list(NETWORKS))
+def test_features(built):
+    network = get_network(built.name)
+    size = network.smallest_image_size
+    asked = set()
+
+    def record(getter, name, *args, **kwargs):
+        asked.add(name)
+        return getter(name, *args, **kwargs)
+
+    with built.graph.as_default(), tf.variable_scope("", custom_getter=record):
+        net, end_points = get_network_fn(built.name, None)(tf.zeros([2, size, size, 3]), reuse=True)
+    features = end_points[network.feature_endpoint]
+    assert net.shape == features.shape == [2, 1, 1, network.feature_depth]
+    assert all(name.startswith(f"{network.scope}/") for name in built.variables)
+    assert asked == {name for name in built.variables if "logits/" not in name.lower()}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_features(name):
-    network = get_network(name)
-    variables, net, features = features_at_smallest_size(name)
-    assert net == features == [2, 1, 1, network.feature_depth]
-    assert all(variable.startswith(f"{network.scope}/") for variable in variables)
-    assert not [variable for variable in variables if "logits/" in variable.lower()]
-
-
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name.endswith("_se")])
-def test_squeeze_and_excitation_only_adds_its_own_variables(name):
-    def variables(name: str) -> dict[str, list[int]]:
-        named = features_at_smallest_size(name)[0].items()
-        return {key.partition("/")[2]: shape for key, shape in named}
-
-    expected = variables(name.removesuffix("_se"))
-    found = variables(name)
-    for block in {key.partition("/SE_block/")[0] for key in found if "/SE_block/" in key}:
+@networks([name for name in NETWORKS if name.endswith("_se")])
+def test_squeeze_and_excitation_only_adds_its_own_variables(built):
+    base = built.name.removesuffix("_se")
+    scopes = [f"{get_network(name).scope}/" for name in (built.name, base)]
+    rest = [
+        [name.replace(*scopes, 1), shape]
+        for name, shape in built.variables.items()
+        if "/SE_block/" not in name
+    ]
+    assert crc32(rest) == PUBLISHED[base]["variables_crc32"]
+    found = {name: shape for name, shape in built.variables.items() if "/SE_block/" in name}
+    expected = {}
+    for block in {name.partition("/SE_block/")[0] for name in found}:
         channels = found[f"{block}/SE_block/Conv/weights"][2]
         hidden = channels // 16
         expected[f"{block}/SE_block/Conv/weights"] = [1, 1, channels, hidden]
@@ -124,34 +167,28 @@ def test_squeeze_and_excitation_only_adds_its_own_variables(name):
         expected[f"{block}/SE_block/Conv_1/weights"] = [1, 1, hidden, channels]
         expected[f"{block}/SE_block/Conv_1/biases"] = [channels]
     assert found == expected
+    num_blocks = {
+        "inception_v3_se": 11,
+        "inception_v4_se": 4 + 1 + 7 + 1 + 3,
+        "inception_resnet_v2_se": 1 + 10 + 1 + 20 + 1 + 9 + 1,
+        "resnet_v2_50_se": 16,
+        "resnet_v2_101_se": 33,
+        "resnet_v2_152_se": 50,
+    }
+    assert len(found) == 4 * num_blocks[built.name]
 
 
-@pytest.mark.parametrize(
-    ("name", "num_blocks"),
-    [
-        ("inception_v3_se", 11),
-        ("inception_v4_se", 4 + 1 + 7 + 1 + 3),
-        ("inception_resnet_v2_se", 1 + 10 + 1 + 20 + 1 + 9 + 1),
-        ("resnet_v2_50_se", 16),
-        ("resnet_v2_101_se", 33),
-        ("resnet_v2_152_se", 50),
-    ],
-)
-def test_every_block_is_excited(name, num_blocks):
-    variables = features_at_smallest_size(name)[0]
-    assert sum(key.endswith("/SE_block/Conv/weights") for key in variables) == num_blocks
-
-
-@pytest.mark.parametrize("name", ["inception_v3", "inception_v4", "inception_resnet_v2"])
-def test_less_than_the_smallest_size_leaves_no_position(name):
-    network = get_network(name)
+@networks(FAMILIES)
+def test_less_than_the_smallest_size_leaves_no_position(built):
+    network = get_network(built.name)
     too_small = network.smallest_image_size - 1
     with (
-        tf.Graph().as_default(),
+        built.graph.as_default(),
+        compared_by_identity(),
         slim.arg_scope(network.arg_scope()),
         pytest.raises(ValueError, match="Negative dimension size"),
     ):
-        network.build(tf.zeros([1, too_small, too_small, 3]), None)
+        network.build(tf.zeros([1, too_small, too_small, 3]), None, reuse=True)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -164,48 +201,44 @@ def test_less_than_the_smallest_size_is_refused(name):
         get_network_fn(name, 5)(tf.zeros([1, smallest, smallest - 1, 3]))
 
 
-@pytest.mark.parametrize(
-    ("name", "theirs", "arg_scope"),
-    [
-        (
-            "inception_v3",
+@networks(["inception_v3", "resnet_v2_50"])
+def test_tf_slims_own_network_has_the_same_variables_and_logits(built):
+    theirs, arg_scope = {
+        "inception_v3": (
             tf_slim.nets.inception_v3.inception_v3,
             tf_slim.nets.inception_v3.inception_v3_arg_scope,
         ),
-        (
-            "resnet_v2_50",
+        "resnet_v2_50": (
             tf_slim.nets.resnet_v2.resnet_v2_50,
             tf_slim.nets.resnet_v2.resnet_arg_scope,
         ),
-    ],
-)
-def test_tf_slims_own_network_has_the_same_variables_and_logits(name, theirs, arg_scope):
-    with tf.Graph().as_default(), tf.Session() as session:
-        images = tf.random.stateless_uniform([2, 150, 181, 3], [1, 2], -1, 1)
-        logits, _ = get_network_fn(name, 7)(images)
+    }[built.name]
+    with built.graph.as_default(), plain_session() as session:
+        images = tf.random.stateless_uniform([1, 299, 330, 3], [1, 2], -1, 1)
+        logits, _ = get_network_fn(built.name, NUM_CLASSES)(images, reuse=True)
         count = len(tf.global_variables())
-        with slim.arg_scope(arg_scope()):
-            wanted, _ = theirs(images, 7, is_training=False, reuse=True)
+        with compared_by_identity(), slim.arg_scope(arg_scope()):
+            wanted, _ = theirs(images, NUM_CLASSES, is_training=False, reuse=True)
         assert len(tf.global_variables()) == count
         load_recipe_weights(session)
-        found, wanted = session.run([logits, tf.reshape(wanted, [2, 7])])
+        found, wanted = session.run([logits, tf.reshape(wanted, [1, NUM_CLASSES])])
     np.testing.assert_allclose(found, wanted, atol=1e-4 * wanted.std())
 
 
-@pytest.mark.parametrize("name", ["inception_v4_se", "inception_resnet_v2"])
-def test_fully_convolutional_logits_are_those_of_each_window(name):
+@networks(["inception_v4_se", "inception_resnet_v2"])
+def test_fully_convolutional_logits_are_those_of_each_window(built):
     """At stride 2 over 12 x 12 positions, window (1, 2) begins at position (2, 4)."""
     features = np.random.RandomState(0).uniform(-1, 1, (1, 12, 12, 1536)).astype(np.float32)
-    with tf.Graph().as_default(), tf.Session() as session:
-        logits, end_points = get_network_fn(name, 5)(
-            tf.zeros([1, 448, 448, 3]), spatial_squeeze=False, create_aux_logits=False
+    with built.graph.as_default(), plain_session() as session:
+        logits, end_points = get_network_fn(built.name, NUM_CLASSES)(
+            tf.zeros([1, 448, 448, 3]), spatial_squeeze=False, create_aux_logits=False, reuse=True
         )
         assert "AuxLogits" not in end_points
-        weights, biases = (v for v in slim.get_model_variables() if "ogits/" in v.op.name)
+        weights, biases = (v for v in slim.get_model_variables() if "/Logits/Logits/" in v.op.name)
         session.run([weights.initializer, biases.initializer])
-        last_map = end_points[get_network(name).feature_endpoint]
+        last_map = end_points[get_network(built.name).feature_endpoint]
         found, w, b = session.run([logits, weights, biases], {last_map: features})
-    assert found.shape == (1, 3, 3, 5)
+    assert found.shape == (1, 3, 3, NUM_CLASSES)
     expected = features[0, 2:10, 4:12].mean((0, 1)) @ w + b
     np.testing.assert_allclose(found[0, 1, 2], expected, atol=1e-5)
 
@@ -218,7 +251,3 @@ def test_every_network_defaults_to_inception_preprocessing():
 def test_unknown_network_names_the_near_ones():
     with pytest.raises(UserError, match=r"unknown network 'inceptionv3'; did you mean"):
         get_network("inceptionv3")
-
-
-def crc32(value: object) -> int:
-    return zlib.crc32(json.dumps(value).encode())
