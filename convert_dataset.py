@@ -1,6 +1,6 @@
-"""Images and lists to sharded TFRecords: `python convert_dataset.py --dataset_name=cub_200`."""
+"""Converts image lists to sharded TFRecords: `python convert_dataset.py --dataset_name=cub_200`."""
 
-from slim.datasets import convert
+from slim.convert_dataset import command
 
 if __name__ == "__main__":
-    convert.command()
+    command()

@@ -1,4 +1,4 @@
-"""Images to features: `python feature_extraction.py --dataset_name=cub_200`; see --help."""
+"""Extracts features of images: `python feature_extraction.py --dataset_name=cub_200`."""
 
 from slim.feature_extraction import command
 

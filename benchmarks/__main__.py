@@ -20,9 +20,9 @@ from absl import flags
 from benchmarks.measure import Comparison, Settings, describe_machine, row
 from benchmarks.photographs import draw_photographs, find_photographs, make_dataset
 from benchmarks.processes import in_fresh_process, measure_subject
-from slim.errors import UserError, run_command
-from slim.files import write_whole
-from slim.flags import FlagSet, check_words, define_speed_flags
+from slim.common.command_line import FlagSet, check_words, define_speed_flags, run_command
+from slim.common.errors import UserError
+from slim.common.files import write_whole
 
 SUBJECTS = (
     "conversion",

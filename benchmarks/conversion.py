@@ -7,8 +7,8 @@ from pathlib import Path
 from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Settings, Task, alternate
 from benchmarks.photographs import NAME, convert_folder, image_files
 from benchmarks.processes import other_process
+from slim.common.workers import available_cores
 from slim.datasets.tfrecord import LISTS
-from slim.datasets.workers import available_cores
 
 
 def measure(settings: Settings) -> list[Comparison]:
@@ -58,7 +58,7 @@ def one_at_a_time(paths: list[Path], output: Path) -> int:
     Returns:
         The number of images.
     """
-    from slim.compat import tf
+    from slim.common.compat import tf
 
     def integer(value: int) -> tf.train.Feature:
         return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))

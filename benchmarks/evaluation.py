@@ -9,14 +9,14 @@ from benchmarks.networks import (
     write_checkpoint,
 )
 from benchmarks.photographs import NAME, NUM_CLASSES
-from slim import checkpoints
-from slim.compat import tf
+from slim.checkpoints.reading import by_name, read_values
+from slim.common.compat import tf
+from slim.common.workers import available_cores
 from slim.datasets.input import evaluation_batches
 from slim.datasets.registry import get_dataset
-from slim.datasets.workers import available_cores
-from slim.deployment.inference import FrozenNetwork, build_network, freeze
 from slim.deployment.model_deploy import session_config
 from slim.eval_image_classifier import build_counts, evaluate
+from slim.nets.frozen import FrozenNetwork, build_network, freeze
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 
@@ -30,8 +30,8 @@ def measure(settings: Settings) -> list[Comparison]:
 
     network = build_network(logits, settings.image_size)
     checkpoint = write_checkpoint(network, settings.folder / "evaluation.ckpt")
-    restored = checkpoints.by_name(network.variables)
-    frozen = freeze(network, checkpoints.read_values(checkpoint, restored))
+    restored = by_name(network.variables)
+    frozen = freeze(network, read_values(checkpoint, restored))
     tasks = [
         evaluation_task(frozen, settings),
         one_image_task(logits, settings),

@@ -12,10 +12,10 @@ from benchmarks.networks import (
     write_checkpoint,
 )
 from benchmarks.photographs import NAME, image_files
-from slim.compat import tf
-from slim.deployment.inference import FrozenNetwork, build_network
-from slim.feature_extraction import Extractor, build_features, load_network
-from slim.feature_extraction import Settings as Extraction
+from slim.common.compat import tf
+from slim.features.extractor import Extractor, build_features, load_network
+from slim.features.files import Settings as Extraction
+from slim.nets.frozen import FrozenNetwork, build_network
 from slim.nets.nets_factory import get_network
 
 

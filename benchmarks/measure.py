@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from slim.datasets.workers import available_cores
-from slim.flags import PRECISIONS
+from slim.common.command_line import PRECISIONS
+from slim.common.workers import available_cores
 
 THIS, PEER, LIMIT = "this project", "peer", "limit"
 PACKAGES = ("tensorflow", "keras", "tf-slim", "numpy", "scipy", "scikit-learn", "POT", "pillow")
@@ -187,7 +187,7 @@ def row(cells: Sequence[str]) -> str:
 
 def describe_machine() -> dict[str, Any]:
     """What figures depend on beside the code: processor, memory, GPUs, versions."""
-    from slim.compat import tf  # three seconds that other callers need not wait for
+    from slim.common.compat import tf  # three seconds that other callers need not wait for
 
     details = tf.config.experimental.get_device_details
     return {

@@ -8,11 +8,11 @@ import numpy as np
 
 from benchmarks.measure import LIMIT, PEER, Settings, Task
 from benchmarks.photographs import NUM_CLASSES, image_files
-from slim.compat import tf
+from slim.common.command_line import PRECISIONS
+from slim.common.compat import tf
 from slim.datasets.input import decode_image
-from slim.deployment.inference import FrozenNetwork, Network
 from slim.deployment.model_deploy import session_config
-from slim.flags import PRECISIONS
+from slim.nets.frozen import FrozenNetwork, InferenceGraph
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 
 # isort: split
@@ -34,7 +34,7 @@ def on_device(array: np.ndarray) -> tf.Variable:
     return tf.Variable(array, trainable=False, collections=[tf.GraphKeys.LOCAL_VARIABLES])
 
 
-def write_checkpoint(network: Network, path: Path) -> str:
+def write_checkpoint(network: InferenceGraph, path: Path) -> str:
     """Writes the random values that a network begins with; returns the checkpoint's prefix."""
     with network.outputs.graph.as_default(), tf.Session(config=session_config()) as session:
         session.run(tf.variables_initializer(network.variables))

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from slim.datasets.convert import convert
-from slim.datasets.folders import ENDINGS
-from slim.datasets.images import ImageError, load_image
+from slim.common.errors import UserError
+from slim.common.workers import available_cores
+from slim.datasets.convert.conversion import convert
+from slim.datasets.convert.staging import Plan
+from slim.datasets.images import ENDINGS, ImageError, load_image
 from slim.datasets.lists import read_list
-from slim.datasets.staging import Plan
 from slim.datasets.tfrecord import LISTS
-from slim.datasets.workers import available_cores
-from slim.errors import UserError
 
 NAME = "photographs"  # of the dataset
 NUM_CLASSES = 200  # of the networks, as CUB-200-2011 has

@@ -6,10 +6,10 @@ from functools import partial
 
 from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Settings, Task, alternate
 from benchmarks.photographs import NAME, NUM_CLASSES
-from slim.compat import tf
+from slim.common.compat import tf
+from slim.common.workers import available_cores
 from slim.datasets.input import Preprocess, parse_example, training_batches
 from slim.datasets.registry import Dataset, get_dataset
-from slim.datasets.workers import available_cores
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 
 

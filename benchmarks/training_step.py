@@ -7,10 +7,10 @@ import numpy as np
 from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Settings, Task, alternate
 from benchmarks.networks import MODEL, keras, keras_inception_v3, on_device, ready_batch
 from benchmarks.photographs import NAME, NUM_CLASSES
-from slim.compat import tf
+from slim.common.compat import tf
+from slim.common.workers import available_cores
 from slim.datasets.input import training_batches
 from slim.datasets.registry import get_dataset
-from slim.datasets.workers import available_cores
 from slim.deployment.model_deploy import (
     DeploymentConfig,
     create_clones,
@@ -20,7 +20,7 @@ from slim.deployment.model_deploy import (
 from slim.nets.describe import multiply_adds
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
-from slim.train_image_classifier import build_clone, build_train_op, variables_to_train
+from slim.training.graph import build_clone, build_train_op, variables_to_train
 
 LAST_LAYER = ("Logits",)  # the scopes that train.sh trains
 SIDE = 3072  # of the matrices

@@ -6,34 +6,24 @@ exactly once. New are `--max_number_of_evaluations`, `--num_crops`, `--central_f
 between them, whose probabilities are averaged.
 """
 
-import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import islice
-from pathlib import Path
 
-import numpy as np
 from absl import flags
-from PIL import Image
 
-from slim import checkpoints
-from slim.compat import tf
-from slim.datasets.input import evaluation_batches
-from slim.datasets.lists import read_list
-from slim.datasets.registry import Dataset, dataset_folder, get_dataset
-from slim.datasets.tfrecord import LISTS
-from slim.deployment.inference import build_network
-from slim.errors import UserError, run_command
-from slim.evaluator import Evaluator, Outputs, View, rank, variables_to_restore
-from slim.flags import (
-    FlagSet,
-    define_shared_flags,
-    define_speed_flags,
-    number_of_classes,
+from slim.common.command_line import FlagSet, define_shared_flags, define_speed_flags, run_command
+from slim.common.errors import UserError
+from slim.datasets.registry import get_dataset, number_of_classes
+from slim.evaluation.evaluator import (
+    EnsembleMember,
+    Outputs,
+    evaluate_together,
+    make_evaluator,
+    report,
 )
-from slim.nets.nets_factory import check_image_size, get_network_fn
-from slim.predictions import Predictions, confusion_picture
-from slim.preprocessing.preprocessing_factory import get_views
+from slim.evaluation.predictions import Predictions
+from slim.evaluation.results import checkpoints_to_evaluate, count_training_images, write_results
+from slim.nets.nets_factory import check_image_size
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -68,7 +58,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     """Evaluates a checkpoint, each new checkpoint of a folder, or several checkpoints together."""
     check_flags(values)
-    views = find_views(values)
+    views = find_members(values)
     dataset = get_dataset(values.dataset_name, values.dataset_split_name, values.dataset_dir)
     evaluators = [make_evaluator(view, dataset, values) for view in views]
     describe = partial(
@@ -115,7 +105,7 @@ def check_flags(values: flags.FlagValues) -> None:
         raise UserError("--per_class: --eval_dir is missing, the folder that it writes to")
 
 
-def find_views(values: flags.FlagValues) -> list[View]:
+def find_members(values: flags.FlagValues) -> list[EnsembleMember]:
     """The networks to evaluate: flags with one value hold for all.
 
     Raises:
@@ -139,7 +129,7 @@ def find_views(values: flags.FlagValues) -> list[View]:
                 f"--{flag} has {len(found)} values and --{longest} has {count}: expected one, or "
                 "one each"
             )
-    views = [View(*(v[i % len(v)] for v in given.values())) for i in range(count)]
+    views = [EnsembleMember(*(v[i % len(v)] for v in given.values())) for i in range(count)]
     for view in views:
         check_image_size(view.model_name, view.image_size, view.image_size)
     return views
@@ -150,170 +140,6 @@ def _numbers(flag: str, words: Sequence[str], kind: type, expected: str) -> list
         return [kind(word) for word in words]
     except ValueError:
         raise UserError(f"--{flag}={','.join(words)}: expected {expected}") from None
-
-
-def make_evaluator(view: View, dataset: Dataset, values: flags.FlagValues) -> Evaluator:
-    """Builds a network and says which images it is to see.
-
-    Args:
-        view: The network, and how it looks at the images.
-        dataset: The split to evaluate.
-        values: The command's flags.
-
-    Raises:
-        UserError: There is no such network or preprocessing.
-    """
-    num_classes = number_of_classes(dataset.num_classes, values.labels_offset)
-    preprocess = get_views(view.preprocessing_name, values.num_crops, view.central_fraction)
-    network_fn = get_network_fn(view.model_name, num_classes, dtype=tf.as_dtype(values.precision))
-    # Without the auxiliary classifier: its variables need not be in the checkpoint.
-    network = build_network(
-        lambda images: network_fn(images, create_aux_logits=False)[0], view.image_size
-    )
-    batch_size = max(1, values.batch_size // values.num_crops)  # as many views as images else
-
-    def make_batches() -> tf.data.Dataset:
-        batches = evaluation_batches(
-            dataset,
-            preprocess,
-            view.image_size,
-            batch_size,
-            num_classes,
-            values.labels_offset,
-            values.num_preprocessing_threads,
-        )
-        return batches.take(values.max_num_batches) if values.max_num_batches else batches
-
-    num_images = dataset.num_samples
-    if values.max_num_batches:
-        num_images = min(num_images, values.max_num_batches * batch_size)
-    return Evaluator(
-        view,
-        network,
-        variables_to_restore(network.variables, values.moving_average_decay),
-        bool(values.moving_average_decay),
-        make_batches,
-        num_images,
-        values.xla,
-    )
-
-
-def evaluate_together(
-    evaluators: Sequence[Evaluator], describe: Callable[..., Predictions]
-) -> tuple[Outputs, int]:
-    """Evaluates several networks, one after the other, and the mean of their probabilities.
-
-    Args:
-        evaluators: The networks, all on the same images.
-        describe: Makes predictions of step, labels, and the likeliest classes.
-
-    Returns:
-        What comes out of all together, and the latest step.
-
-    Raises:
-        UserError: As `Evaluator.evaluate` does.
-    """
-    found = [
-        checkpoints.find_checkpoint(evaluator.view.checkpoint_path) for evaluator in evaluators
-    ]
-    mean, steps = 0, []
-    for evaluator, checkpoint in zip(evaluators, found, strict=True):
-        outputs, step = evaluator.evaluate(checkpoint, keep_probabilities=True)
-        report(
-            describe(step, outputs.labels, outputs.top, outputs.of_top),
-            f"{checkpoint}, {evaluator.view}",
-        )
-        mean = mean + outputs.probabilities / len(evaluators)
-        steps.append(step)
-    with tf.Graph().as_default(), tf.Session() as session:
-        top, of_top = session.run(rank(tf.placeholder_with_default(mean, mean.shape)))
-    return Outputs(outputs.labels, top, of_top, mean), max(steps)
-
-
-def checkpoints_to_evaluate(
-    path: str, interval_secs: int, max_number_of_evaluations: int | None
-) -> Iterator[str]:
-    """A checkpoint once, or a folder's newest one and then each new one, as published.
-
-    Args:
-        path: A checkpoint, or a folder.
-        interval_secs: The least time between two evaluations.
-        max_number_of_evaluations: Checkpoints to end after; None to go on watching.
-
-    Returns:
-        Checkpoints' prefixes, as they come.
-
-    Raises:
-        UserError: There is none (a folder without one is watched, unless evaluations are counted).
-    """
-    if not Path(path).is_dir():
-        return iter([checkpoints.find_checkpoint(path)])
-    if tf.train.latest_checkpoint(path) is None:
-        if max_number_of_evaluations:
-            checkpoints.find_checkpoint(path)
-        print(f"waiting for a first checkpoint in {path}", flush=True)
-    newest = tf.train.checkpoints_iterator(path, min_interval_secs=interval_secs)
-    # Training may have deleted a checkpoint by the time that the one before it is evaluated.
-    existing = filter(tf.train.checkpoint_exists, newest)
-    return islice(existing, max_number_of_evaluations)
-
-
-def count_training_images(
-    dataset: Dataset, dataset_dir: str, labels_offset: int
-) -> np.ndarray | None:
-    """How many training images each class has, int64 `[classes]`; None without a training list."""
-    path = dataset_folder(dataset.name, dataset_dir) / LISTS["train"]
-    if not path.is_file():
-        return None
-    labels = [entry.label for entry in read_list(path).entries]
-    return np.bincount(labels, minlength=dataset.num_classes)[labels_offset:]
-
-
-def report(predictions: Predictions, what: str) -> None:
-    """Prints one line, and a second one where logits were not finite."""
-    print(
-        f"step {predictions.step}: eval/Accuracy {predictions.accuracy:.4f}, "
-        f"eval/Recall_5 {predictions.recall_5:.4f}, {len(predictions.labels)} images, {what}",
-        flush=True,
-    )
-    if predictions.num_not_finite:
-        print(
-            f"{predictions.num_not_finite} images gave logits that are not finite, and count as "
-            "wrong",
-            flush=True,
-        )
-
-
-def write_results(eval_dir: str, predictions: Predictions, per_class: bool) -> None:
-    """Writes `eval/Accuracy` and `eval/Recall_5` for TensorBoard, and what lies behind them.
-
-    Args:
-        eval_dir: The folder.
-        predictions: The results.
-        per_class: Write all of them, and the confusion matrix as an image for TensorBoard.
-
-    Raises:
-        UserError: The folder cannot be written to.
-    """
-    scalars = {"eval/Accuracy": predictions.accuracy, "eval/Recall_5": predictions.recall_5}
-    summary = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-    if per_class:
-        picture = confusion_picture(predictions.confusion)
-        width, height = Image.open(io.BytesIO(picture)).size
-        image = tf.Summary.Image(encoded_image_string=picture, width=width, height=height)
-        summary.append(tf.Summary.Value(tag="eval/confusion", image=image))
-    try:
-        Path(eval_dir).mkdir(parents=True, exist_ok=True)
-        if per_class:
-            predictions.save(Path(eval_dir))
-        with tf.Graph().as_default():  # which the writer asks for
-            writer = tf.summary.FileWriterCache.get(eval_dir)
-        writer.add_summary(tf.Summary(value=summary), predictions.step)
-        writer.flush()
-    except (OSError, tf.errors.OpError) as error:
-        raise UserError(
-            f"--eval_dir={eval_dir}: cannot write there ({error}); give another folder"
-        ) from error
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

@@ -4,30 +4,22 @@ Preprocessing is inside: encoded images go in, probabilities, the names of the c
 come out. It needs TensorFlow to be used, and nothing of this project.
 """
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from absl import flags
 
-from slim import checkpoints
-from slim.checkpoints.description import Description
-from slim.classifier import (
-    Classify,
+from slim.checkpoints.description import ModelDescription
+from slim.checkpoints.reading import has_averages
+from slim.common.command_line import FlagSet, run_command
+from slim.nets.nets_factory import get_network
+from slim.serving.classifier import (
     define_classifier_flags,
     describe_classifier,
-    find_checkpoint,
     load_classifier,
+    require_checkpoint,
 )
-from slim.compat import tf
-from slim.errors import UserError, run_command
-from slim.flags import FlagSet
-from slim.nets.nets_factory import get_network
-
-SIGNATURE = "serving_default"
-SAVED_MODEL = "saved_model.pb"  # the file that makes a folder a SavedModel
+from slim.serving.export import SIGNATURE, check_folder, default_folder, replacing_folder, save
 
 EXAMPLE = """\
 import tensorflow as tf
@@ -55,7 +47,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Writes a checkpoint as a SavedModel, preprocessing inside."""
-    checkpoint = find_checkpoint(values.checkpoint_path)
+    checkpoint = require_checkpoint(values.checkpoint_path)
     folder = Path(values.output_dir or default_folder(checkpoint))
     check_folder(folder, values.overwrite)
     description = describe_classifier(
@@ -72,96 +64,12 @@ def main(values: flags.FlagValues) -> None:
     report(folder, checkpoint, description, values.num_crops)
 
 
-def default_folder(checkpoint: str) -> Path:
-    """Where a checkpoint is exported to: a folder named after its step, as TensorFlow Serving asks.
-
-    A checkpoint that has a name of its own has neighbours of other names, and a folder of its own.
-    """
-    path = Path(checkpoint)
-    folder = path.parent / "export"
-    if not path.name.startswith("model.ckpt"):
-        folder /= path.name.removesuffix(".ckpt")
-    return folder / str(checkpoints.read_step(checkpoint))
-
-
-def check_folder(folder: Path, overwrite: bool) -> None:
-    """Refuses a folder that would be lost.
-
-    Raises:
-        UserError: Something is there that is not to be overwritten, or is no SavedModel.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / SAVED_MODEL).is_file():
-        raise UserError(
-            f"--output_dir={folder}: it is there and is no SavedModel; give a new folder"
-        )
-    if not overwrite:
-        raise UserError(
-            f"{folder} is there already: give --overwrite to replace it, or another --output_dir"
-        )
-
-
-@contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Gives a temporary path, and renames it to the folder meant when all has gone well.
-
-    Args:
-        folder: The folder meant; what is there is removed.
-
-    Yields:
-        A path beside it at which there is nothing.
-
-    Raises:
-        UserError: Nothing can be written there.
-    """
-    temporary, replaced = (
-        folder.with_name(f"{folder.name}.{name}.tmp") for name in ("new", "replaced")
-    )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in (temporary, replaced):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        yield temporary
-        if folder.exists():
-            folder.rename(replaced)
-        temporary.rename(folder)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except (OSError, tf.errors.OpError) as error:
-        raise UserError(
-            f"--output_dir={folder}: cannot be written ({error}); give another folder"
-        ) from error
-
-
-def save(classify: Classify, class_names: tuple[str, ...], folder: Path) -> None:
-    """Writes a SavedModel with one signature, `serving_default`.
-
-    Every output has the batch first, as TensorFlow Serving asks of outputs that it is to give an
-    image at a time; therefore an image has the names of all classes beside their probabilities.
-
-    Args:
-        classify: From encoded images to `probabilities` and `features`.
-        class_names: The names of the classes in their order.
-        folder: Receives it; nothing is there.
-    """
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        names = tf.broadcast_to(tf.constant(class_names), [tf.size(image_bytes), len(class_names)])
-        return {**classify(image_bytes), "class_names": names}
-
-    module = tf.Module()
-    module.serve = serve
-    tf.saved_model.save(module, str(folder), signatures={SIGNATURE: serve})
-
-
-def report(folder: Path, checkpoint: str, description: Description, num_crops: int) -> None:
+def report(folder: Path, checkpoint: str, description: ModelDescription, num_crops: int) -> None:
     """Prints what was written, and how it is used."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     classes = len(description.class_names)
     first = ", ".join(description.class_names[:3])
-    averages = "moving averages" if checkpoints.has_averages(checkpoint) else "plain variables"
+    averages = "moving averages" if has_averages(checkpoint) else "plain variables"
     side = description.image_size
     depth = get_network(description.model_name).feature_depth
     print(f"{folder}: a SavedModel of {size / 1e6:,.1f} MB")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slim.checkpoints.description import Description, write_description
-from slim.compat import slim, tf
-from slim.datasets import convert
+from slim import convert_dataset as convert
+from slim.checkpoints.description import ModelDescription, write_model_description
+from slim.common.compat import slim, tf
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from tests import support
@@ -164,6 +164,6 @@ def classifier_dir(colours, tmp_path_factory) -> Path:
     values = colour_classifier(colours)
     plain = {name: np.zeros_like(value) for name, value in values.items()}
     write_checkpoint(folder / "model.ckpt-7", {**plain, **averages(values), "global_step": 7})
-    description = Description(SMALL_NETWORK, SMALL_SIZE, SMALL_NETWORK, "colours", COLOURS)
-    write_description(folder, description)
+    description = ModelDescription(SMALL_NETWORK, SMALL_SIZE, SMALL_NETWORK, "colours", COLOURS)
+    write_model_description(folder, description)
     return folder

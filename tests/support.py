@@ -24,8 +24,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from slim.compat import slim, tf
-from slim.nets.nets_factory import NETWORKS, Network, get_network_fn
+from slim.common.compat import slim, tf
+from slim.nets.nets_factory import NETWORKS, NetworkSpec, get_network_fn
 from slim.nets.resnet_v2 import resnet_v2, resnet_v2_arg_scope
 from slim.preprocessing import inception_preprocessing, preprocessing_factory
 
@@ -70,7 +70,7 @@ def invoke(command: ModuleType, *flags: object) -> Result:
 @contextmanager
 def small_network() -> Iterator[None]:
     """Lets commands in this process know `SMALL_NETWORK`, a ResNet-V2 of two units."""
-    network = Network(
+    network = NetworkSpec(
         partial(resnet_v2, units=(1, 1), scope=SMALL_NETWORK),
         SMALL_NETWORK,
         "global_pool",

@@ -26,10 +26,11 @@ from benchmarks.photographs import (
     make_dataset,
 )
 from benchmarks.processes import in_fresh_process
-from slim.compat import tf
+from slim.common.command_line import run_command
+from slim.common.compat import tf
+from slim.common.errors import UserError
+from slim.common.workers import available_cores
 from slim.datasets.registry import get_dataset
-from slim.datasets.workers import available_cores
-from slim.errors import UserError, run_command
 from tests.conftest import run
 
 SETTINGS = Settings(Path(), "drawn", 2, 299, 8, "float32", False, 2, 3, 0.0, True)

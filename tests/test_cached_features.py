@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from slim import train_image_classifier as training
-from slim.cached_features import feature_batches
-from slim.compat import tf
+from slim.common.compat import tf
+from slim.training.cached_features import feature_batches
 from tests.conftest import NUM_CLASSES, NUM_TRAIN
 from tests.support import SMALL_NETWORK, SMALL_SIZE, Result, invoke
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from slim.checkpoints.description import Description, write_description
-from slim.classifier import describe_classifier
-from slim.compat import tf
-from slim.errors import UserError
+from slim.checkpoints.description import ModelDescription, write_model_description
+from slim.common.compat import tf
+from slim.common.errors import UserError
+from slim.serving.classifier import describe_classifier
 
 NAMES = ("finch", "wren", "tern")
-WRITTEN = Description("resnet_v2_50", 64, "vgg", "birds", NAMES)
+WRITTEN = ModelDescription("resnet_v2_50", 64, "vgg", "birds", NAMES)
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def name_classes(tmp_path) -> Callable[..., dict[str, str]]:
 
 
 def test_of_a_checkpoint_alone_the_variables_say_network_and_classes(checkpoint):
-    expected = Description("inception_v4", 299, "inception_v4", "", ("0", "1"))
+    expected = ModelDescription("inception_v4", 299, "inception_v4", "", ("0", "1"))
     assert describe_classifier(checkpoint(InceptionV4=2)) == expected
 
 
 def test_flags_come_before_what_is_written(checkpoint, name_classes):
     prefix = checkpoint(resnet_v2_50=3)
-    write_description(Path(prefix).parent, WRITTEN)
+    write_model_description(Path(prefix).parent, WRITTEN)
     assert describe_classifier(prefix) == WRITTEN
     found = describe_classifier(
         prefix,
@@ -59,7 +59,7 @@ def test_flags_come_before_what_is_written(checkpoint, name_classes):
         **name_classes("Fink", "Zaunkönig", "Seeschwalbe"),
     )
     names = ("Fink", "Zaunkönig", "Seeschwalbe")
-    assert found == Description("resnet_v2_50", 96, "inception", "named", names)
+    assert found == ModelDescription("resnet_v2_50", 96, "inception", "named", names)
 
 
 def test_a_class_more_than_names_is_the_background(checkpoint, name_classes):
@@ -84,7 +84,7 @@ def test_what_does_not_fit_or_is_not_there(checkpoint, name_classes, tmp_path):
     (tmp_path / "data/named/classes.txt").unlink()
     with pytest.raises(UserError, match=r"no .*classes.txt that names the classes"):
         describe_classifier(prefix, **given)
-    write_description(Path(prefix).parent, WRITTEN)
+    write_model_description(Path(prefix).parent, WRITTEN)
     with pytest.raises(UserError, match="no classifier of resnet_v2_50"):
         describe_classifier(prefix)
     with pytest.raises(UserError, match=r"model.json names 3 classes, and .* tells 5 apart"):

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from slim import classify
-from slim.compat import slim, tf
+from slim.common.compat import slim, tf
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_views
+from slim.serving.classification import classify_images
 from tests.conftest import COLOURS, NUM_CLASSES
 from tests.support import SMALL_NETWORK, SMALL_SIZE, invoke
 
@@ -84,7 +85,7 @@ def test_images_that_cannot_be_read_or_give_no_number(tmp_path, capsys):
     def diverged(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": tf.fill([tf.size(encoded), 3], np.float32(np.nan))}
 
-    results = list(classify.classify_images(diverged, [missing, image], COLOURS, 5, 1))
+    results = list(classify_images(diverged, [missing, image], COLOURS, 5, 1))
     assert classify.show_json(results, total=2) == 2
     out, error = capsys.readouterr()
     assert json.loads(out) == []

@@ -17,8 +17,9 @@ from unittest import mock
 
 import pytest
 
-from slim.downloads import alone, fetch, unpack, unpacked
-from slim.errors import UserError
+from slim.common.downloads import alone, fetch
+from slim.common.errors import UserError
+from slim.common.unpacking import unpack, unpacked
 from tests.datasets.conftest import file_size_limit, wait_until
 from tests.loopback import Loopback
 

@@ -17,12 +17,14 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from slim import eval_image_classifier as evaluation
-from slim import evaluator
-from slim.compat import slim, tf
+from slim.common.compat import slim, tf
+from slim.common.errors import UserError
 from slim.datasets.registry import get_dataset
-from slim.errors import UserError
+from slim.evaluation import evaluator
+from slim.evaluation.evaluator import make_evaluator, report
+from slim.evaluation.predictions import Predictions, load_predictions
+from slim.evaluation.results import checkpoints_to_evaluate
 from slim.nets.nets_factory import get_network_fn
-from slim.predictions import Predictions, load_predictions
 from slim.preprocessing.preprocessing_factory import get_preprocessing, get_views
 from tests.conftest import NUM_VALIDATION, averages, colour_classifier, recipe_weights
 from tests.support import (
@@ -108,8 +110,8 @@ def test_the_auxiliary_classifier_need_not_be_in_a_checkpoint(colours):
     evaluation.define_flags(values)
     values(["eval"])
     dataset = get_dataset("colours", "validation", str(colours))
-    view = evaluator.View("", "inception_v3", "inception", 75, None)
-    restored = evaluation.make_evaluator(view, dataset, values).restored
+    view = evaluator.EnsembleMember("", "inception_v3", "inception", 75, None)
+    restored = make_evaluator(view, dataset, values).restored
     assert "InceptionV3/Logits/Conv2d_1c_1x1/weights" in restored
     assert not [name for name in restored if "AuxLogits" in name]
 
@@ -141,10 +143,10 @@ def test_checkpoint_after_checkpoint(classes, more, colours, tmp_path, monkeypat
     found = write_constant_classifiers(tmp_path, classes)
     monkeypatch.setattr(evaluation, "checkpoints_to_evaluate", lambda *_: iter(found))
     alive = []
-    report = evaluation.report
+    original = report
 
     def report_and_count(*arguments: object) -> None:
-        report(*arguments)
+        original(*arguments)
         alive.append(sum(isinstance(thing, tf.Graph) for thing in gc.get_objects()))
 
     monkeypatch.setattr(evaluation, "report", report_and_count)
@@ -194,7 +196,7 @@ def test_views_are_averaged_by_their_probabilities():
 def test_logits_that_are_not_finite_are_said(capsys):
     top = np.array([[-1, -1], [0, 1], [-1, -1]])
     found = Predictions(3, np.array([0, 0, 1]), top, np.zeros((3, 2), np.float32), 2)
-    evaluation.report(found, "model.ckpt-3")
+    report(found, "model.ckpt-3")
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("step 3: eval/Accuracy 0.3333, eval/Recall_5 0.3333, 3 images, ")
     assert second.startswith("2 images gave logits that are not finite")
@@ -287,7 +289,7 @@ def write_one_variable(folder: Path, step: int) -> str:
 
 def test_watches_a_folder_for_new_checkpoints(tmp_path, capsys):
     found = []
-    checkpoints = evaluation.checkpoints_to_evaluate(str(tmp_path), 0, None)
+    checkpoints = checkpoints_to_evaluate(str(tmp_path), 0, None)
     watcher = threading.Thread(
         target=lambda: found.extend(next(checkpoints) for _ in range(2)), daemon=True
     )
@@ -305,19 +307,19 @@ def test_watches_a_folder_for_new_checkpoints(tmp_path, capsys):
 
 def test_ends_after_the_number_of_evaluations(tmp_path):
     first = write_one_variable(tmp_path, 1)
-    assert list(evaluation.checkpoints_to_evaluate(str(tmp_path), 0, 1)) == [first]
+    assert list(checkpoints_to_evaluate(str(tmp_path), 0, 1)) == [first]
 
 
 def test_a_single_checkpoint_is_evaluated_once(tmp_path):
     first = write_one_variable(tmp_path, 1)
-    assert list(evaluation.checkpoints_to_evaluate(first, 0, None)) == [first]
-    assert list(evaluation.checkpoints_to_evaluate(first + ".index", 0, None)) == [first]
+    assert list(checkpoints_to_evaluate(first, 0, None)) == [first]
+    assert list(checkpoints_to_evaluate(first + ".index", 0, None)) == [first]
 
 
 def test_a_folder_of_checkpoints_can_be_moved(tmp_path):
     write_one_variable(tmp_path / "before", 1)
     shutil.move(tmp_path / "before", tmp_path / "after")
-    (found,) = evaluation.checkpoints_to_evaluate(str(tmp_path / "after"), 0, 1)
+    (found,) = checkpoints_to_evaluate(str(tmp_path / "after"), 0, 1)
     assert found == str(tmp_path / "after/model.ckpt-1")
 
 

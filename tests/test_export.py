@@ -10,7 +10,8 @@ from PIL import Image
 from slim import eval_image_classifier as evaluation
 from slim import export
 from slim import feature_extraction as extraction
-from slim.compat import tf
+from slim.common.compat import tf
+from slim.serving.export import default_folder, replacing_folder, save
 from tests.conftest import COLOURS, NUM_VALIDATION, run
 from tests.support import SMALL_DEPTH, SMALL_NETWORK, SMALL_SIZE, invoke, write_checkpoint
 
@@ -102,8 +103,8 @@ def write_constant(folder: Path, probability: float) -> None:
     def classify(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": tf.fill([tf.size(encoded), len(COLOURS)], probability)}
 
-    with export.replacing_folder(folder) as temporary:
-        export.save(classify, COLOURS, temporary)
+    with replacing_folder(folder) as temporary:
+        save(classify, COLOURS, temporary)
 
 
 def read_constant(folder: Path) -> float:
@@ -119,7 +120,7 @@ def test_an_export_is_replaced_whole_or_not_at_all(tmp_path):
     (tmp_path / "models/3.new.tmp").mkdir()  # left by a run that was killed
     write_constant(folder, 0.25)
     assert read_constant(folder) == 0.25
-    with pytest.raises(RuntimeError, match="amid"), export.replacing_folder(folder) as temporary:
+    with pytest.raises(RuntimeError, match="amid"), replacing_folder(folder) as temporary:
         temporary.mkdir()
         raise RuntimeError("amid")
     assert read_constant(folder) == 0.25
@@ -150,4 +151,4 @@ def test_nothing_is_lost_by_mistake(classifier_dir, tmp_path):
 def test_where_it_goes_by_itself(tmp_path):
     for name, folder in (("model.ckpt", "export/12"), ("inat_299.ckpt", "export/inat_299/12")):
         prefix = write_checkpoint(tmp_path / name, {"global_step": 12})
-        assert export.default_folder(prefix) == tmp_path / folder
+        assert default_folder(prefix) == tmp_path / folder

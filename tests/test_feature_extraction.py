@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from slim import feature_extraction as extraction
-from slim.compat import slim, tf
-from slim.errors import run_command
+from slim.common.command_line import run_command
+from slim.common.compat import slim, tf
+from slim.features.files import checkpoint_name
 from slim.nets.nets_factory import NETWORKS, get_network_fn
 from tests.conftest import NUM_TRAIN, NUM_VALIDATION, ROOT, draw_images, recipe_weights, run
 
@@ -242,7 +243,7 @@ def test_default_output_is_named_after_the_checkpoint():
         ("./checkpoints/inception/inception_v3_iNat_299.ckpt", "inception_v3_iNat_299"),
         ("checkpoints/toy_inat/model.ckpt-600", "toy_inat"),
     ):
-        assert extraction.checkpoint_name(path) == name
+        assert checkpoint_name(path) == name
 
 
 def test_errors(colours, checkpoint, tmp_path, capsys):

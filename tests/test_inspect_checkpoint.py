@@ -5,8 +5,10 @@ import shutil
 import numpy as np
 import pytest
 
-from slim import checkpoints, inspect_checkpoint
-from slim.compat import slim, tf
+from slim import inspect_checkpoint
+from slim.checkpoints.contents import sort_variables
+from slim.checkpoints.reading import AVERAGE
+from slim.common.compat import slim, tf
 from slim.nets.nets_factory import NETWORKS, get_network_fn
 from tests.support import SMALL_NETWORK, invoke, variable_shapes, write_checkpoint
 
@@ -96,8 +98,8 @@ def test_missing_and_extra_variables(tmp_path):
 
 
 def test_averages_alone_are_seen_as_such():
-    name = f"InceptionV3/Conv2d_1a_3x3/weights{checkpoints.AVERAGE}"
-    contents = inspect_checkpoint.sort_variables({name: [3, 3, 3, 32], "global_step": []})
+    name = f"InceptionV3/Conv2d_1a_3x3/weights{AVERAGE}"
+    contents = sort_variables({name: [3, 3, 3, 32], "global_step": []})
     assert contents.shapes == {"InceptionV3/Conv2d_1a_3x3/weights": [3, 3, 3, 32]}
     said = inspect_checkpoint.say_averages(contents)
     assert said == "of all 1 variables, which have no plain value"

@@ -11,8 +11,8 @@ from PIL import Image
 from sklearn.metrics import recall_score
 
 from slim import long_tail
-from slim.long_tail import group_accuracy, group_table, plot_groups
-from slim.predictions import Predictions
+from slim.evaluation.long_tail import group_accuracy, group_table, plot_groups
+from slim.evaluation.predictions import Predictions
 from tests.conftest import run
 from tests.support import invoke
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from slim.errors import UserError
-from slim.predictions import (
+from slim.common.errors import UserError
+from slim.evaluation.predictions import (
     Predictions,
     confused_pairs,
     confusion_picture,

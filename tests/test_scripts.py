@@ -11,10 +11,10 @@ from absl import flags
 import slim.eval_image_classifier as evaluation
 import slim.train_image_classifier as training
 from slim.checkpoints.released import MODELS
+from slim.common.errors import UserError
 from slim.datasets.registry import KNOWN
-from slim.errors import UserError
 from slim.nets.nets_factory import NETWORKS
-from slim.train_image_classifier import find_last_step
+from slim.training.start import find_last_step
 from tests.conftest import NUM_TRAIN, ROOT, run
 from tests.support import invoke, write_checkpoint
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from slim.checkpoints import read_step
-from slim.compat import tf
+from slim.common.compat import tf
 from tests.support import SMALL_NETWORK, SMALL_SIZE, Process, free_addresses
 
 ENDLESS = 1_000_000

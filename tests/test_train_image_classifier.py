@@ -12,13 +12,21 @@ import numpy as np
 import pytest
 from absl import flags
 
-from slim import checkpoints
 from slim import eval_image_classifier as evaluation
 from slim import train_image_classifier as training
-from slim.checkpoints.description import Description, read_description
-from slim.compat import slim, tf
-from slim.errors import UserError
+from slim.checkpoints.description import ModelDescription, read_model_description
+from slim.checkpoints.reading import read_shapes, read_step
+from slim.common.compat import slim, tf
+from slim.common.errors import UserError
 from slim.nets.nets_factory import get_network_fn
+from slim.training.graph import build_clone, build_train_op, variables_to_train
+from slim.training.optimizers import (
+    OPTIMIZERS,
+    configure_learning_rate,
+    decay_steps,
+    with_scaled_loss,
+)
+from slim.training.start import start_from
 from tests.conftest import NUM_TRAIN
 from tests.support import SMALL_NETWORK, SMALL_SIZE, Process, invoke, write_checkpoint
 
@@ -55,7 +63,7 @@ def steps_in(output: str) -> list[int]:
 def latest_step(train_dir: Path) -> int:
     """The step of the latest checkpoint, -1 while there is none."""
     latest = tf.train.latest_checkpoint(str(train_dir))
-    return -1 if latest is None else checkpoints.read_step(latest)
+    return -1 if latest is None else read_step(latest)
 
 
 def summaries(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -85,7 +93,7 @@ def test_writes_checkpoints_with_the_published_names(trained):
     latest = tf.train.latest_checkpoint(str(train_dir))
     assert latest == str(train_dir / "model.ckpt-3")
     assert len(list(train_dir.glob("model.ckpt-*.index"))) > 1
-    names = set(checkpoints.read_shapes(latest))
+    names = set(read_shapes(latest))
     with tf.Graph().as_default():
         get_network_fn("inception_v3", 3, is_training=True)(tf.zeros([1, SIZE, SIZE, 3]))
         model = {variable.op.name for variable in slim.get_model_variables()}
@@ -117,8 +125,8 @@ def test_tensorboard_sees_the_run(trained):
 
 
 def test_says_beside_its_checkpoints_what_they_are(trained):
-    expected = Description("inception_v3", SIZE, "inception_v3", "colours", ("0", "1", "2"))
-    assert read_description(trained[0]) == expected
+    expected = ModelDescription("inception_v3", SIZE, "inception_v3", "colours", ("0", "1", "2"))
+    assert read_model_description(trained[0]) == expected
 
 
 def test_a_finished_run_is_not_run_again(trained, colours):
@@ -264,7 +272,7 @@ def test_training_the_last_layer_computes_no_gradient_below_it():
         tf.losses.softmax_cross_entropy(tf.one_hot([0, 1], 3), logits)
         optimizer = tf.train.MomentumOptimizer(0.1, 0.9)
         update = optimizer.minimize(
-            tf.losses.get_total_loss(), var_list=training.variables_to_train(["logits"])
+            tf.losses.get_total_loss(), var_list=variables_to_train(["logits"])
         )
         graph_def = tf.graph_util.extract_sub_graph(graph.as_graph_def(), [update.name])
     backward = [node.name for node in graph_def.node if "Backprop" in node.op]
@@ -279,14 +287,12 @@ def test_a_scaled_loss_keeps_small_gradients_and_leaves_out_steps_that_overflow(
         with tf.Graph().as_default(), tf.Session() as session:
             variable = tf.get_variable("w", initializer=1.0)
             scale = tf.mixed_precision.DynamicLossScale()
-            optimizer = training.with_scaled_loss(tf.train.GradientDescentOptimizer(1.0), scale)
+            optimizer = with_scaled_loss(tf.train.GradientDescentOptimizer(1.0), scale)
             step = tf.train.create_global_step()
             # The gradient comes back through the cast as 16 bits.
             loss = tf.cast(tf.cast(variable, tf.float16), tf.float32) * slope
             pairs = optimizer.compute_gradients(loss)
-            update, _ = training.build_train_op(
-                loss, pairs, optimizer, [], None, step, loss_scale=scale
-            )
+            update, _ = build_train_op(loss, pairs, optimizer, [], None, step, loss_scale=scale)
             session.run(tf.global_variables_initializer())
             for _ in range(halvings):
                 session.run(update)
@@ -364,8 +370,8 @@ def small_checkpoint(tmp_path) -> str:
     return write_checkpoint(tmp_path / "small/model.ckpt-7", {**values, "global_step": 7})
 
 
-def start_from(tmp_path: Path, checkpoint: str, exclude=(), ignore_missing_vars=False):
-    return training.start_from(tmp_path / "run", checkpoint, exclude, ignore_missing_vars, [])
+def choose_start(tmp_path: Path, checkpoint: str, exclude=(), ignore_missing_vars=False):
+    return start_from(tmp_path / "run", checkpoint, exclude, ignore_missing_vars, [])
 
 
 def test_checkpoint_that_lacks_variables_or_has_other_shapes(tmp_path, small_checkpoint):
@@ -375,17 +381,17 @@ def test_checkpoint_that_lacks_variables_or_has_other_shapes(tmp_path, small_che
         for index in range(5):
             slim.model_variable(f"net/more_{index}", [1])
         with pytest.raises(UserError) as lacking:
-            start_from(tmp_path, small_checkpoint)
+            choose_start(tmp_path, small_checkpoint)
         assert "lacks 5 of 7 variables: net/more_0, net/more_1, net/more_2 and 2 more" in str(
             lacking.value
         )
         assert "--ignore_missing_vars" in str(lacking.value)
         with pytest.raises(UserError) as differing:
-            start_from(tmp_path, small_checkpoint, exclude=["more"])
+            choose_start(tmp_path, small_checkpoint, exclude=["more"])
         assert "net/Logits/weights is [2, 5] there and [2, 4] here" in str(differing.value)
         assert "--checkpoint_exclude_scopes=Logits" in str(differing.value)
         session.run(tf.global_variables_initializer())
-        start_from(tmp_path, small_checkpoint, ["Logits"], ignore_missing_vars=True)(session)
+        choose_start(tmp_path, small_checkpoint, ["Logits"], ignore_missing_vars=True)(session)
         stored = tf.train.load_variable(small_checkpoint, "net/weights")
         np.testing.assert_array_equal(session.run(kept), stored)
 
@@ -395,7 +401,7 @@ def test_damaged_checkpoint(tmp_path, small_checkpoint):
     with tf.Graph().as_default():
         slim.model_variable("net/weights", [3, 2])
         with pytest.raises(UserError, match="cannot be read"):
-            start_from(tmp_path, small_checkpoint)
+            choose_start(tmp_path, small_checkpoint)
 
 
 def test_resuming_another_kind_of_run(tmp_path, small_checkpoint):
@@ -403,18 +409,18 @@ def test_resuming_another_kind_of_run(tmp_path, small_checkpoint):
         slim.model_variable("net/weights", [3, 2])
         slim.model_variable("net/Momentum", [3, 2])
         with pytest.raises(UserError, match=r"lacks 1 of 2 variables: net/Momentum; .* another"):
-            training.start_from(Path(small_checkpoint).parent, None, [], False, [])
+            start_from(Path(small_checkpoint).parent, None, [], False, [])
 
 
 def test_trainable_scopes_are_substrings_and_must_match():
     with tf.Graph().as_default():
         for name in ("net/AuxLogits/weights", "net/Logits/weights", "net/conv/weights"):
             slim.model_variable(name, [1])
-        chosen = training.variables_to_train(["Logits"])
+        chosen = variables_to_train(["Logits"])
         assert [v.op.name for v in chosen] == ["net/AuxLogits/weights", "net/Logits/weights"]
-        assert len(training.variables_to_train([])) == 3
+        assert len(variables_to_train([])) == 3
         with pytest.raises(UserError) as error:
-            training.variables_to_train(["Logit5", "nothing"])
+            variables_to_train(["Logit5", "nothing"])
         assert "--trainable_scopes=Logit5,nothing matches no variable" in str(error.value)
         assert "net/AuxLogits, net/Logits, net/conv" in str(error.value)
 
@@ -425,7 +431,7 @@ def test_trainable_scopes_are_substrings_and_must_match():
 def rates(decay_type: str, steps: list[int]) -> list[float]:
     with tf.Graph().as_default(), tf.Session() as session:
         global_step = tf.placeholder(tf.int64, [])
-        rate = training.configure_learning_rate(decay_type, 0.1, global_step, 10, 0.5, 0.02)
+        rate = configure_learning_rate(decay_type, 0.1, global_step, 10, 0.5, 0.02)
         return [session.run(rate, {global_step: step}) for step in steps]
 
 
@@ -439,8 +445,8 @@ def test_learning_rates():
 
 
 def test_decay_steps_are_those_of_one_clone():
-    assert training.decay_steps(5994, 10.0, 64) == 936
-    assert training.decay_steps(3, 1.0, 64) == 1
+    assert decay_steps(5994, 10.0, 64) == 936
+    assert decay_steps(3, 1.0, 64) == 1
 
 
 def momentum(w, g, lr, s):
@@ -512,7 +518,7 @@ def test_optimizers_take_their_flags(update, request):
     name = request.node.callspec.id
     with tf.Graph().as_default(), tf.Session() as session:
         variable = tf.get_variable("w", initializer=3.0)
-        optimizer = training.OPTIMIZERS[name](tf.constant(0.1), values.flag_values_dict())
+        optimizer = OPTIMIZERS[name](tf.constant(0.1), values.flag_values_dict())
         step = optimizer.minimize((variable - 1) ** 2)
         session.run(tf.global_variables_initializer())
         found = []
@@ -532,7 +538,7 @@ def test_averages_follow_the_updated_variables():
         global_step = tf.train.create_global_step()
         variable = slim.model_variable("w", [], initializer=tf.constant_initializer(4.0))
         loss = 1.0 * variable
-        step, averages = training.build_train_op(
+        step, averages = build_train_op(
             loss,
             [(tf.constant(1.0), variable)],
             tf.train.GradientDescentOptimizer(0.5),
@@ -563,7 +569,7 @@ def test_label_smoothing_and_auxiliary_loss():
             def get_next(self):
                 return batch
 
-        training.build_clone(
+        build_clone(
             lambda images: (logits, {"AuxLogits": 2 * logits}), Iterator(), 3, label_smoothing=0.3
         )
         found = session.run(sorted(tf.losses.get_losses(), key=lambda loss: loss.op.name))

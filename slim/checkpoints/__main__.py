@@ -11,9 +11,17 @@ from pathlib import Path
 from absl import flags
 
 from slim.checkpoints import released
-from slim.checkpoints.released import CLASSES, DATA, FEATURES, MODELS, Model
-from slim.errors import UserError, run_command
-from slim.flags import FlagSet
+from slim.checkpoints.contents import (
+    classifier_size,
+    compare,
+    recognise,
+    scope_variables,
+    sort_variables,
+)
+from slim.checkpoints.reading import check_readable, read_shapes
+from slim.checkpoints.released import CLASSES, DATA, FEATURES, MODELS, ReleasedModel
+from slim.common.command_line import FlagSet, run_command
+from slim.common.errors import UserError
 
 _ROW = "{:<40}{:<24}{:<21}{:<15}{}"
 
@@ -65,7 +73,7 @@ def list_published(checkpoints_dir: Path, folders: Mapping[str, Path]) -> list[s
     return [_ROW.format(*map(str, row)) for row in rows]
 
 
-def provide_model(model: Model, folder: Path, address: str) -> None:
+def provide_model(model: ReleasedModel, folder: Path, address: str) -> None:
     """Fetches, checks and places a model, if it is not there, and says how to use it.
 
     Args:
@@ -91,7 +99,7 @@ def provide_model(model: Model, folder: Path, address: str) -> None:
     print(f"for example: {example(model, checkpoint)}", flush=True)
 
 
-def check_checkpoint(model: Model, checkpoint: Path, archive: Path) -> int:
+def check_checkpoint(model: ReleasedModel, checkpoint: Path, archive: Path) -> int:
     """Inspects a checkpoint: network and number of classes must be the model's.
 
     Args:
@@ -107,22 +115,20 @@ def check_checkpoint(model: Model, checkpoint: Path, archive: Path) -> int:
     """
     print(f"inspecting {checkpoint.name}", flush=True)
     # These import TensorFlow, which listing and fetching do without.
-    from slim import checkpoints, inspect_checkpoint
+    from slim import inspect_checkpoint
     from slim.nets.nets_factory import NETWORKS
 
     try:
-        contents = inspect_checkpoint.sort_variables(checkpoints.read_shapes(str(checkpoint)))
-        checkpoints.check_readable(str(checkpoint))
+        contents = sort_variables(read_shapes(str(checkpoint)))
+        check_readable(str(checkpoint))
     except UserError as error:
         raise UserError(f"{archive} is damaged, delete it to fetch it again: {error}") from error
     compared = {
-        name: inspect_checkpoint.compare(name, contents)
-        for name in NETWORKS
-        if inspect_checkpoint.scope_variables(name, contents)
+        name: compare(name, contents) for name in NETWORKS if scope_variables(name, contents)
     }
-    held = inspect_checkpoint.recognise(compared)
+    held = recognise(compared)
     network = inspect_checkpoint.say_network(held, compared)
-    classes = inspect_checkpoint.count_classes(held, contents) if held else None
+    classes = classifier_size(held, contents) if held else None
     expected = CLASSES[model.trained_on]
     if network != model.network or classes not in expected:
         raise UserError(
@@ -134,7 +140,7 @@ def check_checkpoint(model: Model, checkpoint: Path, archive: Path) -> int:
     return classes
 
 
-def example(model: Model, checkpoint: Path) -> str:
+def example(model: ReleasedModel, checkpoint: Path) -> str:
     """A command that fine-tunes the model, with the settings that differ from the recipe's."""
     logits = "logits" if model.kind == "resnet" else "Logits"
     settings = {

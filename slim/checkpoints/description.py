@@ -7,15 +7,15 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from slim.errors import UserError
-from slim.files import write_whole
+from slim.common.errors import UserError
+from slim.common.files import write_whole
 
 MODEL = "model.json"
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Description:
+class ModelDescription:
     """All that has to be known of a checkpoint to use it.
 
     Attributes:
@@ -33,13 +33,13 @@ class Description:
     class_names: tuple[str, ...]
 
 
-def write_description(folder: Path, description: Description) -> None:
+def write_model_description(folder: Path, description: ModelDescription) -> None:
     """Writes `model.json`, whole or not at all."""
     content = {"format": _FORMAT, **asdict(description)}
     write_whole(folder / MODEL, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_description(folder: Path) -> Description | None:
+def read_model_description(folder: Path) -> ModelDescription | None:
     """Reads `model.json`, None where there is none.
 
     Raises:
@@ -51,7 +51,7 @@ def read_description(folder: Path) -> Description | None:
         if content.pop("format") != _FORMAT:
             raise ValueError("another format")
         content["class_names"] = tuple(content["class_names"])
-        description = Description(**content)
+        description = ModelDescription(**content)
         texts = (
             description.model_name,
             description.preprocessing_name,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from slim.compat import tf
-from slim.errors import UserError
+from slim.common.compat import tf
+from slim.common.errors import UserError
 
 AVERAGE = "/ExponentialMovingAverage"  # ends the name of a variable's moving average
 _SHOWN = 3

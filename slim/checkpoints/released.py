@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from slim.downloads import unpack
-from slim.errors import UserError, did_you_mean
-from slim.files import replacing, write_whole
+from slim.common.errors import UserError, did_you_mean
+from slim.common.files import replacing, write_whole
+from slim.common.unpacking import unpack
 
 ADDRESS = "https://drive.google.com/uc?id={id}"
 BROWSER = "https://drive.google.com/open?id={id}"  # a page for people
@@ -23,7 +23,7 @@ _LISTING = "published.txt"  # the files that came from an archive
 
 
 @dataclass(frozen=True)
-class Model:
+class ReleasedModel:
     """A released model.
 
     Attributes:
@@ -48,19 +48,19 @@ IMAGENET, INAT, BOTH = "ImageNet", "iNat2017", "ImageNet + iNat2017"
 # The paper trains on the classes of both side by side; the greater number has a background class.
 CLASSES = {IMAGENET: (1000, 1001), INAT: (5089,), BOTH: (6089, 6090)}
 MODELS = (
-    Model("inception_v3_ILSVRC_299", "inception_v3", IMAGENET, (299,)),
-    Model("inception_v3_iNat_299", "inception_v3", INAT, (299,)),
-    Model("inception_v3_iNat_448", "inception_v3", INAT, (448,)),
-    Model("inception_v3_iNat_560_ft", "inception_v3", INAT, (299, 560)),
-    Model("inception_v3_ILSVRC_iNat_299", "inception_v3", BOTH, (299,)),
-    Model("inception_v3_se_ILSVRC_iNat_299", "inception_v3_se", BOTH, (299,)),
-    Model("inception_v4_iNat_448", "inception_v4", INAT, (448,)),
-    Model("inception_v4_iNat_560_ft", "inception_v4", INAT, (448, 560)),
-    Model("inception_resnet_v2_ILSVRC_iNat_299", "inception_resnet_v2", BOTH, (299,)),
-    Model("inception_resnet_v2_se_ILSVRC_iNat_299", "inception_resnet_v2_se", BOTH, (299,)),
-    Model("resnet_50_ILSVRC_iNat_299", "resnet_v2_50", BOTH, (299,)),
-    Model("resnet_101_ILSVRC_iNat_299", "resnet_v2_101", BOTH, (299,)),
-    Model("resnet_152_ILSVRC_iNat_299", "resnet_v2_152", BOTH, (299,)),
+    ReleasedModel("inception_v3_ILSVRC_299", "inception_v3", IMAGENET, (299,)),
+    ReleasedModel("inception_v3_iNat_299", "inception_v3", INAT, (299,)),
+    ReleasedModel("inception_v3_iNat_448", "inception_v3", INAT, (448,)),
+    ReleasedModel("inception_v3_iNat_560_ft", "inception_v3", INAT, (299, 560)),
+    ReleasedModel("inception_v3_ILSVRC_iNat_299", "inception_v3", BOTH, (299,)),
+    ReleasedModel("inception_v3_se_ILSVRC_iNat_299", "inception_v3_se", BOTH, (299,)),
+    ReleasedModel("inception_v4_iNat_448", "inception_v4", INAT, (448,)),
+    ReleasedModel("inception_v4_iNat_560_ft", "inception_v4", INAT, (448, 560)),
+    ReleasedModel("inception_resnet_v2_ILSVRC_iNat_299", "inception_resnet_v2", BOTH, (299,)),
+    ReleasedModel("inception_resnet_v2_se_ILSVRC_iNat_299", "inception_resnet_v2_se", BOTH, (299,)),
+    ReleasedModel("resnet_50_ILSVRC_iNat_299", "resnet_v2_50", BOTH, (299,)),
+    ReleasedModel("resnet_101_ILSVRC_iNat_299", "resnet_v2_101", BOTH, (299,)),
+    ReleasedModel("resnet_152_ILSVRC_iNat_299", "resnet_v2_152", BOTH, (299,)),
 )
 DATA, FEATURES = "data", "feature"  # the folders that the other two archives fill, as published
 DRIVE_IDS = {
@@ -82,7 +82,7 @@ DRIVE_IDS = {
 }
 
 
-def get_model(name: str) -> Model:
+def get_model(name: str) -> ReleasedModel:
     """Looks a model up.
 
     Raises:
@@ -94,7 +94,7 @@ def get_model(name: str) -> Model:
     return models[name]
 
 
-def find_placed(model: Model, folder: Path) -> Path | None:
+def find_placed(model: ReleasedModel, folder: Path) -> Path | None:
     """The prefix of a model's checkpoint where `place_checkpoint`, or a person, has put it."""
     placed = [folder / f"{model.name}.ckpt", *find_checkpoints(folder / model.name)]
     return next((prefix for prefix in placed if is_complete(prefix)), None)
@@ -194,7 +194,7 @@ def unpacked_beside(archive: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def choose_checkpoint(model: Model, folder: Path, archive: Path) -> Path:
+def choose_checkpoint(model: ReleasedModel, folder: Path, archive: Path) -> Path:
     """The checkpoint of an unpacked archive: the only one, or the one with the model's name.
 
     Raises:
@@ -211,7 +211,7 @@ def choose_checkpoint(model: Model, folder: Path, archive: Path) -> Path:
     return (named or found)[0]
 
 
-def place_checkpoint(model: Model, checkpoint: Path, folder: Path) -> Path:
+def place_checkpoint(model: ReleasedModel, checkpoint: Path, folder: Path) -> Path:
     """Moves a checkpoint to where `find_placed` finds it, its file names as they are.
 
     A file that is not called as the model goes into a folder that is, apart from other models'.

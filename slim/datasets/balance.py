@@ -9,28 +9,18 @@ fine-tunes, with a small learning rate, what was trained on everything. Convert 
     python convert_dataset.py --dataset_name=inat2017_balanced_50
 """
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Sequence
 from functools import partial
-from heapq import nsmallest
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
-from slim.datasets.derived import (
-    compose_list,
-    output_folder,
-    read_dataset,
-    write_derived,
-)
-from slim.datasets.lists import Entry
+from slim.common.command_line import FlagSet, run_command
+from slim.common.errors import UserError
+from slim.datasets.derived.balance import compose_table, count_by_class, take_images
+from slim.datasets.derived.writing import compose_list, output_folder, read_dataset, write_derived
+from slim.datasets.prepare.statistics import summarize_counts
 from slim.datasets.registry import conversion_command
-from slim.datasets.statistics import summarize_counts
 from slim.datasets.tfrecord import LISTS
-from slim.errors import UserError, run_command
-from slim.flags import FlagSet
 
 TABLE = "balance.tsv"
 
@@ -71,46 +61,6 @@ def main(values: flags.FlagValues) -> None:
     print(f"{folder}: {len(taken):,} of {len(source.splits['train']):,} training images\n")
     print(summarize_counts("training images", {source.name: before, name: after}))
     print(f"\nnext: {conversion_command(name, values.dataset_dir)}")
-
-
-def take_images(images: Sequence[Entry], max_per_class: int, seed: int) -> list[Entry]:
-    """Takes some images of each class by chance, all where there are no more.
-
-    Whether an image is taken depends on the seed and on the images of its class alone, and what is
-    taken is taken of a larger number, too.
-
-    Args:
-        images: Of all classes.
-        max_per_class: How many to take of a class at most.
-        seed: Of the choice.
-
-    Returns:
-        Those that are taken, in the same order.
-    """
-
-    def draw(image: Entry) -> bytes:
-        text = f"{seed} {image.path}"
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-
-    classes = defaultdict(list)
-    for image in images:
-        classes[image.label].append(image)
-    taken = {
-        image for members in classes.values() for image in nsmallest(max_per_class, members, draw)
-    }
-    return [image for image in images if image in taken]
-
-
-def count_by_class(images: Sequence[Entry], num_classes: int) -> np.ndarray:
-    """How many images each class has, `[num_classes]`."""
-    return np.bincount([image.label for image in images], minlength=num_classes)
-
-
-def compose_table(names: Sequence[str], before: np.ndarray, after: np.ndarray) -> str:
-    """The text of `balance.tsv`."""
-    rows = [("label", "name", "images", "taken")]
-    rows += [(label, *row) for label, row in enumerate(zip(names, before, after, strict=True))]
-    return "".join("\t".join(map(str, row)) + "\n" for row in rows)
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

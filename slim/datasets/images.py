@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+
 # Formats that Pillow decodes by itself: EPS, for one, would start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 

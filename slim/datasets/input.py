@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable
 
-from slim.compat import tf
+from slim.common.compat import tf
+from slim.common.errors import UserError
 from slim.datasets.registry import Dataset
-from slim.errors import UserError
 
 BATCHES_AHEAD = 2
 LABEL_OUT_OF_RANGE = "label out of range"

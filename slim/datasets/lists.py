@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from slim.errors import UserError
+from slim.common.errors import UserError
 
 _LABEL = re.compile(r"-?[0-9]{1,9}")
 

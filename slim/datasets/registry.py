@@ -7,9 +7,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from slim.common.errors import UserError, did_you_mean
 from slim.datasets.lists import hash_list
 from slim.datasets.tfrecord import LISTS, Shard, find_shards
-from slim.errors import UserError, did_you_mean
+
+
+def number_of_classes(dataset_classes: int, labels_offset: int) -> int:
+    """The classes that the network tells apart.
+
+    Raises:
+        UserError: The offset leaves none.
+    """
+    if not 0 <= labels_offset < dataset_classes:
+        raise UserError(
+            f"--labels_offset={labels_offset}: expected 0 to {dataset_classes - 1}, "
+            f"the dataset has {dataset_classes} classes"
+        )
+    return dataset_classes - labels_offset
+
 
 DESCRIPTION = "dataset.json"
 FORMAT = 1  # of the shards and of their description
@@ -53,7 +68,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitDescription:
     """What a conversion counted in one split."""
 
     samples: int
@@ -63,14 +78,14 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Description:
+class DatasetDescription:
     """What a conversion counted: the content of `dataset.json`."""
 
     classes: int
     seed: int
     verified: bool  # every image was decoded
     on_error: str  # "fail" | "skip"
-    splits: dict[str, Split]
+    splits: dict[str, SplitDescription]
 
     def to_json(self) -> str:
         """As it is written to `dataset.json`."""
@@ -97,7 +112,7 @@ class Description:
         return None
 
 
-def read_description(folder: Path) -> Description | None:
+def read_dataset_description(folder: Path) -> DatasetDescription | None:
     """Reads `dataset.json`, None where there is none.
 
     Raises:
@@ -108,8 +123,8 @@ def read_description(folder: Path) -> Description | None:
         content = json.loads(path.read_bytes())
         if content.pop("format") != FORMAT:
             raise ValueError("another format")
-        content["splits"] = {name: Split(**content["splits"][name]) for name in LISTS}
-        return Description(**content)
+        content["splits"] = {name: SplitDescription(**content["splits"][name]) for name in LISTS}
+        return DatasetDescription(**content)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -164,7 +179,7 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
     shards = [shard for shard in find_shards(folder) if shard.split_name == split_name]
     if not shards:
         raise UserError(f"no {split_name} shards in {folder}: make them with `{command}`")
-    if description := read_description(folder):
+    if description := read_dataset_description(folder):
         _check_current(folder, description, split_name, shards, command)
         num_samples = description.splits[split_name].samples
         num_classes = description.classes
@@ -185,7 +200,11 @@ def conversion_command(name: str, dataset_dir: str | Path) -> str:
 
 
 def _check_current(
-    folder: Path, description: Description, split_name: str, shards: list[Shard], command: str
+    folder: Path,
+    description: DatasetDescription,
+    split_name: str,
+    shards: list[Shard],
+    command: str,
 ) -> None:
     """Refuses shards that are not, all of them, those of the description and of the lists."""
     described = [shard for shard in description.shards if shard.split_name == split_name]

@@ -9,15 +9,15 @@ iNaturalist have the classes of such a union. Convert it as any dataset:
     python convert_dataset.py --dataset_name=ILSVRC2012+inat2017
 """
 
-from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 
 from absl import flags
 
-from slim.datasets.derived import (
-    Listed,
+from slim.common.command_line import FlagSet, run_command
+from slim.common.errors import UserError
+from slim.datasets.derived.union import compose_table, unite_class_names
+from slim.datasets.derived.writing import (
     compose_class_names,
     compose_list,
     output_folder,
@@ -26,8 +26,6 @@ from slim.datasets.derived import (
 )
 from slim.datasets.registry import conversion_command
 from slim.datasets.tfrecord import LISTS
-from slim.errors import UserError, run_command
-from slim.flags import FlagSet
 
 TABLE = "union.tsv"
 
@@ -71,27 +69,6 @@ def main(values: flags.FlagValues) -> None:
         counts = [f"{len(images):,}" for images in dataset.splits.values()]
         print(f"| {dataset.name} | {first_label} to {last_label} | {' | '.join(counts)} |")
     print(f"\nnext: {conversion_command(output_name, values.dataset_dir)}")
-
-
-def unite_class_names(datasets: Sequence[Listed]) -> list[str]:
-    """The names of all classes; one that several datasets have is preceded by the dataset's."""
-    owners = Counter(name for dataset in datasets for name in set(dataset.class_names))
-    return [
-        f"{dataset.name} {name}" if owners[name] > 1 else name
-        for dataset in datasets
-        for name in dataset.class_names
-    ]
-
-
-def compose_table(datasets: Sequence[Listed], class_names: Sequence[str]) -> str:
-    """The text of `union.tsv`."""
-    origins = (
-        (dataset.name, label) for dataset in datasets for label in range(dataset.num_classes)
-    )
-    lines = ["label\tname\tsource\tsource_label\n"]
-    for i, (name, (source, label)) in enumerate(zip(class_names, origins, strict=True)):
-        lines.append(f"{i}\t{name}\t{source}\t{label}\n")
-    return "".join(lines)
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

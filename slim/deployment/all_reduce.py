@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from slim.compat import tf
+from slim.common.compat import tf
 
 GROUP_KEY = 1
 

@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 
-from slim.compat import tf
+from slim.common.compat import tf
+from slim.common.errors import UserError
+from slim.common.signals import stop_signals
 from slim.deployment.model_deploy import session_config
-from slim.errors import UserError
-from slim.signals import stop_signals
 
 ADDRESS = r"[^\s/]+:\d+"
 POLL_SECS = 0.5

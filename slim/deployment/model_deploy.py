@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from slim.compat import slim, tf
-from slim.errors import UserError
+from slim.common.compat import slim, tf
+from slim.common.errors import UserError
 
 MIN_INTER_OP_THREADS = 4
 

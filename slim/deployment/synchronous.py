@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from slim.compat import tf
+from slim.common.compat import tf
 
 POLL_SECS = 0.01
 

@@ -4,9 +4,8 @@ from functools import partial
 
 from absl import flags
 
-from slim.compat import tf
-from slim.errors import run_command
-from slim.flags import FlagSet
+from slim.common.command_line import FlagSet, run_command
+from slim.common.compat import tf
 from slim.nets.nets_factory import NETWORKS, get_network_fn
 
 _COLUMNS = (

@@ -8,7 +8,7 @@ channels, and a 1x1 convolution to 1,536 ends it.
 
 from typing import Any
 
-from slim.compat import slim, tf
+from slim.common.compat import slim, tf
 from slim.nets.inception_utils import dense_network, inception_arg_scope, reduction_a, v3_stem
 from slim.nets.layers import (
     LINEAR,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from slim.compat import slim, tf
+from slim.common.compat import slim, tf
 from slim.nets.layers import Chain, Layer, branches, conv, conv_arg_scope, max_pool, through, window
 
 DEFAULT_IMAGE_SIZE = 299

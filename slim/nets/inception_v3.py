@@ -7,7 +7,7 @@ so variable names, are the published ones, with their slips (two 1x1 and 5x5 sco
 
 from collections.abc import Callable
 
-from slim.compat import slim, tf
+from slim.common.compat import slim, tf
 from slim.nets.inception_utils import (
     Depth,
     aux_features,

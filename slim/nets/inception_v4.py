@@ -6,7 +6,7 @@ Residual Connections on Learning"; `se=True` adds squeeze-and-excitation.
 
 from typing import Any
 
-from slim.compat import tf
+from slim.common.compat import tf
 from slim.nets.inception_utils import dense_network, inception_arg_scope, reduction_a
 from slim.nets.layers import Chain, Layer, avg_pool, branches, conv, excite, fork, max_pool
 

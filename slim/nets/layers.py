@@ -7,7 +7,7 @@ or `branches`; feature maps are float32 `[batch, height, width, channels]`.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from slim.compat import slim, tf
+from slim.common.compat import slim, tf
 
 Layer = Callable[[tf.Tensor, str], tf.Tensor]
 Chain = Mapping[str, Layer]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from slim.compat import compared_by_identity, slim, tf
-from slim.errors import UserError, did_you_mean
+from slim.common.compat import compared_by_identity, slim, tf
+from slim.common.errors import UserError, did_you_mean
 from slim.nets import inception_utils, resnet_v2
 from slim.nets.inception_resnet_v2 import inception_resnet_v2, inception_resnet_v2_arg_scope
 from slim.nets.inception_v3 import inception_v3
@@ -15,7 +15,7 @@ from slim.nets.layers import stored_in_float32
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkSpec:
     """What the factory knows of a network.
 
     Attributes:
@@ -47,8 +47,8 @@ def _inception(
     feature_depth: int,
     arg_scope: Callable[..., dict] = inception_utils.inception_arg_scope,
     se: bool = False,
-) -> Network:
-    return Network(
+) -> NetworkSpec:
+    return NetworkSpec(
         partial(build, scope=scope, se=se),
         scope,
         feature_endpoint,
@@ -60,8 +60,8 @@ def _inception(
     )
 
 
-def _resnet(build: Callable, scope: str, se: bool = False) -> Network:
-    return Network(
+def _resnet(build: Callable, scope: str, se: bool = False) -> NetworkSpec:
+    return NetworkSpec(
         partial(build, scope=scope, se=se),
         scope,
         "global_pool",
@@ -98,7 +98,7 @@ NETWORKS = {
 }
 
 
-def get_network(name: str) -> Network:
+def get_network(name: str) -> NetworkSpec:
     """Looks a network up.
 
     Raises:

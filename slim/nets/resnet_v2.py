@@ -8,7 +8,7 @@ for TF-Slim, a block halves the map in its last unit rather than its first.
 from functools import partial
 from typing import Any
 
-from slim.compat import slim, tf
+from slim.common.compat import slim, tf
 from slim.nets.layers import LINEAR, Layer, conv, conv_arg_scope, squeeze_and_excite, through
 
 DEFAULT_IMAGE_SIZE = 224

@@ -9,7 +9,7 @@ repeated whatever the number of threads.
 
 from functools import partial, reduce
 
-from slim.compat import tf
+from slim.common.compat import tf
 from slim.datasets.input import decode_crop, decode_image
 from slim.preprocessing.views import stack_views
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 
-from slim.compat import tf
-from slim.errors import UserError, did_you_mean
+from slim.common.compat import tf
+from slim.common.errors import UserError, did_you_mean
 from slim.preprocessing import inception_preprocessing, vgg_preprocessing
 from slim.preprocessing.views import NUM_CROPS
 

@@ -7,7 +7,7 @@ training images subtracted, roughly in [-124, 151].
 
 import math
 
-from slim.compat import tf
+from slim.common.compat import tf
 from slim.datasets.input import decode_image
 from slim.preprocessing.views import stack_views
 

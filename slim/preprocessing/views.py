@@ -7,7 +7,7 @@ the corners, 10 those and their mirror images, and 12 the whole image and its mi
 
 from collections.abc import Callable
 
-from slim.compat import tf
+from slim.common.compat import tf
 
 NUM_CROPS = (1, 5, 10, 12)
 

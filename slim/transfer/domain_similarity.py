@@ -10,8 +10,8 @@ import ot
 from scipy.spatial.distance import cdist
 from tqdm import tqdm
 
-from slim.datasets.workers import available_cores
-from slim.errors import UserError, did_you_mean
+from slim.common.errors import UserError, did_you_mean
+from slim.common.workers import available_cores
 from slim.transfer.prototypes import Prototypes, check_same_network, union
 
 GAMMA = 0.01

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from slim.common.errors import UserError
 from slim.datasets.lists import read_list
 from slim.datasets.registry import read_class_names
-from slim.errors import UserError
 
 BIG = 2**30  # bytes; larger files are mapped into memory rather than read
 CHUNK = 4096  # rows looked at together: 64 MB of 2,048 float64 each

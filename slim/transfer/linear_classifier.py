@@ -10,8 +10,8 @@ from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from slim.errors import UserError
-from slim.predictions import share
+from slim.common.errors import UserError
+from slim.evaluation.predictions import share
 from slim.transfer.features import Features
 
 MAX_ITERATIONS = 100

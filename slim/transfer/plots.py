@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
-from slim.errors import UserError
-from slim.plotting import COLOURS, MARKERS, draw_class_accuracy
-from slim.predictions import confused_pairs
+from slim.common.errors import UserError
+from slim.common.plots import COLOURS, MARKERS, draw_class_accuracy
+from slim.evaluation.predictions import confused_pairs
 from slim.transfer.domain_similarity import SimilarityTable
 from slim.transfer.features import Pictures
 from slim.transfer.linear_classifier import Evaluation

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from slim.errors import UserError
+from slim.common.errors import UserError
 from slim.transfer.features import CHUNK, has_features, load_array, load_features
 
 

@@ -4,16 +4,22 @@ import json
 
 import pytest
 
-from slim.checkpoints.description import Description, read_description, write_description
-from slim.errors import UserError
+from slim.checkpoints.description import (
+    ModelDescription,
+    read_model_description,
+    write_model_description,
+)
+from slim.common.errors import UserError
 
-WRITTEN = Description("inception_v3", 299, "vgg", "flower_102", ("Fingerhut", "Türkenbund", "花"))
+WRITTEN = ModelDescription(
+    "inception_v3", 299, "vgg", "flower_102", ("Fingerhut", "Türkenbund", "花")
+)
 
 
 def test_what_is_written_is_read(tmp_path):
-    assert read_description(tmp_path) is None
-    write_description(tmp_path, WRITTEN)
-    assert read_description(tmp_path) == WRITTEN
+    assert read_model_description(tmp_path) is None
+    write_model_description(tmp_path, WRITTEN)
+    assert read_model_description(tmp_path) == WRITTEN
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
 
 
@@ -29,15 +35,15 @@ def test_what_is_written_is_read(tmp_path):
     ids=str,
 )
 def test_other_content_is_refused(change, tmp_path):
-    write_description(tmp_path, WRITTEN)
+    write_model_description(tmp_path, WRITTEN)
     path = tmp_path / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(UserError, match=r"model.json is not what .*: delete it, and give --model"):
-        read_description(tmp_path)
+        read_model_description(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", '{"format": 1}', "[1]", '{"format": 1, "model_na'])
 def test_damage_is_refused(content, tmp_path):
     (tmp_path / "model.json").write_text(content)
     with pytest.raises(UserError, match=r"model.json is not what .*: delete it, and give --model"):
-        read_description(tmp_path)
+        read_model_description(tmp_path)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slim.datasets import convert as conversion
+from slim import convert_dataset as conversion
 from tests.support import TIMEOUT, Process, Result, invoke
 
 BYTES = ("encoded", "format")
@@ -45,7 +45,7 @@ def encode(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
 
 def read_records(paths: Iterable[str | Path]) -> list[Record]:
     """All records of some shards, read and parsed by TensorFlow."""
-    from slim.compat import tf
+    from slim.common.compat import tf
 
     records = []
     for path in paths:

@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from slim.datasets import convert
+from slim import convert_dataset as convert
 
 if __name__ == "__main__":
     place, ending, count, moment = sys.argv[1:5]

@@ -5,9 +5,16 @@ import re
 
 import pytest
 
-from slim.datasets.archives import MINIVAL, SOURCES, Archive, Source, download, where_to_get
+from slim.common.errors import UserError
+from slim.datasets.prepare.archives import (
+    MINIVAL,
+    SOURCES,
+    Archive,
+    ArchiveSource,
+    download,
+    where_to_get,
+)
 from slim.datasets.registry import KNOWN
-from slim.errors import UserError
 from tests.conftest import run
 from tests.loopback import Loopback, pack
 
@@ -46,7 +53,10 @@ def sources(server):
         archive("lists.tar", "train_list.mat", into="lists"),
         archive("setid.mat"),
     )
-    return {"dogs": Source("https://dogs", archives), "cats": Source("https://cats", (), "ask")}
+    return {
+        "dogs": ArchiveSource("https://dogs", archives),
+        "cats": ArchiveSource("https://cats", (), "ask"),
+    }
 
 
 def read_tree(folder):

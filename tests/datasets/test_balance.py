@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from slim.datasets import balance
-from slim.datasets.balance import take_images
+from slim.datasets.derived.balance import take_images
 from slim.datasets.lists import Entry
 from slim.datasets.registry import get_dataset
 from tests.datasets.conftest import check, convert, leftovers

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from slim.compat import tf
+from slim.common.compat import tf
 from tests.datasets.conftest import (
     Record,
     add_line,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slim.compat import tf
+from slim.common.compat import tf
 from slim.datasets.images import ImageError, load_image
 from tests.datasets.conftest import encode, picture
 

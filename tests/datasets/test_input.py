@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slim.compat import tf
+from slim.common.compat import tf
+from slim.common.errors import UserError
 from slim.datasets.input import (
     decode_crop,
     decode_image,
@@ -18,7 +19,6 @@ from slim.datasets.input import (
     training_batches,
 )
 from slim.datasets.registry import Dataset
-from slim.errors import UserError
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 
 

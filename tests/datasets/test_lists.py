@@ -2,8 +2,8 @@ import hashlib
 
 import pytest
 
+from slim.common.errors import UserError
 from slim.datasets.lists import Entry, count_classes, find_gaps, find_overlap, read_list
-from slim.errors import UserError
 
 
 def write(tmp_path, content, name="train.txt"):

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from slim.common.errors import UserError
 from slim.datasets import minival
-from slim.datasets.archives import MINIVAL
-from slim.datasets.minival import fetch_minival, read_minival
-from slim.errors import UserError
+from slim.datasets.prepare.archives import MINIVAL
+from slim.datasets.prepare.minival import fetch_minival, read_minival
 from tests.conftest import run, shared
 from tests.datasets.conftest import check
 from tests.loopback import Loopback

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from slim import train_image_classifier as training
-from slim.datasets import prepare
-from slim.datasets.archives import SOURCES, Archive, Source
-from slim.datasets.folders import split_classes
-from slim.datasets.layouts import FORMS
+from slim.datasets.prepare import __main__ as prepare
+from slim.datasets.prepare.archives import SOURCES, Archive, ArchiveSource
+from slim.datasets.prepare.folders import split_classes
+from slim.datasets.prepare.layouts import FORMS
 from slim.datasets.registry import KNOWN, Sizes, get_dataset
 from slim.datasets.tfrecord import LISTS
 from tests.conftest import run
@@ -213,7 +213,7 @@ def test_download_and_prepare(archive, data, tmp_path, monkeypatch):
     with Loopback(**{"CUB.tgz": content}) as server:
         known_hash = f"sha256:{hashlib.sha256(content).hexdigest()}"
         file = Archive(f"{server.address}/CUB.tgz", known_hash, len(content), "CUB_200_2011")
-        monkeypatch.setitem(SOURCES, "cub_200", Source(server.address, (file,)))
+        monkeypatch.setitem(SOURCES, "cub_200", ArchiveSource(server.address, (file,)))
         flags = ["--dataset_name=cub_200", f"--dataset_dir={data}", "--allow_partial", "--download"]
         for _ in range(2):
             command(*flags)

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slim.datasets import convert as conversion
-from slim.datasets import ray_cluster
-from slim.datasets.ray_cluster import Pool
-from slim.datasets.workers import WorkerError
-from slim.errors import UserError, run_command
+from slim import convert_dataset as conversion
+from slim.common import ray_cluster
+from slim.common.command_line import run_command
+from slim.common.errors import UserError
+from slim.common.ray_cluster import Pool
+from slim.common.workers import WorkerError
 from tests.conftest import draw_images, recipe_weights
 from tests.datasets.conftest import REPOSITORY, command, contents, leftovers
 from tests.test_feature_extraction import arguments, extract, write_checkpoint

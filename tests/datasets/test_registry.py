@@ -2,8 +2,8 @@ import re
 
 import pytest
 
+from slim.common.errors import UserError
 from slim.datasets.registry import KNOWN, get_dataset
-from slim.errors import UserError
 from tests.datasets.conftest import convert, encode, picture
 
 

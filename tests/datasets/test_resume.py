@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from slim.datasets import staging
+from slim.datasets.convert import staging
 from tests.datasets.conftest import (
     Trap,
     add_line,

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slim.datasets import prepare
-from slim.datasets.statistics import count_images, gini
+from slim.datasets.prepare import __main__ as prepare
+from slim.datasets.prepare.statistics import count_images, gini
 from tests.datasets.conftest import check
 
 # 20 classes: one of 100 images, nine of 10, ten of 1; validation has 2 of each but the last.

@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from slim.compat import tf
+from slim.common.compat import tf
 from slim.datasets.tfrecord import Shard, encode_example, find_shards, write_record
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slim.datasets import toy
-from slim.errors import UserError
+from slim.common.errors import UserError
+from slim.datasets.toy import __main__ as toy
+from slim.datasets.toy.domains import DOMAINS, Domain, draw_domain, draw_image
 from tests.conftest import run
 from tests.datasets.conftest import check, is_running, wait_until, workers_of
 from tests.support import Process
@@ -54,19 +55,19 @@ def drawn(tmp_path_factory):
 
 def first_classes(name, count, train, val):
     """Returns the part of a domain that has a few classes with a few images."""
-    classes = dict(list(toy.DOMAINS[name].classes.items())[:count])
-    return replace(toy.DOMAINS[name], classes=classes, train=(train,) * count, val=val)
+    classes = dict(list(DOMAINS[name].classes.items())[:count])
+    return replace(DOMAINS[name], classes=classes, train=(train,) * count, val=val)
 
 
 def test_all_domains_are_drawn_by_default(tmp_path, monkeypatch):
-    few = {name: first_classes(name, 2, train=2, val=1) for name in toy.DOMAINS}
+    few = {name: first_classes(name, 2, train=2, val=1) for name in DOMAINS}
     monkeypatch.setattr(toy, "DOMAINS", few)
     assert check(toy, f"--dataset_dir={tmp_path}").output.splitlines() == [
         f"{name}: 6 images of 2 classes in {tmp_path}/{name}" for name in (*TARGETS, *SOURCES)
     ]
 
 
-@pytest.mark.parametrize("name", toy.DOMAINS)
+@pytest.mark.parametrize("name", DOMAINS)
 def test_lists_name_every_image_once(drawn, name):
     directory = drawn / name
     train, val = read_list(directory, "train.txt"), read_list(directory, "val.txt")
@@ -103,27 +104,27 @@ def test_toy_inat_has_a_long_tail(drawn):
 def test_toy_imagenet_is_even_and_has_cars_and_a_few_birds(drawn):
     labels = Counter(label for _, label in read_list(drawn / "toy_imagenet", "train.txt"))
     assert labels == dict.fromkeys(range(40), 25)
-    kinds = Counter(type(subject) for subject in toy.DOMAINS["toy_imagenet"].classes.values())
+    kinds = Counter(type(subject) for subject in DOMAINS["toy_imagenet"].classes.values())
     assert kinds == {toy.Car: 7, toy.Bird: 3, toy.Flower: 1, str: 29}
-    kinds = Counter(type(subject) for subject in toy.DOMAINS["toy_inat"].classes.values())
+    kinds = Counter(type(subject) for subject in DOMAINS["toy_inat"].classes.values())
     assert kinds == {toy.Bird: 20, toy.Flower: 20}
 
 
 def test_no_two_classes_are_the_same_species():
-    names = [class_name for domain in toy.DOMAINS.values() for class_name in domain.classes]
+    names = [class_name for domain in DOMAINS.values() for class_name in domain.classes]
     assert len(set(names)) == len(names)
-    fine = [domain for domain in toy.DOMAINS.values() if not domain.coarse]
+    fine = [domain for domain in DOMAINS.values() if not domain.coarse]
     species = [subject for domain in fine for subject in domain.classes.values()]
     assert len(set(species)) == len(species) == 76
 
 
-@pytest.mark.parametrize("name", toy.DOMAINS)
+@pytest.mark.parametrize("name", DOMAINS)
 def test_images_are_rgb_jpegs_of_more_than_one_size(drawn, name, tmp_path, monkeypatch):
     folder = drawn / name
     if name in SOURCES:
         folder = tmp_path
-        monkeypatch.setitem(toy.DOMAINS, name, first_classes(name, 40, 1, 1))
-        toy.draw_domain(name, folder)
+        monkeypatch.setitem(DOMAINS, name, first_classes(name, 40, 1, 1))
+        draw_domain(name, folder)
     sizes = set()
     for path in folder.glob("images/*/*"):
         with Image.open(path) as image:
@@ -134,21 +135,21 @@ def test_images_are_rgb_jpegs_of_more_than_one_size(drawn, name, tmp_path, monke
 
 
 def test_an_image_depends_on_its_arguments_alone():
-    image = toy.draw_image("toy_birds", 3, 7)
-    assert toy.draw_image("toy_birds", 3, 7).tobytes() == image.tobytes()
+    image = draw_image("toy_birds", 3, 7)
+    assert draw_image("toy_birds", 3, 7).tobytes() == image.tobytes()
     for other in (("toy_birds", 4, 7), ("toy_birds", 3, 8), ("toy_birds", 3, 7, 1)):
-        assert toy.draw_image(*other).tobytes() != image.tobytes()
-    assert min(toy.draw_image("toy_birds", 3, 7, image_size=64).size) == 64
+        assert draw_image(*other).tobytes() != image.tobytes()
+    assert min(draw_image("toy_birds", 3, 7, image_size=64).size) == 64
 
 
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(
     drawn, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(toy.DOMAINS, "toy_flowers", first_classes("toy_flowers", 3, 7, 2))
+    monkeypatch.setitem(DOMAINS, "toy_flowers", first_classes("toy_flowers", 3, 7, 2))
     found = []
     for num_workers in (1, 3):
         directory = tmp_path / f"{num_workers}"
-        assert toy.draw_domain("toy_flowers", directory, num_workers=num_workers)
+        assert draw_domain("toy_flowers", directory, num_workers=num_workers)
         found.append(contents(directory))
     assert found[0] == found[1]
     images = {path: image for path, image in found[0].items() if path.endswith(".jpg")}
@@ -180,14 +181,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(drawn, tmp_path):
 
 
 def test_what_is_missing_is_drawn_again(drawn, tmp_path, monkeypatch):
-    monkeypatch.setitem(toy.DOMAINS, "toy_birds", first_classes("toy_birds", 2, 3, 1))
-    assert toy.draw_domain("toy_birds", tmp_path)
+    monkeypatch.setitem(DOMAINS, "toy_birds", first_classes("toy_birds", 2, 3, 1))
+    assert draw_domain("toy_birds", tmp_path)
     before = contents(tmp_path)
     assert len(before) == 8 + 4
     for path in ("images/crested_greenlet/0001.jpg", "val.txt"):
         (tmp_path / path).unlink()
-    assert toy.draw_domain("toy_birds", tmp_path)
-    assert not toy.draw_domain("toy_birds", tmp_path)
+    assert draw_domain("toy_birds", tmp_path)
+    assert not draw_domain("toy_birds", tmp_path)
     assert contents(tmp_path) == before
 
 
@@ -197,7 +198,7 @@ def test_a_mistyped_domain_is_named_before_anything_is_drawn(tmp_path):
     assert "--domains: no toy domain is called 'toy_brids': did you mean toy_birds" in error
     assert error.count("\n") == 1
     with pytest.raises(UserError, match="no toy domain is called 'birds'"):
-        toy.draw_domain("birds", tmp_path)
+        draw_domain("birds", tmp_path)
 
 
 def test_a_folder_drawn_with_another_seed_is_not_touched(drawn):
@@ -215,19 +216,17 @@ def test_a_folder_made_by_hand_is_not_touched(tmp_path, path):
     (tmp_path / path).write_text("images/wren/0000.jpg: 0\n")
     before = contents(tmp_path)
     with pytest.raises(UserError, match="move the folder away or choose another --dataset_dir"):
-        toy.draw_domain("toy_birds", tmp_path)
+        draw_domain("toy_birds", tmp_path)
     assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("file", LISTS)
 def test_an_edited_list_is_not_touched(tmp_path, monkeypatch, file):
-    monkeypatch.setitem(
-        toy.DOMAINS, "toy_birds", toy.Domain({"wren": toy.Bird("tan", "tan")}, (1,), 1)
-    )
-    toy.draw_domain("toy_birds", tmp_path)
+    monkeypatch.setitem(DOMAINS, "toy_birds", Domain({"wren": toy.Bird("tan", "tan")}, (1,), 1))
+    draw_domain("toy_birds", tmp_path)
     (tmp_path / file).write_text("0 mine\n")
     with pytest.raises(UserError, match=f"{file} is not what is drawn for toy_birds"):
-        toy.draw_domain("toy_birds", tmp_path)
+        draw_domain("toy_birds", tmp_path)
     assert (tmp_path / file).read_text() == "0 mine\n"
 
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from slim.compat import tf
+from slim.common.compat import tf
 from slim.deployment.all_reduce import AllReduce
 from slim.deployment.cluster import find_cluster
 from tests.support import free_addresses

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from slim import train_image_classifier as training
-from slim.compat import slim, tf
+from slim.common.compat import slim, tf
+from slim.common.errors import UserError
 from slim.deployment.cluster import find_cluster
 from slim.deployment.model_deploy import DeploymentConfig
-from slim.errors import UserError
 from tests.conftest import NUM_CLASSES
 from tests.support import SMALL_NETWORK, SMALL_SIZE, free_addresses, invoke
 

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from slim.compat import slim, tf
-from slim.deployment.inference import FrozenNetwork, Network, build_network, freeze
+from slim.common.compat import slim, tf
+from slim.nets.frozen import FrozenNetwork, InferenceGraph, build_network, freeze
 from slim.nets.layers import LINEAR, conv_arg_scope
 from slim.nets.nets_factory import get_network, get_network_fn
 from tests.conftest import recipe_weights
@@ -19,12 +19,12 @@ def draw(size: int) -> np.ndarray:
     return np.random.RandomState(0).uniform(-1, 1, (3, size, size, 3)).astype(np.float32)
 
 
-def weights_of(network: Network) -> dict[str, np.ndarray]:
+def weights_of(network: InferenceGraph) -> dict[str, np.ndarray]:
     names = {variable.op.name: variable.shape.as_list() for variable in network.variables}
     return {name: recipe_weights(name, shape) for name, shape in names.items()}
 
 
-def run_variables(network: Network, values: dict[str, np.ndarray], images: np.ndarray):
+def run_variables(network: InferenceGraph, values: dict[str, np.ndarray], images: np.ndarray):
     """The outputs of the network as it was built, its variables assigned."""
     with tf.Session(graph=network.images.graph) as session:
         initializers = [variable.initializer for variable in network.variables]
@@ -68,7 +68,7 @@ def test_logits_and_features_of_every_family(name, stay):
     assert not {"VarHandleOp", "ReadVariableOp"} & set(operations(frozen))
 
 
-def small_network(dtype: tf.DType = tf.float32) -> Network:
+def small_network(dtype: tf.DType = tf.float32) -> InferenceGraph:
     """Four batch norms: only those after `folded` and `atrous` can be in the weights."""
 
     def outputs(images: tf.Tensor) -> tf.Tensor:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from slim.compat import slim, tf
+from slim.common.compat import slim, tf
+from slim.common.errors import UserError
 from slim.deployment.model_deploy import DeploymentConfig, create_clones, optimize_clones
-from slim.errors import UserError
 
 IMAGES = np.random.RandomState(0).uniform(-1, 1, (8, 9, 9, 3)).astype(np.float32)
 LABELS = np.random.RandomState(1).randint(0, 4, 8)

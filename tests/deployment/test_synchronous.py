@@ -2,7 +2,7 @@
 
 import pytest
 
-from slim.compat import tf
+from slim.common.compat import tf
 from slim.deployment.synchronous import SynchronousReplicas
 
 

@@ -1,6 +1,6 @@
 """A session for graphs that are run once."""
 
-from slim.compat import tf
+from slim.common.compat import tf
 
 
 def plain_session() -> tf.Session:

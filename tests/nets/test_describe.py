@@ -1,6 +1,6 @@
 """The table of networks."""
 
-from slim.compat import slim, tf
+from slim.common.compat import slim, tf
 from slim.nets.describe import describe, multiply_adds
 
 

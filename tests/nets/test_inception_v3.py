@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from slim import checkpoints
-from slim.compat import compared_by_identity, slim, tf
+from slim.checkpoints.reading import averaged_variables, by_name, check_fits, read_shapes
+from slim.common.compat import compared_by_identity, slim, tf
 from slim.datasets.input import decode_image
 from slim.nets.inception_v3 import inception_v3, inception_v3_arg_scope, inception_v3_base
 from slim.nets.nets_factory import get_network_fn
@@ -49,10 +49,10 @@ def test_reads_and_writes_checkpoints_of_tensorflow_1(reference, graph, tmp_path
             "Mixed_7c_mean": tf.reduce_mean(end_points["Mixed_7c"], [1, 2]),
         }
         for suffix, named in (
-            ("", checkpoints.by_name(variables)),
-            ("_ema", checkpoints.averaged_variables(variables)),
+            ("", by_name(variables)),
+            ("_ema", averaged_variables(variables)),
         ):
-            checkpoints.check_fits(published, named, "missing", "shape")
+            check_fits(published, named, "missing", "shape")
             tf.train.Saver(named).restore(session, published)
             for name, value in session.run(outputs).items():
                 wanted = expected[name + suffix]
@@ -63,7 +63,7 @@ def test_reads_and_writes_checkpoints_of_tensorflow_1(reference, graph, tmp_path
         saver = tf.train.Saver()
         saver.restore(session, published)
         written = saver.save(session, str(tmp_path / "model.ckpt"))
-    assert checkpoints.read_shapes(written) == checkpoints.read_shapes(published)
+    assert read_shapes(written) == read_shapes(published)
     name = "InceptionV3/Conv2d_1a_3x3/weights/ExponentialMovingAverage"
     np.testing.assert_array_equal(
         *[tf.train.load_variable(path, name) for path in (written, published)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from slim.compat import slim, tf
+from slim.common.compat import slim, tf
 from slim.nets.nets_factory import get_network_fn
 from tests.support import SMALL_NETWORK, SMALL_SIZE
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tf_slim.nets
 
-from slim.compat import compared_by_identity, slim, tf
-from slim.errors import UserError
+from slim.common.compat import compared_by_identity, slim, tf
+from slim.common.errors import UserError
 from slim.nets.nets_factory import NETWORKS, get_network, get_network_fn
 from slim.preprocessing import inception_preprocessing
 from slim.preprocessing.preprocessing_factory import get_preprocessing

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from slim.compat import slim, tf
+from slim.common.compat import slim, tf
 from slim.nets.resnet_v2 import resnet_v2, resnet_v2_arg_scope
 from tests.conftest import load_recipe_weights
 from tests.nets.conftest import plain_session

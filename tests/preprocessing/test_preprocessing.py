@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from slim.compat import tf
+from slim.common.compat import tf
+from slim.common.errors import UserError
 from slim.datasets.input import decode_image
-from slim.errors import UserError
 from slim.preprocessing.inception_preprocessing import adjust_saturation, distort_color
 from slim.preprocessing.preprocessing_factory import get_preprocessing, get_views
 from slim.preprocessing.vgg_preprocessing import MEANS_RGB

@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import linprog
 from scipy.spatial.distance import cdist
 
-from slim.errors import UserError
+from slim.common.errors import UserError
 from slim.transfer import domain_similarity as ds
 from slim.transfer.domain_similarity import domain_similarity, emd, similarity_table
 from slim.transfer.prototypes import Prototypes, union

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from slim.errors import UserError
+from slim.common.errors import UserError
 from slim.transfer import features
 from slim.transfer.features import Features, has_features, load_features, load_pictures
 from slim.transfer.prototypes import class_prototypes, load_prototypes, union

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from slim.errors import UserError
+from slim.common.errors import UserError
 from slim.transfer.features import Features
 from slim.transfer.linear_classifier import classify, nearest_neighbours
 

@@ -6,7 +6,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from PIL import Image
 
-from slim.errors import UserError
+from slim.common.errors import UserError
 from slim.transfer import plots
 from slim.transfer.domain_similarity import SimilarityTable
 from slim.transfer.features import Pictures

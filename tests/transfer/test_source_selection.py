@@ -6,7 +6,7 @@ from PIL import Image
 
 from slim.datasets.registry import get_dataset
 from slim.transfer.prototypes import Prototypes
-from slim.transfer.source_selection import class_distances, compare, select_classes
+from slim.transfer.selection import class_distances, compare, select_classes
 from tests.conftest import run
 
 CLASSES = 6  # of each source, around as many places on a line

@@ -16,11 +16,13 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.linear_model import LogisticRegression
 
-from slim import checkpoints, feature_extraction
-from slim.compat import slim, tf
-from slim.errors import run_command
+from slim.checkpoints.reading import read_shapes
+from slim.common.command_line import run_command
+from slim.common.compat import slim, tf
+from slim.features.files import Settings, describe, find_split, hash_checkpoint
 from slim.nets.nets_factory import get_network_fn
-from slim.transfer import study, study_training
+from slim.transfer.study import __main__ as study
+from slim.transfer.study import training as study_training
 from tests.conftest import NUM_VALIDATION, recipe_weights
 
 PLAIN, TARGETS = ("plants", "things"), ("birds", "cars")
@@ -57,23 +59,23 @@ def write_features(world: Path, network: str, noise: float) -> None:
     """Features of all lists as extraction would have written them; noise makes them worse."""
     folder = world / "feature" / network
     folder.mkdir(parents=True, exist_ok=True)
-    settings = feature_extraction.Settings("inception_v3", "", False, "Mixed_7c", 299)
+    settings = Settings("inception_v3", "", False, "Mixed_7c", 299)
     checkpoint = world / "checkpoints" / network / "model.ckpt-1"
     if network != NEUTRAL:
-        hashed = feature_extraction.hash_checkpoint(str(checkpoint))
-        settings = feature_extraction.Settings("inception_v3", hashed, False, "Mixed_7c", 299)
+        hashed = hash_checkpoint(str(checkpoint))
+        settings = Settings("inception_v3", hashed, False, "Mixed_7c", 299)
     for name, classes in CLASSES.items():
         random = np.random.default_rng([len(name), len(network)])
         centres = random.normal(size=(classes, 8))
         centres[:, 0] += PLACES[name]
         for split_name in ("train", "val"):
-            split = feature_extraction.find_split(name, split_name, str(world / "data"), folder)
+            split = find_split(name, split_name, str(world / "data"), folder)
             labels = np.array([entry.label for entry in split.image_list.entries], np.int32)
             values = centres[labels] + noise * random.normal(size=(len(labels), 8))
             np.save(split.feature_path, values.astype(np.float32))
             np.save(split.label_path, labels)
             description = split.feature_path.with_suffix(".json")
-            description.write_text(feature_extraction.describe(split, settings))
+            description.write_text(describe(split, settings))
 
 
 def write_source(world: Path, name: str, value: float, noise: float) -> None:
@@ -205,7 +207,7 @@ def test_done_is_not_done_again(world, run_study, monkeypatch):
     assert run_study(world)[0] == 0
     before = modified(world)
     monkeypatch.setattr(study, "fit_linear", None)
-    monkeypatch.setattr("slim.transfer.study_cells.emd", None)
+    monkeypatch.setattr("slim.transfer.study.cells.emd", None)
     code, out, error = run_study(world)
     assert code == 0, error
     assert out.count("(done before)") == 2 * 8
@@ -351,20 +353,16 @@ def commands(tmp_path, monkeypatch):
 @pytest.fixture
 def fine_tuning(world, colours) -> dict[str, object]:
     """A study with two sources and a converted target, of whose features none is needed."""
-    settings = feature_extraction.Settings
+    settings = Settings
     for name in PLAIN:
         folder = world / "feature" / name
         for split_name in ("train", "val"):
-            split = feature_extraction.find_split("colours", split_name, str(colours), folder)
+            split = find_split("colours", split_name, str(colours), folder)
             labels = np.array([entry.label for entry in split.image_list.entries], np.int32)
             np.save(split.feature_path, np.eye(3, dtype=np.float32)[labels])
             np.save(split.label_path, labels)
-            hashed = feature_extraction.hash_checkpoint(
-                str(world / "checkpoints" / name / "model.ckpt-1")
-            )
-            text = feature_extraction.describe(
-                split, settings("inception_v3", hashed, False, "Mixed_7c", 299)
-            )
+            hashed = hash_checkpoint(str(world / "checkpoints" / name / "model.ckpt-1"))
+            text = describe(split, settings("inception_v3", hashed, False, "Mixed_7c", 299))
             split.feature_path.with_suffix(".json").write_text(text)
     return {
         "sources": ",".join(PLAIN),
@@ -476,7 +474,7 @@ def test_trains_and_evaluates_by_the_commands(colours, tmp_path, run_study):
     printed = (train_dir / "eval.txt").read_text().split("eval/Accuracy ")[1].split(",")[0]
     assert cell["fine_tuned"]["accuracy"] == float(printed)
     # Every layer was trained, and the classifier is of the target's three classes.
-    stored = checkpoints.read_shapes(str(train_dir / "model.ckpt-2"))
+    stored = read_shapes(str(train_dir / "model.ckpt-2"))
     assert stored["resnet_v2_50/logits/biases"] == [3]
     assert "resnet_v2_50/conv1/weights/Momentum" in stored
     before = modified(tmp_path)

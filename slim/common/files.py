@@ -1,0 +1,67 @@
+"""Files that are there whole or not at all."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slim.common.errors import UserError
+
+
+@contextmanager
+def replacing(path: Path, writer: str = "") -> Iterator[Path]:
+    """Gives a temporary path, and renames it to the path meant when all has gone well.
+
+    Args:
+        path: The file meant.
+        writer: Keeps the temporary files of several writers apart.
+
+    Yields:
+        A path that ends in `.tmp`, in the same folder.
+    """
+    temporary = path.with_name(f"{path.name}{writer and f'.{writer}'}.tmp")
+    yield temporary
+    temporary.replace(path)
+
+
+def write_whole(path: Path, text: str, writer: str = "") -> None:
+    """Writes a text file whole or not at all; `writer` as in `replacing`."""
+    with replacing(path, writer) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+LOCK = ".conversion.lock"
+LOCK_SECONDS = 5  # the workers of a killed run notice within an image
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keeps other conversions out of a folder.
+
+    Workers inherit the lock: it is free when the last one has noticed that its parent was killed.
+
+    Raises:
+        UserError: Another conversion does not end.
+    """
+    path = folder / LOCK
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        file = path.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                break  # and not a file that its last holder has just removed
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{folder} is being written by another process: wait for its end"
+                ) from None
+            time.sleep(0.1)
+        file.close()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()

@@ -1,0 +1,1 @@
+"""From image lists to sharded TFRecords."""

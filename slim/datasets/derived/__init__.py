@@ -1,0 +1,1 @@
+"""Datasets made from other datasets: balanced subsets and unions."""

@@ -1,0 +1,1 @@
+"""From official archives, or folders of images, to lists that conversion takes."""

@@ -1,0 +1,1 @@
+"""The toy domains: small stand-ins for the datasets of the paper."""

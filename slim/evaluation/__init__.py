@@ -1,0 +1,1 @@
+"""Evaluation: the evaluator, its predictions, and accuracy over the long tail."""

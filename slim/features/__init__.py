@@ -1,0 +1,1 @@
+"""Feature extraction: the extractor and its files."""

@@ -1,0 +1,88 @@
+"""Feature extraction on the workers of a Ray cluster."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slim.common import ray_cluster
+from slim.common.compat import tf
+from slim.common.errors import UserError
+from slim.common.workers import WorkerError, available_cores
+from slim.features.extractor import Extractor, refuse_unreadable
+from slim.features.files import Settings
+from slim.nets.frozen import FrozenNetwork
+
+BATCHES_PER_CALL = 4  # of a worker of a cluster: the next images are prepared meanwhile
+
+
+class ClusterExtractor:
+    """An `Extractor` in every worker of a Ray cluster; a context.
+
+    Args:
+        address: Of the cluster, see `ray_cluster.connected`.
+        network: From `load_network`; it is sent to the workers.
+        settings: What it was loaded with.
+        batch_size: Images a batch.
+        num_threads: Images that a worker prepares side by side. None: as many as it has cores.
+        xla: Compile the network with XLA.
+
+    Raises:
+        UserError: There is no such cluster.
+    """
+
+    def __init__(
+        self,
+        address: str | None,
+        network: FrozenNetwork,
+        settings: Settings,
+        batch_size: int,
+        num_threads: int | None = None,
+        xla: bool = False,
+    ) -> None:
+        with tf.Graph().as_default():
+            images = tf.placeholder(tf.float32, [None, settings.image_size, settings.image_size, 3])
+            self.depth = int(network(images).shape[1])
+        self._connection = ray_cluster.connected(address)
+        self._make_work = partial(make_extraction, network, settings, batch_size, num_threads, xla)
+        self._images_per_call = BATCHES_PER_CALL * batch_size
+
+    def features(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
+        """Yields the features of image files, float32 `[any, depth]`, in their order.
+
+        Raises:
+            UserError: Some images cannot be read, or workers were killed again and again.
+        """
+        paths = [str(Path(path).absolute()) for path in paths]
+        size = self._images_per_call
+        calls = [paths[start : start + size] for start in range(0, len(paths), size)]
+        done = 0
+        try:
+            for rows in ray_cluster.map_in_order(self._pool, self._make_work, calls):
+                yield rows
+                done += len(rows)
+        except UserError:
+            refuse_unreadable(paths[done:], available_cores())
+            raise
+        except WorkerError as error:
+            raise UserError(
+                f"workers were stopped again and again ({error}; often a lack of memory): the same "
+                f"command goes on from there, a smaller --batch_size needs less memory"
+            ) from error
+
+    def __enter__(self) -> "ClusterExtractor":
+        self._pool = self._connection.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._connection.__exit__(*exception)
+
+
+def make_extraction(
+    network: FrozenNetwork, settings: Settings, *options: Any
+) -> Callable[[Sequence[str]], np.ndarray]:
+    """What a worker does: from image files to their features, float32 `[images, depth]`."""
+    extractor = Extractor(network, settings, *options)
+    return lambda paths: np.concatenate(list(extractor.features(paths)))

@@ -1,0 +1,170 @@
+"""Features of image files from a frozen network."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from slim.checkpoints.reading import averaged_variables, by_name, check_fits, read_values
+from slim.common.compat import tf
+from slim.common.errors import UserError, did_you_mean, show_problems
+from slim.common.workers import available_cores
+from slim.datasets.images import ImageError, load_image
+from slim.datasets.input import made_ahead
+from slim.deployment.model_deploy import session_config
+from slim.features.files import Settings
+from slim.nets.frozen import FrozenNetwork, build_network, freeze
+from slim.nets.nets_factory import get_network_fn
+from slim.preprocessing.preprocessing_factory import get_preprocessing
+
+
+def load_network(settings: Settings, checkpoint: str) -> FrozenNetwork:
+    """The network from images to features, with a checkpoint's values for constants.
+
+    Args:
+        settings: Network, end point, size, and whether to take averages.
+        checkpoint: The checkpoint's prefix.
+
+    Returns:
+        The network.
+
+    Raises:
+        UserError: The end point or some variables are not there.
+    """
+    network = build_network(lambda images: build_features(images, settings), settings.image_size)
+    named = by_name(network.variables)
+    if settings.averages:
+        named = averaged_variables(network.variables)
+    hint = f"is it of --model_name={settings.model_name}?"
+    check_fits(checkpoint, named, hint, hint)
+    return freeze(network, read_values(checkpoint, named))
+
+
+class Extractor:
+    """A network that gives features of image files; a context.
+
+    Args:
+        network: From `load_network`.
+        settings: What it was loaded with.
+        batch_size: Images a batch; features do not depend on it.
+        num_threads: Images prepared side by side. None: as many as there are cores.
+        xla: Compile the network with XLA.
+    """
+
+    def __init__(
+        self,
+        network: FrozenNetwork,
+        settings: Settings,
+        batch_size: int,
+        num_threads: int | None = None,
+        xla: bool = False,
+    ) -> None:
+        self._num_threads = num_threads or available_cores()
+        with tf.Graph().as_default():
+            self._session = tf.Session(config=session_config())
+            self._paths = tf.placeholder(tf.string, [None])
+            batches = image_batches(self._paths, settings, batch_size, self._num_threads)
+            self._iterator = tf.data.make_initializable_iterator(batches)
+            self._features = network(self._iterator.get_next(), xla)
+
+    @property
+    def depth(self) -> int:
+        """Numbers in a feature."""
+        return int(self._features.shape[1])
+
+    def features(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
+        """Yields the features of image files, float32 `[batch, depth]`, in their order.
+
+        Raises:
+            UserError: Some images cannot be read; all of them are looked for.
+        """
+        encoded = [os.fsencode(path) for path in paths]
+        self._session.run(self._iterator.initializer, {self._paths: encoded})
+        done = 0
+        while done < len(paths):
+            try:
+                rows = self._session.run(self._features)
+            except tf.errors.OpError:
+                refuse_unreadable(paths[done:], self._num_threads)
+                raise
+            yield rows
+            done += len(rows)
+
+    def __enter__(self) -> "Extractor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+
+def image_batches(
+    paths: tf.Tensor, settings: Settings, batch_size: int, num_threads: int
+) -> tf.data.Dataset:
+    """Images in the order of their paths, prepared as for evaluation.
+
+    Args:
+        paths: Image files of any kind that conversion takes, strings `[any]`.
+        settings: Network and size.
+        batch_size: Images a batch; the last one may be smaller.
+        num_threads: Images prepared side by side.
+
+    Returns:
+        float32 `[batch, image_size, image_size, 3]`.
+    """
+    preprocess = get_preprocessing(settings.model_name)
+
+    def load(path: bytes) -> bytes:
+        return load_image(Path(os.fsdecode(path)), verify=False)[0]
+
+    def prepare(path: tf.Tensor) -> tf.Tensor:
+        encoded = tf.numpy_function(load, [path], tf.string)
+        encoded.set_shape([])
+        return preprocess(encoded, settings.image_size, settings.image_size)
+
+    images = tf.data.Dataset.from_tensor_slices(paths).map(prepare, num_parallel_calls=num_threads)
+    return made_ahead(images.batch(batch_size))
+
+
+def build_features(images: tf.Tensor, settings: Settings) -> tf.Tensor:
+    """The end point averaged over its positions, float32 `[batch, depth]`.
+
+    Raises:
+        UserError: The network has no such end point.
+    """
+    network_fn = get_network_fn(
+        settings.model_name, num_classes=None, dtype=tf.as_dtype(settings.precision)
+    )
+    _, end_points = network_fn(images)
+    if settings.endpoint not in end_points:
+        raise UserError(
+            f"--endpoint={settings.endpoint}: {did_you_mean(settings.endpoint, list(end_points))}"
+        )
+    net = end_points[settings.endpoint]
+    return tf.reduce_mean(net, [1, 2]) if len(net.shape) == 4 else net
+
+
+def refuse_unreadable(paths: Sequence[str], num_threads: int) -> None:
+    """Looks for all images that cannot be read, once one has stopped the run.
+
+    Raises:
+        UserError: There are some: names the first few, and lists up to 20 on stderr.
+    """
+
+    def problem(path: str) -> str | None:
+        try:
+            load_image(Path(path), verify=True)
+        except ImageError as error:
+            return f"{path}: {error}"
+        return None
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        problems = [text for text in pool.map(problem, paths) if text]
+    if not problems:
+        return
+    show_problems(problems)
+    raise UserError(
+        f"{len(problems)} images cannot be read, the first is {problems[0]}; mend them or take "
+        "their lines out of the list; features so far are kept, and nothing is written as if done"
+    ) from None

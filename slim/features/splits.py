@@ -1,0 +1,40 @@
+"""Extraction of one list of a dataset, resumed where an earlier run stopped."""
+
+import hashlib
+
+import numpy as np
+from tqdm import tqdm
+
+from slim.common.files import replacing, write_whole
+from slim.features.cluster import ClusterExtractor
+from slim.features.extractor import Extractor
+from slim.features.files import FeatureSplit, RowWriter, Settings, describe
+
+
+def extract_split(
+    split: FeatureSplit, settings: Settings, extractor: Extractor | ClusterExtractor
+) -> None:
+    """Writes the features and labels of one list, or what an earlier run left of them.
+
+    Raises:
+        UserError: An image cannot be read.
+    """
+    paths = [str(split.folder / entry.path) for entry in split.image_list.entries]
+    # Named after all that the features depend on: what is found there can be gone on with.
+    key = hashlib.sha256(describe(split, settings).encode()).hexdigest()[:16]
+    part = split.feature_path.with_name(f".{split.feature_path.name}.{key}.part")
+    for stale in part.parent.glob(f".{split.feature_path.name}.*.part"):
+        if stale != part:
+            stale.unlink()
+    with (
+        RowWriter(part, len(paths), extractor.depth) as writer,
+        tqdm(total=len(paths), initial=writer.rows, desc=split.name, unit="images") as progress,
+    ):
+        for rows in extractor.features(paths[writer.rows :]):
+            writer.append(rows)
+            progress.update(len(rows))
+    with replacing(split.label_path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.array([entry.label for entry in split.image_list.entries], np.int32))
+    part.replace(split.feature_path)
+    write_whole(split.feature_path.with_suffix(".json"), describe(split, settings))
+    print(f"{split.feature_path}: {len(paths)} x {extractor.depth}", flush=True)

@@ -1,0 +1,1 @@
+"""Classifiers of encoded images, and their export."""

@@ -1,0 +1,1 @@
+"""Training: its graph, its loop, and its start."""

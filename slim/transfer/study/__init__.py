@@ -1,0 +1,1 @@
+"""The transfer study: every source on every target."""
