@@ -10,10 +10,11 @@ from pathlib import Path
 
 from absl import flags
 
-from slim.checkpoints.reading import find_checkpoint, has_averages
+from slim.checkpoints.loading import choose_averages
+from slim.checkpoints.reading import find_checkpoint
 from slim.common import ray_cluster
 from slim.common.command_line import FlagSet, check_words, define_speed_flags, run_command
-from slim.common.errors import UserError
+from slim.common.files import make_folder
 from slim.features.cluster import ClusterExtractor
 from slim.features.extractor import Extractor, load_network
 from slim.features.files import (
@@ -23,7 +24,6 @@ from slim.features.files import (
     find_split,
     hash_checkpoint,
     is_done,
-    make_folder,
     merge,
 )
 from slim.features.splits import extract_split
@@ -89,7 +89,7 @@ def main(values: flags.FlagValues) -> None:
         values.image_size,
         values.precision,
     )
-    make_folder(output_dir)
+    make_folder(output_dir, "output_dir")
     to_do = [
         split for splits in datasets.values() for split in splits if not is_done(split, settings)
     ]
@@ -110,22 +110,6 @@ def main(values: flags.FlagValues) -> None:
         for name, splits in datasets.items():
             merge([s.feature_path for s in splits], output_dir / f"{name}_feature.npy")
             merge([s.label_path for s in splits], output_dir / f"{name}_label.npy")
-
-
-def choose_averages(checkpoint: str, moving_average_decay: float | None) -> bool:
-    """Whether to take the averages of the variables, and says so.
-
-    Raises:
-        UserError: They are asked for, and the checkpoint has none.
-    """
-    averaged = has_averages(checkpoint)
-    if moving_average_decay and not averaged:
-        raise UserError(
-            f"--moving_average_decay={moving_average_decay}: checkpoint {checkpoint} has no moving "
-            "averages; leave the flag out to take the plain variables"
-        )
-    print(f"{checkpoint}: {'moving averages' if averaged else 'plain variables'}", flush=True)
-    return averaged
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

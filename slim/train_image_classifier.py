@@ -20,7 +20,7 @@ from slim.checkpoints.reading import find_checkpoint
 from slim.common.command_line import FlagSet, define_shared_flags, define_speed_flags, run_command
 from slim.common.compat import tf
 from slim.common.errors import UserError
-from slim.datasets.input import training_batches
+from slim.datasets.input import InputSettings, training_batches
 from slim.datasets.registry import Dataset, get_dataset, number_of_classes
 from slim.deployment.all_reduce import AllReduce
 from slim.deployment.cluster import Cluster, find_cluster, join, serve
@@ -212,15 +212,17 @@ def main(values: flags.FlagValues) -> None:
                     get_preprocessing(
                         values.preprocessing_name or values.model_name, is_training=values.augment
                     ),
-                    values.train_image_size,
-                    values.batch_size,
-                    num_classes,
-                    values.labels_offset,
-                    values.num_readers,
-                    values.num_preprocessing_threads,
-                    order,
-                    cluster.num_workers,
-                    cluster.task,
+                    InputSettings(
+                        image_size=values.train_image_size,
+                        batch_size=values.batch_size,
+                        num_classes=num_classes,
+                        labels_offset=values.labels_offset,
+                        num_threads=values.num_preprocessing_threads,
+                        num_readers=values.num_readers,
+                        seed=order,
+                        num_workers=cluster.num_workers,
+                        worker=cluster.task,
+                    ),
                 )
                 iterator = tf.data.make_initializable_iterator(batches)
                 tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)

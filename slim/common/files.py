@@ -26,6 +26,24 @@ def replacing(path: Path, writer: str = "") -> Iterator[Path]:
     temporary.replace(path)
 
 
+def make_folder(path: Path, flag: str) -> None:
+    """Makes a folder and its parents unless it exists.
+
+    Args:
+        path: The folder.
+        flag: The flag that names it, for the error.
+
+    Raises:
+        UserError: The folder cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--{flag}={path}: cannot make the folder ({error.strerror}); give another one"
+        ) from error
+
+
 def write_whole(path: Path, text: str, writer: str = "") -> None:
     """Writes a text file whole or not at all; `writer` as in `replacing`."""
     with replacing(path, writer) as temporary:

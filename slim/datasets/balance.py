@@ -17,7 +17,8 @@ from absl import flags
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError
 from slim.datasets.derived.balance import compose_table, count_by_class, take_images
-from slim.datasets.derived.writing import compose_list, output_folder, read_dataset, write_derived
+from slim.datasets.derived.writing import output_folder, read_dataset, write_derived
+from slim.datasets.lists import CLASSES, compose_list
 from slim.datasets.prepare.statistics import summarize_counts
 from slim.datasets.registry import conversion_command
 from slim.datasets.tfrecord import LISTS
@@ -51,11 +52,13 @@ def main(values: flags.FlagValues) -> None:
     after = count_by_class(taken, source.num_classes)
 
     files = {TABLE: compose_table(source.class_names, before, after)}
-    classes = Path(values.dataset_dir, source.name, "classes.txt")
+    classes = Path(values.dataset_dir, source.name, CLASSES)
     if classes.is_file():
         files[classes.name] = classes.read_bytes().decode("utf-8", "surrogateescape")
     for split_name, images in (("validation", source.splits["validation"]), ("train", taken)):
-        files[LISTS[split_name]] = compose_list((source.name, i.path, i.label) for i in images)
+        files[LISTS[split_name]] = compose_list(
+            (f"{source.name}/{i.path}", i.label) for i in images
+        )
     write_derived(folder, "balanced subset", [source.name], files)
 
     print(f"{folder}: {len(taken):,} of {len(source.splits['train']):,} training images\n")

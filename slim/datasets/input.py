@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from slim.common.compat import tf
 from slim.common.errors import UserError
@@ -85,103 +87,115 @@ def parse_example(serialized: tf.Tensor, num_classes: int, labels_offset: int = 
         return features["image/encoded"], tf.identity(label)
 
 
-def training_batches(
-    dataset: Dataset,
-    preprocess: Preprocess,
-    image_size: int,
-    batch_size: int,
-    num_classes: int,
-    labels_offset: int = 0,
-    num_readers: int = 4,
-    num_preprocessing_threads: int = 4,
-    seed: int | None = None,
-    num_workers: int = 1,
-    worker: int = 0,
-) -> tf.data.Dataset:
-    """Endless batches of shuffled epochs, each of which has every image once.
+@dataclass(frozen=True, kw_only=True)
+class InputSettings:
+    """Settings of the batches of a split.
 
-    Shuffled are the shards, then the records read from several of them. An epoch's last batch is
-    filled up from the next epoch.
+    Attributes:
+        image_size: Height and width of the images in pixels.
+        batch_size: Images per batch.
+        num_classes: Number of classes of the network.
+        labels_offset: Subtracted from every label.
+        num_threads: Images preprocessed in parallel.
+        num_readers: Shards read in parallel, in training.
+        seed: Determines order and distortions of training. Default: different in every run.
+        num_workers: Workers that share the training images.
+        worker: Index of this worker.
+    """
+
+    image_size: int
+    batch_size: int
+    num_classes: int
+    labels_offset: int = 0
+    num_threads: int = 4
+    num_readers: int = 4
+    seed: int | None = None
+    num_workers: int = 1
+    worker: int = 0
+
+
+def training_batches(
+    dataset: Dataset, preprocess: Preprocess, settings: InputSettings
+) -> tf.data.Dataset:
+    """Returns endless batches of shuffled epochs, each with every image of this worker once.
+
+    The order of the shards is shuffled, then the records read from several shards. The last batch
+    of an epoch is completed from the next epoch.
 
     Args:
         dataset: The training split.
-        preprocess: As `preprocessing_factory.get_preprocessing(name, is_training=True)` gives.
-        image_size: Height and width of the images in pixels.
-        batch_size: Images a batch.
-        num_classes: Number of classes that the network has.
-        labels_offset: Subtracted from every label.
-        num_readers: Shards read side by side.
-        num_preprocessing_threads: Images prepared side by side.
-        seed: Order and distortions depend on it. Default: new ones in every run.
-        num_workers: Workers that share the images among them.
-        worker: Which of them this is. It has every `num_workers`th shard where their number allows
-            that, else every `num_workers`th record of each shard.
+        preprocess: The result of `get_preprocessing(name, is_training=True)`.
+        settings: The settings. Of several workers, each reads every `num_workers`-th shard if the
+            number of shards allows it, else every `num_workers`-th record of each shard.
 
     Returns:
         Images, float32 `[batch_size, image_size, image_size, 3]`, and labels, int64 `[batch_size]`.
     """
+    ordered = settings.seed is not None
+    examples = tf.data.Dataset.zip(
+        (_training_records(dataset, settings), tf.data.Dataset.random(settings.seed).batch(2))
+    ).map(
+        partial(_prepare, preprocess, settings),
+        num_parallel_calls=settings.num_threads,
+        deterministic=ordered,
+    )
+    return made_ahead(examples.batch(settings.batch_size, drop_remainder=True))
+
+
+def _training_records(dataset: Dataset, settings: InputSettings) -> tf.data.Dataset:
     files, read = list(dataset.files), tf.data.TFRecordDataset
-    if len(files) % num_workers == 0:
-        files = files[worker::num_workers]
+    if len(files) % settings.num_workers == 0:
+        files = files[settings.worker :: settings.num_workers]
     else:
 
         def read(file: tf.Tensor) -> tf.data.Dataset:
-            return tf.data.TFRecordDataset(file).shard(num_workers, worker)
+            return tf.data.TFRecordDataset(file).shard(settings.num_workers, settings.worker)
 
-    files = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files), seed=seed)
-    records = files.interleave(
-        read,
-        cycle_length=num_readers,
-        num_parallel_calls=num_readers,
-        deterministic=seed is not None,
+    seed = settings.seed
+    records = (
+        tf.data.Dataset.from_tensor_slices(files)
+        .shuffle(len(files), seed=seed)
+        .interleave(
+            read,
+            cycle_length=settings.num_readers,
+            num_parallel_calls=settings.num_readers,
+            deterministic=seed is not None,
+        )
     )
-    records = records.shuffle(min(20 * batch_size, dataset.num_samples), seed=seed).repeat()
-    seeds = tf.data.Dataset.random(seed).batch(2)
-
-    def example(serialized: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        encoded, label = parse_example(serialized, num_classes, labels_offset)
-        return preprocess(encoded, image_size, image_size, seed=seed), label
-
-    examples = tf.data.Dataset.zip((records, seeds)).map(
-        example,
-        num_parallel_calls=num_preprocessing_threads,
-        deterministic=seed is not None,
-    )
-    return made_ahead(examples.batch(batch_size, drop_remainder=True))
+    return records.shuffle(min(20 * settings.batch_size, dataset.num_samples), seed=seed).repeat()
 
 
 def evaluation_batches(
-    dataset: Dataset,
-    preprocess: Preprocess,
-    image_size: int,
-    batch_size: int,
-    num_classes: int,
-    labels_offset: int = 0,
-    num_preprocessing_threads: int = 4,
+    dataset: Dataset, preprocess: Preprocess, settings: InputSettings
 ) -> tf.data.Dataset:
-    """Every image once, in the order of the shards; the last batch may be smaller.
+    """Returns batches with every image once, in the order of the shards.
 
     Args:
         dataset: The split to evaluate.
-        preprocess: As `preprocessing_factory.get_preprocessing(name)` or `get_views` gives.
-        image_size: Height and width of the images in pixels.
-        batch_size: Images a batch.
-        num_classes: Number of classes that the network has.
-        labels_offset: Subtracted from every label.
-        num_preprocessing_threads: Images prepared side by side.
+        preprocess: The result of `get_preprocessing(name)` or `get_views(name, ...)`.
+        settings: The settings; the last batch may be smaller than `batch_size`.
 
     Returns:
-        Images, float32 `[batch, image_size, image_size, 3]` (of several views
-        `[batch, views, ...]`), and labels, int64 `[batch]`.
+        Images, float32 `[batch, image_size, image_size, 3]`, or `[batch, views, ...]` with several
+        views per image, and labels, int64 `[batch]`.
     """
-
-    def example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        encoded, label = parse_example(serialized, num_classes, labels_offset)
-        return preprocess(encoded, image_size, image_size), label
-
     records = tf.data.TFRecordDataset(list(dataset.files))
-    examples = records.map(example, num_parallel_calls=num_preprocessing_threads)
-    return made_ahead(examples.batch(batch_size))
+    examples = records.map(
+        partial(_prepare, preprocess, settings), num_parallel_calls=settings.num_threads
+    )
+    return made_ahead(examples.batch(settings.batch_size))
+
+
+def _prepare(
+    preprocess: Preprocess,
+    settings: InputSettings,
+    serialized: tf.Tensor,
+    seed: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    encoded, label = parse_example(serialized, settings.num_classes, settings.labels_offset)
+    size = settings.image_size
+    options = {} if seed is None else {"seed": seed}
+    return preprocess(encoded, size, size, **options), label
 
 
 def made_ahead(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -1,13 +1,18 @@
-"""Image lists: a line an image, `relative/path.jpg: label`, labels from 0 without gaps."""
+"""Image lists: one line per image, `relative/path.jpg: label`, with dense labels from 0.
+
+Beside its lists a dataset may have `classes.txt` with one line per class, `label name`.
+"""
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from slim.common.errors import UserError
 
+CLASSES = "classes.txt"
 _LABEL = re.compile(r"-?[0-9]{1,9}")
 
 
@@ -71,6 +76,31 @@ def read_list(path: Path) -> ImageList:
     if not entries and not problems:
         raise UserError(f"{path} is empty: {expected}")
     return ImageList(entries, problems, hashlib.sha256(content).hexdigest())
+
+
+def read_valid_list(path: Path) -> ImageList:
+    """Reads a list and checks that every line is valid.
+
+    Raises:
+        UserError: The list is missing, empty, or has an invalid line.
+    """
+    image_list = read_list(path)
+    if image_list.problems:
+        raise UserError(
+            f"{path} has {len(image_list.problems)} invalid lines, the first is "
+            f"{image_list.problems[0]}; fix or remove them"
+        )
+    return image_list
+
+
+def compose_list(images: Iterable[tuple[str, int]]) -> str:
+    """Returns the text of a list of paths and labels."""
+    return "".join(f"{path}: {label}\n" for path, label in images)
+
+
+def compose_class_names(names: Iterable[str]) -> str:
+    """Returns the text of `classes.txt`."""
+    return "".join(f"{label} {name}\n" for label, name in enumerate(names))
 
 
 def _find_fault(image: str, label: str, line: str) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slim.common.errors import UserError, did_you_mean
-from slim.datasets.lists import hash_list
+from slim.datasets.lists import CLASSES, hash_list
 from slim.datasets.tfrecord import LISTS, Shard, find_shards
 
 
@@ -187,7 +187,7 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
         sizes = _known_sizes(name, folder, shards, command)
         num_samples, num_classes = getattr(sizes, split_name), sizes.classes
     files = tuple(str(folder / shard.file_name) for shard in shards)
-    class_names = read_class_names(folder / "classes.txt", num_classes)
+    class_names = read_class_names(folder / CLASSES, num_classes)
     return Dataset(name, split_name, files, num_samples, num_classes, class_names)
 
 

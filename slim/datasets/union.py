@@ -18,12 +18,11 @@ from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError
 from slim.datasets.derived.union import compose_table, unite_class_names
 from slim.datasets.derived.writing import (
-    compose_class_names,
-    compose_list,
     output_folder,
     read_dataset,
     write_derived,
 )
+from slim.datasets.lists import CLASSES, compose_class_names, compose_list
 from slim.datasets.registry import conversion_command
 from slim.datasets.tfrecord import LISTS
 
@@ -52,11 +51,11 @@ def main(values: flags.FlagValues) -> None:
     class_names = unite_class_names(datasets)
     files = {
         TABLE: compose_table(datasets, class_names),
-        "classes.txt": compose_class_names(class_names),
+        CLASSES: compose_class_names(class_names),
     }
     for split_name in ("validation", "train"):
         files[LISTS[split_name]] = compose_list(
-            (dataset.name, image.path, first_label + image.label)
+            (f"{dataset.name}/{image.path}", first_label + image.label)
             for dataset, first_label in zip(datasets, first_labels, strict=False)
             for image in dataset.splits[split_name]
         )

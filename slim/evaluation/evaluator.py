@@ -10,21 +10,18 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from slim.checkpoints.loading import choose_averages, freeze_checkpoint
 from slim.checkpoints.reading import (
-    averaged_variables,
-    by_name,
-    check_fits,
     find_checkpoint,
     read_step,
-    read_values,
 )
 from slim.common.compat import tf
 from slim.common.errors import UserError
-from slim.datasets.input import evaluation_batches, explain_input_error
+from slim.datasets.input import InputSettings, evaluation_batches, explain_input_error
 from slim.datasets.registry import Dataset, number_of_classes
 from slim.deployment.model_deploy import session_config
 from slim.evaluation.predictions import NOT_FINITE, TOP_K, Predictions
-from slim.nets.frozen import InferenceGraph, build_network, freeze
+from slim.nets.frozen import InferenceGraph, build_network
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_views
 
@@ -69,8 +66,7 @@ class Evaluator:
     Attributes:
         view: The network, and how it looks at the images.
         network: From images to logits.
-        restored: Its variables by their names in a checkpoint.
-        averaged: Whether these are moving averages.
+        moving_average_decay: The value of `--moving_average_decay`.
         make_batches: Makes the batches of views `[batch, num_crops, ...]` and labels.
         num_images: Images to expect, for the progress bar.
         xla: Compile the network with XLA.
@@ -78,8 +74,7 @@ class Evaluator:
 
     view: EnsembleMember
     network: InferenceGraph
-    restored: dict[str, tf.Variable]
-    averaged: bool
+    moving_average_decay: float | None
     make_batches: Callable[[], tf.data.Dataset]
     num_images: int
     xla: bool
@@ -97,8 +92,14 @@ class Evaluator:
         Raises:
             UserError: The checkpoint does not fit, or as `run_through` raises it.
         """
-        check_checkpoint(checkpoint, self.restored, self.averaged)
-        frozen = freeze(self.network, read_values(checkpoint, self.restored))
+        frozen = freeze_checkpoint(
+            self.network,
+            checkpoint,
+            averages=choose_averages(checkpoint, self.moving_average_decay, default=False),
+            hint="does it match --model_name?",
+            shape_hint="does it match --model_name, and the classes of --dataset_name (see "
+            "--labels_offset)?",
+        )
         step = read_step(checkpoint)
         outputs = self._run(partial(frozen, xla=self.xla), step, keep_probabilities)
         # A graph refers to itself: without this those of several checkpoints are held at a time.
@@ -201,34 +202,6 @@ def run_through(session: tf.Session, outputs: Outputs, name: str, num_images: in
     return outputs._replace(**joined)
 
 
-def variables_to_restore(
-    model_variables: Sequence[tf.Variable], moving_average_decay: float | None
-) -> dict[str, tf.Variable]:
-    """The model's variables by name in the checkpoint: their own, or their averages'."""
-    if moving_average_decay:
-        return averaged_variables(model_variables)
-    return by_name(model_variables)
-
-
-def check_checkpoint(checkpoint: str, restored: dict[str, tf.Variable], averaged: bool) -> None:
-    """Checks that a checkpoint has what is to be restored.
-
-    Raises:
-        UserError: It does not.
-    """
-    missing_hint = (
-        "it was written without averages: leave --moving_average_decay out"
-        if averaged
-        else "is it of --model_name?"
-    )
-    check_fits(
-        checkpoint,
-        restored,
-        missing_hint,
-        "is it of --model_name, and of --dataset_name's classes (see --labels_offset)?",
-    )
-
-
 def make_evaluator(view: EnsembleMember, dataset: Dataset, values: flags.FlagValues) -> Evaluator:
     """Builds a network and says which images it is to see.
 
@@ -250,15 +223,14 @@ def make_evaluator(view: EnsembleMember, dataset: Dataset, values: flags.FlagVal
     batch_size = max(1, values.batch_size // values.num_crops)  # as many views as images else
 
     def make_batches() -> tf.data.Dataset:
-        batches = evaluation_batches(
-            dataset,
-            preprocess,
-            view.image_size,
-            batch_size,
-            num_classes,
-            values.labels_offset,
-            values.num_preprocessing_threads,
+        settings = InputSettings(
+            image_size=view.image_size,
+            batch_size=batch_size,
+            num_classes=num_classes,
+            labels_offset=values.labels_offset,
+            num_threads=values.num_preprocessing_threads,
         )
+        batches = evaluation_batches(dataset, preprocess, settings)
         return batches.take(values.max_num_batches) if values.max_num_batches else batches
 
     num_images = dataset.num_samples
@@ -267,8 +239,7 @@ def make_evaluator(view: EnsembleMember, dataset: Dataset, values: flags.FlagVal
     return Evaluator(
         view,
         network,
-        variables_to_restore(network.variables, values.moving_average_decay),
-        bool(values.moving_average_decay),
+        values.moving_average_decay,
         make_batches,
         num_images,
         values.xla,

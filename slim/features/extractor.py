@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slim.checkpoints.reading import averaged_variables, by_name, check_fits, read_values
+from slim.checkpoints.loading import freeze_checkpoint
 from slim.common.compat import tf
 from slim.common.errors import UserError, did_you_mean, show_problems
 from slim.common.workers import available_cores
@@ -15,7 +15,7 @@ from slim.datasets.images import ImageError, load_image
 from slim.datasets.input import made_ahead
 from slim.deployment.model_deploy import session_config
 from slim.features.files import Settings
-from slim.nets.frozen import FrozenNetwork, build_network, freeze
+from slim.nets.frozen import FrozenNetwork, build_network
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 
@@ -34,12 +34,8 @@ def load_network(settings: Settings, checkpoint: str) -> FrozenNetwork:
         UserError: The end point or some variables are not there.
     """
     network = build_network(lambda images: build_features(images, settings), settings.image_size)
-    named = by_name(network.variables)
-    if settings.averages:
-        named = averaged_variables(network.variables)
-    hint = f"is it of --model_name={settings.model_name}?"
-    check_fits(checkpoint, named, hint, hint)
-    return freeze(network, read_values(checkpoint, named))
+    hint = f"does it match --model_name={settings.model_name}?"
+    return freeze_checkpoint(network, checkpoint, averages=settings.averages, hint=hint)
 
 
 class Extractor:

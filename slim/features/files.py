@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from slim.common.command_line import PRECISIONS
-from slim.common.errors import UserError
 from slim.common.files import replacing
-from slim.datasets.lists import ImageList, read_list
+from slim.datasets.lists import ImageList, read_valid_list
 from slim.datasets.registry import dataset_folder
 
 SPLITS = ("train", "val")
@@ -58,13 +57,7 @@ def find_split(name: str, split: str, dataset_dir: str, output_dir: Path) -> Fea
     """
     folder = dataset_folder(name, dataset_dir)
     path = folder / f"{split}.txt"
-    image_list = read_list(path)
-    if image_list.problems:
-        first = image_list.problems[0]
-        raise UserError(
-            f"{path} has {len(image_list.problems)} unusable lines, the first is line "
-            f"{first.line}: {first.text}; mend them"
-        )
+    image_list = read_valid_list(path)
     return FeatureSplit(
         f"{name} {split}",
         folder,
@@ -86,20 +79,6 @@ def hash_checkpoint(checkpoint: str) -> str:
     """A hash that changes with a checkpoint's values: of its index, which has their checksums."""
     index = Path(f"{checkpoint}.index")
     return hashlib.sha256((index if index.exists() else Path(checkpoint)).read_bytes()).hexdigest()
-
-
-def make_folder(path: Path) -> None:
-    """Makes the output folder.
-
-    Raises:
-        UserError: It cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--output_dir={path}: cannot make the folder ({error.strerror}); give another one"
-        ) from error
 
 
 def describe(split: FeatureSplit, settings: Settings) -> str:

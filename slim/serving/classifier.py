@@ -11,20 +11,17 @@ from pathlib import Path
 
 from slim.checkpoints.contents import classifier_size, networks_akin, sort_variables
 from slim.checkpoints.description import MODEL, ModelDescription, read_model_description
+from slim.checkpoints.loading import choose_averages, freeze_checkpoint
 from slim.checkpoints.reading import (
-    averaged_variables,
-    by_name,
-    check_fits,
     find_checkpoint,
-    has_averages,
     read_shapes,
-    read_values,
 )
 from slim.common.command_line import FlagSet
 from slim.common.compat import tf
 from slim.common.errors import UserError
+from slim.datasets.lists import CLASSES
 from slim.datasets.registry import dataset_folder, read_class_names
-from slim.nets.frozen import build_network, freeze
+from slim.nets.frozen import build_network
 from slim.nets.nets_factory import check_image_size, get_network, get_network_fn
 from slim.preprocessing.preprocessing_factory import get_views
 
@@ -136,13 +133,20 @@ def describe_classifier(
     )
 
 
-def load_classifier(checkpoint: str, description: ModelDescription, num_crops: int = 1) -> Classify:
+def load_classifier(
+    checkpoint: str,
+    description: ModelDescription,
+    num_crops: int = 1,
+    *,
+    moving_average_decay: float | None = None,
+) -> Classify:
     """The network with a checkpoint's values for constants, averages where there are any.
 
     Args:
         checkpoint: Its prefix.
         description: As `describe_classifier` gives it.
         num_crops: Views of an image to average over: 1, 5, 10 or 12.
+        moving_average_decay: See `choose_averages`.
 
     Returns:
         A function that puts it into the current graph: from encoded images (JPEG, PNG, GIF or
@@ -163,12 +167,12 @@ def load_classifier(checkpoint: str, description: ModelDescription, num_crops: i
         return {"probabilities": tf.nn.softmax(logits), "features": features}
 
     network = build_network(outputs, size)
-    averages = has_averages(checkpoint)
-    name_variables = averaged_variables if averages else by_name
-    restored = name_variables(network.variables)
-    hint = f"is it of --model_name={name}?"
-    check_fits(checkpoint, restored, hint, hint)
-    frozen = freeze(network, read_values(checkpoint, restored))
+    frozen = freeze_checkpoint(
+        network,
+        checkpoint,
+        averages=choose_averages(checkpoint, moving_average_decay),
+        hint=f"does it match --model_name={name}?",
+    )
 
     def classify(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         batch = tf.size(encoded)
@@ -191,7 +195,7 @@ def load_classifier(checkpoint: str, description: ModelDescription, num_crops: i
 
 def _names_of(dataset_name: str, dataset_dir: str) -> tuple[tuple[str, ...], Path]:
     """The names of a dataset's classes, and the file that has them."""
-    path = dataset_folder(dataset_name, dataset_dir) / "classes.txt"
+    path = dataset_folder(dataset_name, dataset_dir) / CLASSES
     if not path.is_file():
         raise UserError(
             f"--dataset_name={dataset_name}: there is no {path} that names the classes; expected "

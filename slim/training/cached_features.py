@@ -12,10 +12,11 @@ import numpy as np
 
 from slim.common.compat import tf
 from slim.common.errors import UserError
+from slim.common.files import make_folder
 from slim.datasets.registry import Dataset
 from slim.datasets.tfrecord import LISTS
 from slim.features.extractor import Extractor, load_network
-from slim.features.files import Settings, find_split, hash_checkpoint, is_done, make_folder
+from slim.features.files import Settings, find_split, hash_checkpoint, is_done
 from slim.features.splits import extract_split
 from slim.nets.nets_factory import get_network
 
@@ -53,7 +54,7 @@ def cache_features(
         model_name, hash_checkpoint(checkpoint), False, endpoint, image_size, precision
     )
     split = find_split(dataset.name, Path(LISTS[dataset.split_name]).stem, dataset_dir, folder)
-    make_folder(folder)
+    make_folder(folder, "train_dir")
     if not is_done(split, settings):
         with Extractor(load_network(settings, checkpoint), settings, batch_size) as extractor:
             extract_split(split, settings, extractor)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from slim.common.errors import UserError
-from slim.datasets.lists import read_list
+from slim.datasets.lists import CLASSES, read_list
 from slim.datasets.registry import read_class_names
 
 BIG = 2**30  # bytes; larger files are mapped into memory rather than read
@@ -128,7 +128,7 @@ def load_pictures(
             "features: extract them again with feature_extraction.py"
         )
     num_classes = int(labels.max()) + 1
-    names = read_class_names(path.with_name("classes.txt"), num_classes)
+    names = read_class_names(path.with_name(CLASSES), num_classes)
     folders = {entry.label: Path(entry.path).parent.name for entry in entries}
     return Pictures(
         [path.parent / entry.path for entry in entries],

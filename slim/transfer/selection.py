@@ -10,11 +10,10 @@ from scipy.spatial.distance import cdist
 from slim.common.errors import UserError
 from slim.datasets.derived.writing import (
     Listed,
-    compose_class_names,
-    compose_list,
     read_dataset,
     write_derived,
 )
+from slim.datasets.lists import CLASSES, compose_class_names, compose_list
 from slim.datasets.tfrecord import LISTS
 from slim.transfer.domain_similarity import emd
 from slim.transfer.prototypes import Prototypes, check_same_network, load_prototypes
@@ -137,14 +136,14 @@ def write_dataset(
         table.append(f"{i}\t{names[i]}\t{source}\t{label}\t{chosen.counts[i]}\t{reason}\n")
     lists = {
         LISTS[split_name]: compose_list(
-            (name, entry.path, label_of[name, entry.label])
+            (f"{name}/{entry.path}", label_of[name, entry.label])
             for name, source in sources.items()
             for entry in source.listed.splits[split_name]
             if (name, entry.label) in label_of
         )
         for split_name in ("validation", "train")
     }
-    files = {SELECTION: "".join(table), "classes.txt": compose_class_names(names), **lists}
+    files = {SELECTION: "".join(table), CLASSES: compose_class_names(names), **lists}
     write_derived(folder, "selection of classes", list(sources), files)
 
 

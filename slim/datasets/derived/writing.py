@@ -5,13 +5,13 @@ name leads to it: `inat2017/images/0001.jpg: 0`, where `inat2017` is a link to `
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from slim.common.errors import UserError
 from slim.common.files import exclusive, write_whole
-from slim.datasets.lists import Entry, count_classes, read_list
+from slim.datasets.lists import CLASSES, Entry, count_classes, read_valid_list
 from slim.datasets.registry import dataset_folder, read_class_names
 from slim.datasets.tfrecord import LISTS
 
@@ -40,32 +40,15 @@ def read_dataset(name: str, dataset_dir: str | Path) -> Listed:
         UserError: There is no such dataset, or a list is missing or has lines that are none.
     """
     folder = dataset_folder(name, dataset_dir)
-    lists = {split_name: read_list(folder / file) for split_name, file in LISTS.items()}
-    for list_ in lists.values():
-        if list_.problems:
-            raise UserError(f"{folder}: {list_.problems[0]}; {len(list_.problems)} such lines")
+    lists = {split_name: read_valid_list(folder / file) for split_name, file in LISTS.items()}
     num_classes = count_classes(lists)
-    names = read_class_names(folder / "classes.txt", num_classes)
+    names = read_class_names(folder / CLASSES, num_classes)
     return Listed(
         folder.name,
         {split_name: list_.entries for split_name, list_ in lists.items()},
         num_classes,
         names or [f"{folder.name}_{label}" for label in range(num_classes)],
     )
-
-
-def compose_list(images: Iterable[tuple[str, str, int]]) -> str:
-    """The text of a list.
-
-    Args:
-        images: The dataset that an image is of, its path there, and its label here.
-    """
-    return "".join(f"{name}/{path}: {label}\n" for name, path, label in images)
-
-
-def compose_class_names(names: Iterable[str]) -> str:
-    """The text of `classes.txt`."""
-    return "".join(f"{label} {name}\n" for label, name in enumerate(names))
 
 
 def output_folder(name: str, dataset_dir: str | Path) -> Path:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slim.common.errors import UserError
 from slim.common.files import replacing
-from slim.datasets.lists import count_classes, read_list
+from slim.datasets.lists import CLASSES, count_classes, read_valid_list
 from slim.datasets.registry import read_class_names
 from slim.datasets.tfrecord import LISTS
 
@@ -30,7 +29,7 @@ def report_statistics(folder: Path) -> None:
     """
     counts = count_images(folder)
     num_classes = len(counts["train"])
-    class_names = read_class_names(folder / "classes.txt", num_classes)
+    class_names = read_class_names(folder / CLASSES, num_classes)
     print(f"\n{summarize_counts(folder.name, counts)}\n")
     print(name_extremes(counts["train"], class_names or list(map(str, range(num_classes)))))
     with replacing(folder / PLOT) as temporary:
@@ -47,10 +46,7 @@ def count_images(folder: Path) -> Counts:
     Raises:
         UserError: A list is missing, or has lines that are none.
     """
-    lists = {split_name: read_list(folder / name) for split_name, name in LISTS.items()}
-    for list_ in lists.values():
-        if list_.problems:
-            raise UserError(f"{folder}: {list_.problems[0]}; {len(list_.problems)} such lines")
+    lists = {split_name: read_valid_list(folder / name) for split_name, name in LISTS.items()}
     num_classes = count_classes(lists)
     return {
         split_name: np.bincount([entry.label for entry in list_.entries], minlength=num_classes)

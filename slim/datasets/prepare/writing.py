@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from slim.common.errors import UserError
 from slim.common.files import exclusive, replacing, write_whole
+from slim.datasets.lists import CLASSES, compose_class_names, compose_list
 from slim.datasets.prepare.layouts import Layout
 from slim.datasets.registry import KNOWN
 from slim.datasets.tfrecord import LISTS
@@ -51,10 +52,10 @@ def compose_lists(layout: Layout) -> dict[str, str]:
     names = (
         " ".join(name.encode("utf-8", "replace").decode().split()) for name in layout.class_names
     )
-    lists = {"classes.txt": "".join(f"{label} {name}\n" for label, name in enumerate(names))}
+    lists = {CLASSES: compose_class_names(names)}
     for split_name in ("validation", "train"):
-        lines = [f"{IMAGES}/{path}: {label}\n" for path, label in layout.splits[split_name]]
-        lists[LISTS[split_name]] = "".join(lines)
+        images = ((f"{IMAGES}/{path}", label) for path, label in layout.splits[split_name])
+        lists[LISTS[split_name]] = compose_list(images)
     return lists
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from slim.common.errors import UserError, did_you_mean
 from slim.common.files import exclusive, replacing, write_whole
 from slim.common.workers import WorkerError, available_cores, run_jobs
+from slim.datasets.lists import CLASSES, compose_class_names, compose_list
 from slim.datasets.toy.drawing import Bird, Car, Flower, Subject, draw_picture, loosened
 
 VERSION = 1  # of the drawing: goes up when the same seed gives other bytes
@@ -382,12 +383,15 @@ def _missing_images(name: str, directory: Path) -> list[tuple[Path, int, int]]:
 
 def _lists(domain: Domain) -> dict[str, str]:
     """From the name of each list to its text."""
-    train, val, classes = [], [], []
+    train, val = [], []
     for label, (class_name, count) in enumerate(zip(domain.classes, domain.train, strict=True)):
-        classes.append(f"{label} {class_name}\n")
         for index in range(count + domain.val):
-            (train if index < count else val).append(f"{_image_path(class_name, index)}: {label}\n")
-    return {"classes.txt": "".join(classes), "val.txt": "".join(val), "train.txt": "".join(train)}
+            (train if index < count else val).append((_image_path(class_name, index), label))
+    return {
+        CLASSES: compose_class_names(domain.classes),
+        "val.txt": compose_list(val),
+        "train.txt": compose_list(train),
+    }
 
 
 def _check_folder(name: str, directory: Path, note: str, lists: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ from absl import flags
 
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError
-from slim.features.files import make_folder
+from slim.common.files import make_folder
 from slim.transfer.domain_similarity import GAMMA, MIN_COUNT
 from slim.transfer.study.cells import Cells, find_target
 from slim.transfer.study.report import Findings, find_similarity, write_report
@@ -98,7 +98,7 @@ def main(values: flags.FlagValues) -> None:
         for name, target in targets.items()
         if values.fine_tune
     ]
-    make_folder(Path(values.output_dir))
+    make_folder(Path(values.output_dir), "output_dir")
     cells = Cells(Path(values.output_dir, "cells"))
 
     compute_cells(cells, sources, targets, domains)

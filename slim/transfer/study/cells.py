@@ -13,7 +13,7 @@ from typing import Any
 
 from slim.checkpoints.reading import find_checkpoint, read_shapes
 from slim.common.errors import UserError
-from slim.common.files import write_whole
+from slim.common.files import make_folder, write_whole
 from slim.feature_extraction import ALIASES, choose_averages
 from slim.features.extractor import Extractor, load_network
 from slim.features.files import (
@@ -24,7 +24,6 @@ from slim.features.files import (
     find_split,
     hash_checkpoint,
     is_extracted,
-    make_folder,
 )
 from slim.features.splits import extract_split
 from slim.nets.nets_factory import check_image_size, get_network
@@ -74,7 +73,7 @@ class Cells:
         self._folder = folder
         self.results: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.failures: dict[str, str] = {}
-        make_folder(folder)
+        make_folder(folder, "output_dir")
 
     def find(self, cell: Cell) -> bool:
         """Whether a cell was done before; says so, and takes its result."""
@@ -151,7 +150,7 @@ class StudySource:
         Raises:
             UserError: The network does not fit the checkpoint, or an image cannot be read.
         """
-        make_folder(self.folder)
+        make_folder(self.folder, "output_dir")
         for split in splits:
             paths = (self.folder / path.name for path in (split.feature_path, split.label_path))
             own = replace(split, **dict(zip(("feature_path", "label_path"), paths, strict=True)))
