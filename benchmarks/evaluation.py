@@ -12,7 +12,7 @@ from benchmarks.photographs import NAME, NUM_CLASSES
 from slim.checkpoints.reading import by_name, read_values
 from slim.common.compat import tf
 from slim.common.workers import available_cores
-from slim.datasets.input import evaluation_batches
+from slim.datasets.input import InputSettings, evaluation_batches
 from slim.datasets.registry import get_dataset
 from slim.deployment.model_deploy import session_config
 from slim.eval_image_classifier import build_counts, evaluate
@@ -46,10 +46,12 @@ def input_batches(settings: Settings) -> tf.data.Dataset:
     return evaluation_batches(
         get_dataset(NAME, "validation", str(settings.folder)),
         get_preprocessing(MODEL),
-        settings.image_size,
-        settings.batch_size,
-        NUM_CLASSES,
-        num_preprocessing_threads=available_cores(),
+        InputSettings(
+            image_size=settings.image_size,
+            batch_size=settings.batch_size,
+            num_classes=NUM_CLASSES,
+            num_threads=available_cores(),
+        ),
     ).repeat()
 
 

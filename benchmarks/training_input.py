@@ -8,7 +8,7 @@ from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Settings, Task, al
 from benchmarks.photographs import NAME, NUM_CLASSES
 from slim.common.compat import tf
 from slim.common.workers import available_cores
-from slim.datasets.input import Preprocess, parse_example, training_batches
+from slim.datasets.input import InputSettings, Preprocess, parse_example, training_batches
 from slim.datasets.registry import Dataset, get_dataset
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 
@@ -29,16 +29,15 @@ def measure(settings: Settings) -> list[Comparison]:
 
 def candidates(dataset: Dataset, threads: int, settings: Settings) -> list[Task]:
     """The input on so many threads, beside plainer ones and beside decoding alone."""
+    inputs = InputSettings(
+        image_size=settings.image_size,
+        batch_size=settings.batch_size,
+        num_classes=NUM_CLASSES,
+        num_threads=threads,
+    )
 
     def batches(preprocess: Preprocess) -> tf.data.Dataset:
-        return training_batches(
-            dataset,
-            preprocess,
-            settings.image_size,
-            settings.batch_size,
-            NUM_CLASSES,
-            num_preprocessing_threads=threads,
-        )
+        return training_batches(dataset, preprocess, inputs)
 
     def decoded(decode: Callable[[tf.Tensor], tf.Tensor]) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(list(dataset.files)).repeat()

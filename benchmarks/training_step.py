@@ -9,7 +9,7 @@ from benchmarks.networks import MODEL, keras, keras_inception_v3, on_device, rea
 from benchmarks.photographs import NAME, NUM_CLASSES
 from slim.common.compat import tf
 from slim.common.workers import available_cores
-from slim.datasets.input import training_batches
+from slim.datasets.input import InputSettings, training_batches
 from slim.datasets.registry import get_dataset
 from slim.deployment.model_deploy import (
     DeploymentConfig,
@@ -121,10 +121,12 @@ def input_batches(settings: Settings) -> tf.data.Dataset:
     return training_batches(
         get_dataset(NAME, "train", str(settings.folder)),
         get_preprocessing(MODEL, is_training=True),
-        settings.image_size,
-        settings.batch_size,
-        NUM_CLASSES,
-        num_preprocessing_threads=available_cores(),
+        InputSettings(
+            image_size=settings.image_size,
+            batch_size=settings.batch_size,
+            num_classes=NUM_CLASSES,
+            num_threads=available_cores(),
+        ),
     )
 
 

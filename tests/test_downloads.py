@@ -17,8 +17,9 @@ from unittest import mock
 
 import pytest
 
-from slim.common.downloads import alone, fetch
+from slim.common.downloads import fetch
 from slim.common.errors import UserError
+from slim.common.files import exclusive
 from slim.common.unpacking import unpack, unpacked
 from tests.datasets.conftest import file_size_limit, wait_until
 from tests.loopback import Loopback
@@ -105,7 +106,7 @@ def test_killed_amid_the_download(server, tmp_path):
     process = FORK.Process(target=fetch, args=(f"{server.address}/file", path, SHA256))
     process.start()
     wait_until(lambda: begun(path).exists() and begun(path).stat().st_size >= BROKEN_AT - CHUNK)
-    with pytest.raises(UserError, match="in use by another download"):
+    with pytest.raises(UserError, match="in use by another process"):
         fetch(f"{server.address}/file", path, SHA256)
     process.kill()
     process.join()
@@ -464,8 +465,10 @@ def test_no_archive(tmp_path):
         unpack(tmp_path / "none.tar", tmp_path / "folder")
 
 
-def test_alone_in_a_folder(tmp_path):
-    with alone(tmp_path), pytest.raises(UserError, match="in use"), alone(tmp_path):
+def test_a_folder_is_locked_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("slim.common.files.LOCK_SECONDS", 0.1)
+    with exclusive(tmp_path), pytest.raises(UserError, match="in use"), exclusive(tmp_path):
         pass
-    with alone(tmp_path):
+    with exclusive(tmp_path):
         pass
+    assert names(tmp_path) == []

@@ -16,6 +16,7 @@ def run_command(
     define: Callable[[flags.FlagValues], None],
     main: Callable[[flags.FlagValues], None],
     argv: Sequence[str] | None = None,
+    *,
     description: str | None = None,
     positional: str | None = None,
 ) -> None:

@@ -1,12 +1,9 @@
 """Downloads that are checked and go on where they stopped, and archives unpacked safely."""
 
-import fcntl
 import json
-import os
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pooch
@@ -15,7 +12,7 @@ import urllib3
 from tqdm import tqdm
 
 from slim.common.errors import UserError
-from slim.common.files import write_whole
+from slim.common.files import exclusive, write_whole
 
 PART = ".part"  # ends the name of the folder beside a file that has not come whole yet
 _BEGUN = ".begun"  # in that folder: what has come
@@ -54,7 +51,7 @@ def fetch(address: str, path: Path, known_hash: str | None = None) -> None:
     pooch.get_logger().setLevel("WARNING")
     try:
         part.mkdir(parents=True, exist_ok=True)
-        with alone(part):
+        with exclusive(part):
             pooch.retrieve(address, known_hash, path.name, part, downloader=download)
             (part / path.name).replace(path)
             shutil.rmtree(part)
@@ -201,23 +198,3 @@ def _size(path: Path) -> int:
 def _bytes(count: int) -> str:
     """A number of bytes for people."""
     return f"{tqdm.format_sizeof(count)}B"
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of a folder; the lock ends with the process, however it ends.
-
-    Raises:
-        UserError: Another run is in it.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder} is in use by another download: wait for its end") from None
-        except OSError:
-            pass  # not every network file system has locks
-        yield
-    finally:
-        os.close(handle)

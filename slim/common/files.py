@@ -51,35 +51,38 @@ def write_whole(path: Path, text: str, writer: str = "") -> None:
 
 
 LOCK = ".conversion.lock"
-LOCK_SECONDS = 5  # the workers of a killed run notice within an image
+LOCK_SECONDS = 5  # workers of a killed run stop after the image at hand
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Keeps other conversions out of a folder.
+    """Locks a folder against other runs, on other machines too where the file system has locks.
 
-    Workers inherit the lock: it is free when the last one has noticed that its parent was killed.
+    Worker processes inherit the lock. After a run is killed, the folder is free once its workers
+    have noticed.
 
     Raises:
-        UserError: Another conversion does not end.
+        UserError: Another run holds the lock and does not release it within `LOCK_SECONDS`.
     """
     path = folder / LOCK
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
-        file = path.open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                break  # and not a file that its last holder has just removed
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"{folder} is being written by another process: wait for its end"
-                ) from None
-            time.sleep(0.1)
-        file.close()
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        file.close()
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"{folder} is in use by another process: wait until it ends"
+                    ) from None
+                time.sleep(0.1)
+                continue
+            except OSError:
+                pass  # the file system has no locks
+            if not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino:
+                continue  # the previous holder has just removed this file
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return

@@ -19,6 +19,7 @@ def draw_class_accuracy(
     axes: "Axes",
     class_sizes: np.ndarray,
     class_accuracy: np.ndarray,
+    *,
     colours: tuple[str, str],
     labels: tuple[str, str],
 ) -> None:

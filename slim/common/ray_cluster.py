@@ -129,6 +129,7 @@ def run_jobs(
     address: str | None,
     work: Work,
     jobs: Iterable,
+    *,
     num_workers: int,
     report: Callable[[int], None],
 ) -> None:

@@ -22,7 +22,9 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_jobs(work: Work, jobs: Iterable, num_workers: int, report: Callable[[int], None]) -> None:
+def run_jobs(
+    work: Work, jobs: Iterable, *, num_workers: int, report: Callable[[int], None]
+) -> None:
     """Does jobs in worker processes, each as soon as a worker is free.
 
     Workers are forked: they start at once, and share what the parent has read and locked. None is

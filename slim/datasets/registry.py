@@ -55,16 +55,25 @@ KNOWN = {  # table 1 of the paper
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One split of a converted dataset."""
+    """One split of a converted dataset.
+
+    Attributes:
+        name: Name of the dataset.
+        split_name: `train` or `validation`.
+        files: Paths of the shards, in order.
+        num_samples: Number of images in the split.
+        num_classes: Number of classes of the dataset.
+        class_names: Names of the classes by label, if `classes.txt` gives them.
+    """
 
     name: str
-    split_name: str  # "train" | "validation"
-    files: tuple[str, ...]  # paths of the shards, in order
+    split_name: str
+    files: tuple[str, ...]
     num_samples: int
     num_classes: int
-    class_names: tuple[str, ...] | None  # from classes.txt, where it is there
+    class_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -187,8 +196,14 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
         sizes = _known_sizes(name, folder, shards, command)
         num_samples, num_classes = getattr(sizes, split_name), sizes.classes
     files = tuple(str(folder / shard.file_name) for shard in shards)
-    class_names = read_class_names(folder / CLASSES, num_classes)
-    return Dataset(name, split_name, files, num_samples, num_classes, class_names)
+    return Dataset(
+        name=name,
+        split_name=split_name,
+        files=files,
+        num_samples=num_samples,
+        num_classes=num_classes,
+        class_names=read_class_names(folder / CLASSES, num_classes),
+    )
 
 
 def conversion_command(name: str, dataset_dir: str | Path) -> str:

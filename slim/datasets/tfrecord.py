@@ -52,7 +52,7 @@ def _masked_crc(data: bytes) -> bytes:
     return struct.pack("<I", (rotated + 0xA282EAD8) & 0xFFFFFFFF)
 
 
-def encode_example(jpeg: bytes, label: int, height: int, width: int) -> bytes:
+def encode_example(jpeg: bytes, label: int, *, height: int, width: int) -> bytes:
     """Encodes one image as a serialized `tf.train.Example`.
 
     Args:

@@ -142,9 +142,8 @@ def plot_groups(
         text = {"fontsize": 8 if len(groups) < MANY else 7, "padding": 2}
         text["rotation"] = 90 if len(groups) > MANY else 0
         bars.bar_label(drawn, [_percent(height) for height in heights], **text)
-        draw_class_accuracy(
-            points, each.class_sizes, each.class_accuracy, (colour, colour), ("_", "_")
-        )
+        style = {"colours": (colour, colour), "labels": ("_", "_")}
+        draw_class_accuracy(points, each.class_sizes, each.class_accuracy, **style)
     words = [
         f"{group.name}\n{group.sizes or 'any number'}\n{group.classes:,} classes"
         for group in groups[0]

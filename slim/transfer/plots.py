@@ -231,8 +231,11 @@ def plot_class_accuracy(evaluation: Evaluation) -> Figure:
     shown = accuracy[np.isfinite(accuracy) & (evaluation.class_sizes > 0)]
     figure = Figure((6.5, 4), layout="constrained")
     axes = figure.add_subplot()
-    colours, labels = (COLOURS[0], COLOURS[4]), ("a class", "mean of a fifth of the classes")
-    draw_class_accuracy(axes, evaluation.class_sizes, accuracy, colours, labels)
+    style = {
+        "colours": (COLOURS[0], COLOURS[4]),
+        "labels": ("a class", "mean of a fifth of the classes"),
+    }
+    draw_class_accuracy(axes, evaluation.class_sizes, accuracy, **style)
     axes.set_title(f"{len(shown)} classes, mean accuracy {shown.mean():.1%}", fontsize=10)
     axes.legend(fontsize=8, loc="lower right")
     return figure

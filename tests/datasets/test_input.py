@@ -11,6 +11,7 @@ from PIL import Image
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.datasets.input import (
+    InputSettings,
     decode_crop,
     decode_image,
     evaluation_batches,
@@ -45,7 +46,21 @@ def write_shards(
                 buffer = io.BytesIO()
                 Image.new("RGB", (9, 8), (index,) * 3).save(buffer, kind)
                 writer.write(example(buffer.getvalue(), labels[index]))
-    return Dataset("made", "train", tuple(files), len(labels), num_classes, None)
+    return made(files, len(labels), num_classes)
+
+
+def made(files: list[str], num_samples: int, num_classes: int = 3) -> Dataset:
+    return Dataset(
+        name="made",
+        split_name="train",
+        files=tuple(files),
+        num_samples=num_samples,
+        num_classes=num_classes,
+    )
+
+
+def settings(batch_size: int, **options: int) -> InputSettings:
+    return InputSettings(image_size=4, batch_size=batch_size, num_classes=3, **options)
 
 
 def example(encoded: bytes, label: int) -> bytes:
@@ -74,7 +89,7 @@ def take(make_batches, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def test_evaluation_reads_each_image_once_in_order_and_the_last_batch_is_smaller(tmp_path):
     dataset = write_shards(tmp_path, [index % 3 for index in range(14)], num_shards=2)
-    batches = take(lambda: evaluation_batches(dataset, grey, 4, 4, 3), 99)
+    batches = take(lambda: evaluation_batches(dataset, grey, settings(4)), 99)
     assert [len(labels) for _, labels in batches] == [4, 4, 4, 2]
     images = np.concatenate([images for images, _ in batches])
     labels = np.concatenate([labels for _, labels in batches])
@@ -84,7 +99,7 @@ def test_evaluation_reads_each_image_once_in_order_and_the_last_batch_is_smaller
 
 def test_training_reads_each_image_once_an_epoch_in_another_order(tmp_path):
     dataset = write_shards(tmp_path, [index % 3 for index in range(30)], num_shards=3)
-    batches = take(lambda: training_batches(dataset, grey, 4, 5, 3, num_readers=3), 12)
+    batches = take(lambda: training_batches(dataset, grey, settings(5, num_readers=3)), 12)
     images = np.concatenate([images for images, _ in batches]).round().astype(int)
     labels = np.concatenate([labels for _, labels in batches])
     assert all(len(labels) == 5 for _, labels in batches)
@@ -102,7 +117,7 @@ def test_workers_share_the_images_among_them(tmp_path, num_shards):
     for worker in (0, 1):
         share = take(
             lambda worker=worker: training_batches(
-                dataset, grey, 4, 4, 3, num_workers=2, worker=worker
+                dataset, grey, settings(4, num_workers=2, worker=worker)
             ),
             6,
         )
@@ -120,7 +135,9 @@ def test_seed_repeats_order_and_distortions(tmp_path):
                 [
                     images
                     for images, _ in take(
-                        lambda p=preprocess, s=seed: training_batches(dataset, p, 4, 5, 3, seed=s),
+                        lambda p=preprocess, s=seed: training_batches(
+                            dataset, p, settings(5, seed=s)
+                        ),
                         8,
                     )
                 ]
@@ -134,7 +151,7 @@ def test_seed_repeats_order_and_distortions(tmp_path):
 
 def test_labels_offset(tmp_path):
     dataset = write_shards(tmp_path, [1, 2, 3, 1], num_shards=1, num_classes=4)
-    batches = take(lambda: evaluation_batches(dataset, grey, 4, 4, 3, labels_offset=1), 1)
+    batches = take(lambda: evaluation_batches(dataset, grey, settings(4, labels_offset=1)), 1)
     np.testing.assert_array_equal(batches[0][1], [0, 1, 2, 0])
 
 
@@ -153,7 +170,7 @@ def test_labels_offset(tmp_path):
 def test_label_beyond_the_classes(tmp_path, labels, offset, message):
     dataset = write_shards(tmp_path, labels, num_shards=1)
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
-        take(lambda: evaluation_batches(dataset, grey, 4, 4, 3, labels_offset=offset), 1)
+        take(lambda: evaluation_batches(dataset, grey, settings(4, labels_offset=offset)), 1)
     explained = explain_input_error(caught.value)
     assert isinstance(explained, UserError)
     with pytest.raises(UserError, match=message):
@@ -166,7 +183,7 @@ def test_damaged_shard(tmp_path):
     content[40] ^= 255
     Path(dataset.files[0]).write_bytes(content)
     with pytest.raises(tf.errors.DataLossError) as caught:
-        take(lambda: evaluation_batches(dataset, grey, 4, 4, 3), 1)
+        take(lambda: evaluation_batches(dataset, grey, settings(4)), 1)
     assert "a shard is damaged" in str(explain_input_error(caught.value))
 
 
@@ -176,11 +193,11 @@ def test_record_that_is_no_image(tmp_path, content, is_training):
     path = tmp_path / "train_00000-of-00001.tfrecord"
     with tf.python_io.TFRecordWriter(str(path)) as writer:
         writer.write(example(content, 0))
-    dataset = Dataset("made", "train", (str(path),), 1, 3, None)
+    dataset = made([str(path)], 1)
     preprocess = get_preprocessing("inception", is_training)
     batches = training_batches if is_training else evaluation_batches
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
-        take(lambda: batches(dataset, preprocess, 4, 1, 3), 1)
+        take(lambda: batches(dataset, preprocess, settings(1)), 1)
     assert "an image in a shard cannot be read" in str(explain_input_error(caught.value))
 
 

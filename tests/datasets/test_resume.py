@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from slim.datasets.convert import staging
+from slim.common import files
 from tests.datasets.conftest import (
     Trap,
     add_line,
@@ -194,9 +194,9 @@ def test_a_killed_worker(copy):
 def test_two_at_a_time(copy, monkeypatch):
     folder, expected = copy
     with held(folder, 1, 2) as (process, traps):
-        monkeypatch.setattr(staging, "LOCK_SECONDS", 0.3)
+        monkeypatch.setattr(files, "LOCK_SECONDS", 0.3)
         second = convert(folder, code=1)
-        message = f"error: {folder} is being written by another process: wait for its end\n"
+        message = f"error: {folder} is in use by another process: wait until it ends\n"
         assert second.error == message
         for trap in traps:
             trap.serve()

@@ -11,7 +11,7 @@ from slim.datasets.tfrecord import Shard, encode_example, find_shards, write_rec
     [(b"", 0, 1, 1), (b"x" * 127, 127, 128, 16383), (bytes(range(256)) * 900, 999_999_999, 300, 1)],
 )
 def test_tensorflow_parses_examples(jpeg, label, height, width):
-    example = tf.train.Example.FromString(encode_example(jpeg, label, height, width))
+    example = tf.train.Example.FromString(encode_example(jpeg, label, height=height, width=width))
     feature = example.features.feature
     assert feature["image/encoded"].bytes_list.value == [jpeg]
     assert feature["image/format"].bytes_list.value == [b"jpg"]

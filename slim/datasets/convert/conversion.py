@@ -163,7 +163,8 @@ def make_shards(plan: Plan, num_workers: int | None, distribute: Callable) -> in
     try:
         with Progress(total, initial=total - num_lacking) as progress:
             num_workers = min(num_workers or len(lacking), len(lacking))
-            distribute(make_shard, map(plan.job, lacking), num_workers, progress.add)
+            jobs = map(plan.job, lacking)
+            distribute(make_shard, jobs, num_workers=num_workers, report=progress.add)
     except WorkerError as error:
         raise UserError(
             f"a worker was stopped ({error}; -9 is often a lack of memory): the same command goes "

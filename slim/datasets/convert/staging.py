@@ -130,7 +130,7 @@ def make_shard(job: Job, count_image: Callable[[], None]) -> None:
                 text = f"{entry.path}: {error}"
                 problems.append(Problem(LISTS[shard.split_name], entry.line, text))
             else:
-                write_record(file, encode_example(jpeg, entry.label, height, width))
+                write_record(file, encode_example(jpeg, entry.label, height=height, width=width))
                 samples += 1
             count_image()
     size = (job.staging / shard.file_name).stat().st_size

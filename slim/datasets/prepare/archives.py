@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from slim.common.downloads import alone, fetch
+from slim.common.downloads import fetch
 from slim.common.errors import UserError, did_you_mean
+from slim.common.files import exclusive
 from slim.common.unpacking import refuse_existing, unpack, unpacked
 
 
@@ -194,7 +195,7 @@ def download(name: str, folder: Path, sources: Mapping[str, ArchiveSource] = SOU
     if not sources[name].archives:
         raise UserError(f"{name} cannot be downloaded for you: {where}")
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
+    with exclusive(folder):
         for archive in sources[name].archives:
             _download(archive, folder)
 

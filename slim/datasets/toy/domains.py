@@ -350,7 +350,8 @@ def draw_domain(
             missing = _missing_images(name, directory)
             jobs = [missing[i : i + 10] for i in range(0, len(missing), 10)]
             with tqdm(total=len(missing), desc=name, unit="image") as bar:
-                run_jobs(draw_missing, jobs, num_workers or available_cores(), bar.update)
+                num_workers = num_workers or available_cores()
+                run_jobs(draw_missing, jobs, num_workers=num_workers, report=bar.update)
             for file, text in lists.items():
                 write_whole(directory / file, text)
     except OSError as error:
