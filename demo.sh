@@ -1,9 +1,10 @@
 #!/bin/sh
-# The paper in small, on a machine that has only Python 3.10 to 3.13: draws toy domains, trains
-# Inception-V3 from random weights on two sources, fine-tunes its last layer on a target, evaluates,
-# extracts features, and runs both notebooks on them. With --full also what takes longer: the long
-# tail, higher resolution, and the transfer study, with the sources' union and a selection of their
-# classes. What is done is not done again; an interrupted run goes on.
+# Plays the paper through in miniature, on a machine with Python 3.10 to 3.13: draws toy datasets,
+# trains Inception-V3 from random weights on two sources, fine-tunes the last layer on a target,
+# evaluates, extracts features, and executes both notebooks on them. With --full, it also covers the
+# long tail, image resolution, and the transfer study, with the union of the sources and a selection
+# of their classes. Finished steps are skipped; interrupted ones resume.
+# Usage: ./demo.sh [--full]
 set -eu
 cd "$(dirname "$0")"
 
@@ -14,27 +15,27 @@ esac
 
 SOURCES='toy_inat toy_imagenet'
 TARGETS='toy_birds toy_flowers toy_cars'
-# At 107 pixels Inception-V3 costs an eighth of what it costs at 299.
+# At 107 pixels, Inception-V3 needs an eighth of the computation at 299 pixels.
 SIZE=107
 SMALLER=75
 UNION=$(echo $SOURCES | tr ' ' +)
 export TRAIN_IMAGE_SIZE=$SIZE EVAL_IMAGE_SIZE=$SIZE TRAIN_BATCH_SIZE=32 LOG_STEPS=20
-# Batch norm's averages must settle in a few hundred steps, not in tens of thousands.
+# The averages of batch norm have to settle within a few hundred steps instead of tens of thousands.
 SHORT='--batch_norm_decay=0.95 --learning_rate_decay_type=polynomial --seed=1'
-# So short a run learns more from images that are not distorted.
+# Runs this short learn more from images that are not distorted.
 STUDY='--noaugment --batch_norm_decay=0.95 --optimizer=adam --opt_epsilon=0.001 --seed=1'
 STUDY="$STUDY --learning_rate=0.002 --end_learning_rate=0.00001 --save_interval_secs=600"
 
 ./install.sh
 
-echo "== 1 of 6: the toy domains, drawn and converted"
+echo "== 1 of 6: draw and convert the toy datasets"
 .venv/bin/python -m slim.datasets.toy
 for name in $SOURCES toy_birds; do
     .venv/bin/python convert_dataset.py --dataset_name="$name" --num_shards=4
 done
 
-# train_source DATASET NAME STEPS EPOCHS [flags]: from random weights; the rate falls over so many
-# epochs.
+# train_source DATASET NAME STEPS EPOCHS [flags]: trains from random weights for STEPS steps; the
+# learning rate decays over EPOCHS epochs.
 train_source() {
     dataset=$1 model=$2 steps=$3 epochs=$4
     shift 4
@@ -44,14 +45,15 @@ train_source() {
         ./train.sh $SHORT --opt_epsilon=0.001 "$@"
 }
 
-# fine_tune FROM DATASET NAME EPOCHS: all layers, for 60 steps, which are so many epochs.
+# fine_tune FROM DATASET NAME EPOCHS: fine-tunes all layers for 60 steps, which are EPOCHS epochs.
 fine_tune() {
     DATASET_NAME=$2 MODEL_DIR=./checkpoints/$3 CHECKPOINT_PATH=./checkpoints/$1 MAX_STEPS=60 \
         CHECKPOINT_EXCLUDE_SCOPES='' TRAINABLE_SCOPES='' \
         OPTIMIZER=adam LR=0.0003 END_LR=0 EPOCHS_PER_DECAY=$4 ./train.sh $SHORT --opt_epsilon=0.001
 }
 
-# evaluate NAME DATASET RESULT [flags]: writes RESULT unless it is newer than the checkpoint.
+# evaluate NAME DATASET RESULT [flags]: prints RESULT, and writes it before if it is missing or older
+# than the checkpoint.
 evaluate() {
     model=$1 dataset=$2 result=$3
     shift 3
@@ -64,27 +66,27 @@ evaluate() {
 }
 
 for name in $SOURCES; do
-    echo "== 2 of 6: Inception-V3 on $name, from random weights"
+    echo "== 2 of 6: train Inception-V3 on $name from random weights"
     train_source "$name" "$name" 400 12.5
 done
 
-echo "== 3 of 6: its last layer on toy_birds, all below it as learned on toy_inat"
+echo "== 3 of 6: fine-tune the last layer of the toy_inat network on toy_birds"
 DATASET_NAME=toy_birds CHECKPOINT_PATH=./checkpoints/toy_inat MAX_STEPS=200 \
     LR=0.05 EPOCHS_PER_DECAY=17 \
     ./train.sh $SHORT
 
-echo "== 4 of 6: evaluation"
+echo "== 4 of 6: evaluate the three networks"
 for name in $SOURCES toy_birds; do
     evaluate "$name" "$name" "checkpoints/$name/eval.txt"
 done
 
-echo "== 5 of 6: features of all domains, by each source's network"
+echo "== 5 of 6: extract features of all datasets with both source networks"
 for name in $SOURCES; do
     .venv/bin/python feature_extraction.py --checkpoint_path=./checkpoints/"$name" \
         --dataset_name="$(echo $SOURCES $TARGETS | tr ' ' ,)" --image_size=$SIZE --merge_splits
 done
 
-echo "== 6 of 6: the notebooks"
+echo "== 6 of 6: execute the notebooks"
 for notebook in LinearClassifierDemo DomainSimilarityDemo; do
     page=feature/$notebook.html
     if [ ! -e "$page" ] || [ $notebook.ipynb -nt "$page" ] ||
@@ -140,12 +142,12 @@ EOF
 cat <<EOF
 
 images and shards: data; checkpoints and event files: checkpoints; features and notebooks: feature
-to watch it: .venv/bin/tensorboard --logdir=checkpoints --reload_multifile=true
+training curves: .venv/bin/tensorboard --logdir=checkpoints --reload_multifile=true
 EOF
 
 if [ "$*" = --full ]; then
     echo
-    echo "== full, 1 of 4: the long tail: toy_inat, fine-tuned on at most 15 images of a class"
+    echo "== full, 1 of 4: the long tail: fine-tune on at most 15 images per class of toy_inat"
     .venv/bin/python -m slim.datasets.balance --dataset_name=toy_inat --max_per_class=15
     .venv/bin/python convert_dataset.py --dataset_name=toy_inat_balanced_15 --num_shards=4
     fine_tune toy_inat toy_inat toy_inat_longer 2  # for comparison
@@ -159,14 +161,14 @@ if [ "$*" = --full ]; then
         checkpoints/toy_inat/per_class checkpoints/toy_inat_longer/per_class \
         checkpoints/toy_inat_balanced_15/per_class
 
-    echo "== full, 2 of 4: resolution: toy_inat at $SMALLER pixels, beside $SIZE"
+    echo "== full, 2 of 4: resolution: toy_inat at $SMALLER pixels, compared with $SIZE"
     train_source toy_inat toy_inat_$SMALLER 400 12.5 --train_image_size=$SMALLER
     for name in toy_inat_$SMALLER toy_inat; do
         evaluate "$name" toy_inat "checkpoints/$name/eval_sizes.txt" \
             --eval_image_size=$SMALLER,$SIZE --eval_dir=''
     done
 
-    echo "== full, 3 of 4: the sources' union, and the classes of it nearest to the targets"
+    echo "== full, 3 of 4: the union of the sources, and its classes nearest to the targets"
     .venv/bin/python -m slim.datasets.union --dataset_names="$(echo $SOURCES | tr ' ' ,)"
     .venv/bin/python convert_dataset.py --dataset_name="$UNION" --num_shards=4
     train_source "$UNION" "$UNION" 800 12.5
@@ -176,7 +178,7 @@ if [ "$*" = --full ]; then
         --sources="$(echo $SOURCES | tr ' ' ,)" --targets="$(echo $TARGETS | tr ' ' ,)" \
         --top_k=14 --min_count=1 --output_name=toy_selected
     .venv/bin/python convert_dataset.py --dataset_name=toy_selected --num_shards=4
-    # About as many classes and images as either source has.
+    # The selection has about as many classes and images as each source.
     train_source toy_selected toy_selected 400 12.5
 
     echo "== full, 4 of 4: the transfer study"

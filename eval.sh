@@ -1,12 +1,13 @@
 #!/bin/sh
-# Evaluates each new checkpoint of a folder: ./eval.sh [flags of slim.eval_image_classifier]
+# Evaluates each new checkpoint of a training run.
+# Usage: ./eval.sh [flags of slim.eval_image_classifier]
 #
 #   CUDA_VISIBLE_DEVICES=1 ./eval.sh
 #   DATASET_NAME=aircraft ./eval.sh --max_number_of_evaluations=1
 #   RECIPE=inat2017_299 EVAL_IMAGE_SIZE=448 ./eval.sh
 #
-# Each setting below can be given in the environment, or in recipes/$RECIPE.env; the environment
-# comes first.
+# Every setting below can be given in the environment or in recipes/$RECIPE.env; the environment
+# takes precedence. docs/recipes.md lists the settings.
 set -eu
 cd "$(dirname "$0")"
 . recipes/settings.sh

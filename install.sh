@@ -1,8 +1,9 @@
 #!/bin/sh
-# Makes .venv beside this file and installs what is missing in it: ./install.sh [pip arguments]
+# Creates .venv beside this file and installs requirements.txt in it, unless that is done already.
+# Usage: ./install.sh [pip arguments]
 #
-# The Python is $PYTHON, else the newest of 3.10 to 3.13 on the PATH. Where nvidia-smi answers,
-# TensorFlow comes with its CUDA libraries.
+# The interpreter is $PYTHON, else the newest Python from 3.10 to 3.13 on the PATH. If nvidia-smi
+# runs, TensorFlow is installed with its CUDA libraries.
 set -eu
 cd "$(dirname "$0")"
 
@@ -19,17 +20,17 @@ fi
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     supported='import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
     for python in ${PYTHON:-python3.13 python3.12 python3.11 python3.10 python3 python} none; do
-        # It is asked to do something: a name on the PATH may have no Python behind it.
+        # Run the interpreter: a name on the PATH may be a stub without Python.
         if [ "$python" != none ] && "$python" -c "$supported" 2>/dev/null; then
             break
         fi
     done
     if [ "$python" = none ]; then
         echo "error: no Python 3.10 to 3.13 with its venv module${PYTHON:+ at $PYTHON}; install" \
-            "one, or name it: PYTHON=/path/to/python3.12 $0" >&2
+            "one, or set its path: PYTHON=/path/to/python3.12 $0" >&2
         exit 1
     fi
-    echo "making .venv with $("$python" --version)"
+    echo "creating .venv with $("$python" --version)"
     rm -rf .venv
     "$python" -m venv .venv
 fi

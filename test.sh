@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what is missing and runs the tests, on all cores: ./test.sh [pytest arguments]
+# Installs the requirements of the tests if necessary, and runs the tests on all cores.
+# Usage: ./test.sh [pytest arguments]
 set -eu
 cd "$(dirname "$0")"
 ./install.sh -r tests/requirements.txt

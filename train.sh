@@ -1,14 +1,15 @@
 #!/bin/sh
-# Trains a network by a recipe, by default the published one, which fine-tunes the last layer:
-# ./train.sh [flags of slim.train_image_classifier]
+# Trains a network with a recipe. The default recipe is the published one, which fine-tunes the last
+# layer of Inception-V3 on CUB-200-2011.
+# Usage: ./train.sh [flags of slim.train_image_classifier]
 #
 #   CUDA_VISIBLE_DEVICES=0 ./train.sh
 #   DATASET_NAME=aircraft LR=0.001 ./train.sh --num_clones=2
 #   RECIPE=inat2017_299 ./train.sh
 #
-# Each setting below can be given in the environment, or in recipes/$RECIPE.env; the environment
-# comes first. An empty CHECKPOINT_PATH trains from random weights, and an empty TRAINABLE_SCOPES
-# trains every layer.
+# Every setting below can be given in the environment or in recipes/$RECIPE.env; the environment
+# takes precedence. An empty CHECKPOINT_PATH starts from random weights; an empty TRAINABLE_SCOPES trains
+# all layers. docs/recipes.md lists the settings.
 set -eu
 cd "$(dirname "$0")"
 . recipes/settings.sh
@@ -32,11 +33,12 @@ LOG_STEPS=${LOG_STEPS:-10}
 SAVE_SUMMARIES_SECS=${SAVE_SUMMARIES_SECS:-10}
 SAVE_MODEL_SECS=${SAVE_MODEL_SECS:-60}
 
-# 30 epochs of cub_200: 5,994 training images are 94 steps of 64, and 30 times that 2,810. Given
-# both, the earlier of EPOCHS and MAX_STEPS ends training.
+# 2,810 steps are 30 epochs of CUB-200-2011: 5,994 training images in batches of 64. If both EPOCHS
+# and MAX_STEPS are set, training ends with the earlier one.
 if [ -z "${EPOCHS:-}" ]; then MAX_STEPS=${MAX_STEPS:-2810}; fi
 
-# What may be missing at the end has the default of the command: no averages, no label smoothing.
+# The optional flags at the end are passed only if their setting is not empty. Otherwise the
+# command's own defaults apply, such as no moving averages and no label smoothing.
 exec "$PYTHON" -m slim.train_image_classifier \
     --train_dir="$MODEL_DIR" \
     --dataset_dir="$DATASET_DIR" \

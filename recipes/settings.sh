@@ -1,6 +1,7 @@
-# Read by train.sh and eval.sh in the project's folder: the settings of recipes/$RECIPE.env, and the
-# defaults of those that both scripts take. A setting in the environment, be it empty, comes before
-# the recipe's, and the recipe's before the default.
+# Sourced by train.sh and eval.sh in the project's folder. Reads the settings of
+# recipes/$RECIPE.env, and sets the defaults of the settings that both scripts use. The environment
+# takes precedence over the recipe, even where a variable is set but empty, and the recipe over the
+# default.
 
 SETTINGS=" DATASET_NAME DATASET_DIR MODEL_DIR MODEL_NAME MOVING_AVERAGE_DECAY\
  CHECKPOINT_PATH CHECKPOINT_EXCLUDE_SCOPES TRAINABLE_SCOPES\
@@ -10,20 +11,20 @@ SETTINGS=" DATASET_NAME DATASET_DIR MODEL_DIR MODEL_NAME MOVING_AVERAGE_DECAY\
  LOG_STEPS SAVE_SUMMARIES_SECS SAVE_MODEL_SECS\
  EVAL_BATCH_SIZE EVAL_IMAGE_SIZE EVAL_INTERVAL_SECS "
 
-# refuse TEXT: says on stderr what is wrong, and ends.
+# refuse TEXT: prints an error to stderr and exits.
 refuse() {
     echo "error: $1" >&2
     exit 1
 }
 
-# read_recipe NAME: sets what the recipe has and the environment has not.
+# read_recipe NAME: applies the settings of a recipe that are not set in the environment.
 read_recipe() {
     file=recipes/$1.env
     if [ ! -f "$file" ]; then
         known=$(cd recipes && echo *.env | sed 's/\.env//g')
         refuse "RECIPE=$1: there is no $file; recipes are $known"
     fi
-    # Epochs or steps from the environment are not cut short by the recipe's other one.
+    # EPOCHS from the environment replaces the recipe's MAX_STEPS, and the other way round.
     if [ -n "${EPOCHS:-}" ]; then MAX_STEPS=${MAX_STEPS-}; fi
     if [ -n "${MAX_STEPS:-}" ]; then EPOCHS=${EPOCHS-}; fi
     while read -r line || [ -n "$line" ]; do
