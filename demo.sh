@@ -52,8 +52,8 @@ fine_tune() {
         OPTIMIZER=adam LR=0.0003 END_LR=0 EPOCHS_PER_DECAY=$4 ./train.sh $SHORT --opt_epsilon=0.001
 }
 
-# evaluate NAME DATASET RESULT [flags]: prints RESULT, and writes it before if it is missing or older
-# than the checkpoint.
+# evaluate NAME DATASET RESULT [flags]: evaluates unless RESULT is newer than the checkpoint, and
+# prints RESULT.
 evaluate() {
     model=$1 dataset=$2 result=$3
     shift 3

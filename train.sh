@@ -8,8 +8,8 @@
 #   RECIPE=inat2017_299 ./train.sh
 #
 # Every setting below can be given in the environment or in recipes/$RECIPE.env; the environment
-# takes precedence. An empty CHECKPOINT_PATH starts from random weights; an empty TRAINABLE_SCOPES trains
-# all layers. docs/recipes.md lists the settings.
+# takes precedence. An empty CHECKPOINT_PATH starts from random weights; an empty TRAINABLE_SCOPES
+# trains all layers. docs/recipes.md lists the settings.
 set -eu
 cd "$(dirname "$0")"
 . recipes/settings.sh
