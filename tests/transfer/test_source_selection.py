@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from slim import convert_dataset as convert
 from slim.datasets.registry import get_dataset
+from slim.transfer import source_selection
 from slim.transfer.prototypes import Prototypes
 from slim.transfer.selection import class_distances, compare, select_classes
-from tests.conftest import run
+from tests.support import invoke
 
 CLASSES = 6  # of each source, around as many places on a line
 
@@ -42,8 +44,7 @@ def world(tmp_path):
     return tmp_path
 
 
-def select(world, *flags, **settings):
-    command = ["python", "-m", "slim.transfer.source_selection"]
+def select(world, **settings):
     settings = {
         "feature_dir": world / "feature",
         "dataset_dir": world / "data",
@@ -53,12 +54,13 @@ def select(world, *flags, **settings):
         "min_count": "1",
         "output_name": "chosen",
     } | settings
-    return run(*command, *(f"--{k}={v}" for k, v in settings.items() if v is not None), *flags)
+    flags = [f"--{name}={value}" for name, value in settings.items() if value is not None]
+    return invoke(source_selection, *flags)
 
 
 def test_from_features_to_shards(world):
     done = select(world, top_k="4")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.error
     table = (world / "data/chosen/selection.tsv").read_text().splitlines()
     rows = [line.split("\t") for line in table[1:]]
     assert [row[1] for row in rows] == ["left_4", "left_5", "right_1", "right_2"]
@@ -71,20 +73,20 @@ def test_from_features_to_shards(world):
         "right/images/val2.jpg: 2",
     ]
     # What it printed: the selection is nearer than the whole and than chance.
-    row = next(line for line in done.stdout.splitlines() if line.startswith("| near"))
+    row = next(line for line in done.output.splitlines() if line.startswith("| near"))
     whole, selected, random = (float(cell) for cell in row.split("|")[2:5])
     assert selected < min(whole, random)
 
     command = ["--dataset_name=chosen", f"--dataset_dir={world / 'data'}", "--num_shards=2"]
-    assert "convert_dataset.py --dataset_name=chosen" in done.stdout
-    converted = run("python", "convert_dataset.py", *command)
-    assert converted.returncode == 0, converted.stderr
+    assert "convert_dataset.py --dataset_name=chosen" in done.output
+    converted = invoke(convert, *command)
+    assert converted.code == 0, converted.error
     dataset = get_dataset("chosen", "train", world / "data")
     assert (dataset.num_samples, dataset.num_classes) == (16, 4)
     assert dataset.class_names == ("left_4", "left_5", "right_1", "right_2")
 
     again = select(world, top_k="2")  # its own folder may be written again
-    assert again.returncode == 0
+    assert again.code == 0
     assert len((world / "data/chosen/train.txt").read_text().splitlines()) == 8
 
 
@@ -106,9 +108,9 @@ def test_from_features_to_shards(world):
 )
 def test_errors_are_one_line(world, settings, message):
     done = select(world, **settings)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ") and message in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.code == 1
+    assert done.error.startswith("error: ") and message in done.error
+    assert done.error.count("\n") == 1
     assert (world / "data/left/train.txt").read_text().startswith("images/train0.jpg: 0\n")
 
 
@@ -116,8 +118,8 @@ def test_features_of_another_list_are_refused(world):
     path = world / "data/left/train.txt"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     done = select(world)
-    assert done.returncode == 1
-    assert "train.txt lists 23 images of 6 classes, the features in" in done.stderr
+    assert done.code == 1
+    assert "train.txt lists 23 images of 6 classes, the features in" in done.error
 
 
 def line(places, counts, name="line"):

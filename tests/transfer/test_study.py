@@ -17,13 +17,19 @@ from scipy.spatial.distance import cdist
 from sklearn.linear_model import LogisticRegression
 
 from slim.checkpoints.reading import read_shapes
-from slim.common.command_line import run_command
-from slim.common.compat import slim, tf
 from slim.features.files import Settings, describe, find_split, hash_checkpoint
-from slim.nets.nets_factory import get_network_fn
 from slim.transfer.study import __main__ as study
 from slim.transfer.study import training as study_training
 from tests.conftest import NUM_VALIDATION, recipe_weights
+from tests.support import (
+    ROOT,
+    SMALL_NETWORK,
+    SMALL_SIZE,
+    Result,
+    invoke,
+    variable_shapes,
+    write_checkpoint,
+)
 
 PLAIN, TARGETS = ("plants", "things"), ("birds", "cars")
 SOURCES = (*PLAIN, "plants+things", "picked")  # both together, and classes picked from them
@@ -32,18 +38,6 @@ CLASSES = {"plants": 5, "things": 4, "picked": 2, "birds": 3, "cars": 3}
 PLACES = {"plants": 0, "things": 6, "picked": 2.5, "birds": 1, "cars": 7}
 PYTHON = sys.executable
 NEUTRAL = "neutral"  # a network that was trained on neither source
-
-
-def save_checkpoint(path: Path, value: float, scope: str = "InceptionV3") -> None:
-    """A checkpoint of one variable."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tf.Graph().as_default(), tf.Session() as session:
-        names, tensors = [f"{scope}/weights"], [tf.constant(value)]
-        session.run(
-            tf.raw_ops.SaveV2(
-                prefix=str(path), tensor_names=names, shape_and_slices=[""], tensors=tensors
-            )
-        )
 
 
 def write_lists(data: Path) -> None:
@@ -80,8 +74,7 @@ def write_features(world: Path, network: str, noise: float) -> None:
 
 def write_source(world: Path, name: str, value: float, noise: float) -> None:
     folder = world / "checkpoints" / name
-    save_checkpoint(folder / "model.ckpt-1", value)
-    (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-1"\n')
+    write_checkpoint(folder / "model.ckpt-1", {"InceptionV3/weights": np.float32(value)})
     write_features(world, name, noise)
 
 
@@ -95,26 +88,18 @@ def world(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def run_study(capsys):
-    """The command in this process, which has TensorFlow loaded: exit code, output and error."""
-
-    def run_study(world: Path, *more: str, **changed: object) -> tuple[int, str, str]:
-        settings = {
-            "sources": ",".join(SOURCES),
-            "targets": ",".join(TARGETS),
-            "checkpoints": ",".join(str(world / "checkpoints" / name) for name in SOURCES),
-            "dataset_dir": world / "data",
-            "feature_dir": world / "feature",
-            "output_dir": world / "study",
-            "min_count": 1,
-        } | changed
-        given = [f"--{name}={value}" for name, value in settings.items() if value is not None]
-        with pytest.raises(SystemExit) as stopped:
-            run_command(study.define_flags, study.main, ["study", *given, *more])
-        return stopped.value.code, *capsys.readouterr()
-
-    return run_study
+def run_study(world: Path, *more: str, **changed: object) -> Result:
+    settings = {
+        "sources": ",".join(SOURCES),
+        "targets": ",".join(TARGETS),
+        "checkpoints": ",".join(str(world / "checkpoints" / name) for name in SOURCES),
+        "dataset_dir": world / "data",
+        "feature_dir": world / "feature",
+        "output_dir": world / "study",
+        "min_count": 1,
+    } | changed
+    given = [f"--{name}={value}" for name, value in settings.items() if value is not None]
+    return invoke(study, *given, *more)
 
 
 def load(world: Path, network: str, name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -157,12 +142,12 @@ def modified(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_figures_are_those_of_other_libraries_and_table_and_json_agree(world, run_study):
-    code, out, error = run_study(world)
-    assert code == 0, error
+def test_figures_are_those_of_other_libraries_and_table_and_json_agree(world):
+    done = run_study(world)
+    assert done.code == 0, done.error
     found = json.loads((world / "study/study.json").read_text())
     text = (world / "study/study.md").read_text()
-    assert text in out
+    assert text in done.output
     accuracies, distances = (
         read_table(text, "Linear classifier"),
         read_table(text, "Domain similarity"),
@@ -203,26 +188,28 @@ def test_figures_are_those_of_other_libraries_and_table_and_json_agree(world, ru
         assert (world / "study" / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_done_is_not_done_again(world, run_study, monkeypatch):
-    assert run_study(world)[0] == 0
+def test_done_is_not_done_again(world, monkeypatch):
+    assert run_study(world).code == 0
     before = modified(world)
     monkeypatch.setattr(study, "fit_linear", None)
     monkeypatch.setattr("slim.transfer.study.cells.emd", None)
-    code, out, error = run_study(world)
-    assert code == 0, error
-    assert out.count("(done before)") == 2 * 8
+    done = run_study(world)
+    assert done.code == 0, done.error
+    assert done.output.count("(done before)") == 2 * 8
     assert modified(world) == before
 
 
-def test_a_changed_checkpoint_changes_its_row_only(world, run_study):
+def test_a_changed_checkpoint_changes_its_row_only(world):
     neutral = {"similarity_features": world / "feature" / NEUTRAL}
-    assert run_study(world, **neutral)[0] == 0
+    assert run_study(world, **neutral).code == 0
     emd = json.loads((world / "study/study.json").read_text())["cells"][0]["emd"]
     assert emd == pytest.approx(distance(world, (NEUTRAL,), "plants", "birds"))
     write_source(world, "things", value=7, noise=3)
-    code, out, error = run_study(world, **neutral)
-    assert code == 0, error
-    again = [line for line in out.splitlines() if " -> " in line and "done before" not in line]
+    done = run_study(world, **neutral)
+    assert done.code == 0, done.error
+    again = [
+        line for line in done.output.splitlines() if " -> " in line and "done before" not in line
+    ]
     assert [line.rsplit(" ", 1)[0] for line in again] == [
         f"things -> {target}: linear" for target in TARGETS
     ]
@@ -230,36 +217,36 @@ def test_a_changed_checkpoint_changes_its_row_only(world, run_study):
     found = {(cell["source"], cell["target"]): cell["linear"]["accuracy"] for cell in cells}
     assert found["things", "cars"] == pytest.approx(score(world, "things", "cars"))
     # Another --gamma needs nothing but exp.
-    code, out, _ = run_study(world, "--gamma=0.1", **neutral)
-    assert out.count("(done before)") == 16
+    done = run_study(world, "--gamma=0.1", **neutral)
+    assert done.output.count("(done before)") == 16
     assert json.loads((world / "study/study.json").read_text())["cells"][0][
         "similarity"
     ] == pytest.approx(np.exp(-0.1 * emd))
 
 
-def test_a_failed_cell_does_not_lose_the_others(world, run_study):
+def test_a_failed_cell_does_not_lose_the_others(world):
     path = world / "feature/things/cars_feature_val.npy"
     good = np.load(path)
     np.save(path, np.full_like(good, np.nan))
-    code, out, error = run_study(world)
-    assert code == 1
+    done = run_study(world)
+    assert done.code == 1
     assert re.fullmatch(
         r"error: 1 of 16 cells failed, the first is things -> cars: linear: .*cars_feature_val.npy "
         r"has a value that is not finite .*the same command tries again\n",
-        error,
+        done.error,
     )
     found = json.loads((world / "study/study.json").read_text())
     assert [cell["linear"] is None for cell in found["cells"]].count(True) == 1
     assert found["mean_accuracy"]["linear"]["things"] is None
-    assert read_table(out, "Linear classifier")["things", "cars"] == "-"
+    assert read_table(done.output, "Linear classifier")["things", "cars"] == "-"
     np.save(path, good)
-    code, out, error = run_study(world)
-    assert code == 0, error
-    assert out.count("(done before)") == 15
+    done = run_study(world)
+    assert done.code == 0, done.error
+    assert done.output.count("(done before)") == 15
 
 
-def test_errors_are_one_line_and_come_first(world, run_study, colours):
-    save_checkpoint(world / "resnet.ckpt", 1, scope="resnet_v2_50")
+def test_errors_are_one_line_and_come_first(world, colours):
+    write_checkpoint(world / "resnet.ckpt", {"resnet_v2_50/weights": np.float32(1)})
     for changed, message in (
         ({"sources": None}, "--sources is missing: "),
         ({"targets": "birds,birds"}, "--targets=birds,birds: a name is there twice"),
@@ -307,9 +294,9 @@ def test_errors_are_one_line_and_come_first(world, run_study, colours):
             "--fine_tune_flags: --train_dir is chosen by the study; leave it out",
         ),
     ):
-        code, _, error = run_study(world, **changed)
-        assert code == 1, changed
-        assert re.fullmatch(f"error: .*{message}.*\n", error), (changed, error)
+        done = run_study(world, **changed)
+        assert done.code == 1, changed
+        assert re.fullmatch(f"error: .*{message}.*\n", done.error), (changed, done.error)
     assert not (world / "study").exists()
 
 
@@ -376,23 +363,21 @@ def fine_tuning(world, colours) -> dict[str, object]:
     }
 
 
-def test_a_training_that_fails_is_tried_again_alone(
-    world, run_study, commands, fine_tuning, monkeypatch
-):
+def test_a_training_that_fails_is_tried_again_alone(world, commands, fine_tuning, monkeypatch):
     commands("fail")
-    code, out, error = run_study(world, **fine_tuning)
-    assert code == 1
+    done = run_study(world, **fine_tuning)
+    assert done.code == 1
     assert re.fullmatch(
         r"error: 1 of 4 cells failed, the first is plants -> colours: fine-tuned: the loss is not "
         r"finite \(.*/log.txt\); .*\n",
-        error,
+        done.error,
     )
-    assert read_table(out, "Fine-tuned")["things", "colours"] == "**75.0%**"
-    (done,) = (world / "study/fine_tuned/things").iterdir()
-    assert [path.name for path in done.glob("model*")] == ["model.ckpt-4.index"]
+    assert read_table(done.output, "Fine-tuned")["things", "colours"] == "**75.0%**"
+    (finished,) = (world / "study/fine_tuned/things").iterdir()
+    assert [path.name for path in finished.glob("model*")] == ["model.ckpt-4.index"]
     (tried,) = (world / "study/fine_tuned/plants").iterdir()
     commands("good")
-    before = modified(done)
+    before = modified(finished)
     # A process that a killed study left behind would hold the lock, until it ends.
     monkeypatch.setattr(study_training, "LOCK_SECONDS", 0.1)
     lock = (tried / ".lock").open("w")
@@ -405,20 +390,20 @@ def test_a_training_that_fails_is_tried_again_alone(
         lock.close()
 
     threading.Timer(1, release).start()
-    code, out, error = run_study(world, **fine_tuning)
-    assert code == 0, error
-    assert "plants -> colours: fine-tuned: waiting for the run" in out and seen == [calls]
-    assert modified(done) == before
+    done = run_study(world, **fine_tuning)
+    assert done.code == 0, done.error
+    assert "plants -> colours: fine-tuned: waiting for the run" in done.output and seen == [calls]
+    assert modified(finished) == before
     modules = [line.split(".")[1] for line in (tried / "calls.txt").read_text().splitlines()]
     assert modules == ["train_image_classifier"] * 2 + ["eval_image_classifier"]
     # Other flags are another run, in another folder.
     fine_tuning["fine_tune_flags"] = "--learning_rate=0.5"
-    assert run_study(world, **fine_tuning)[0] == 0
+    assert run_study(world, **fine_tuning).code == 0
     assert len(list((world / "study/fine_tuned/plants").iterdir())) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_it_lets_trainings_save(world, run_study, commands, fine_tuning, number):
+def test_stopped_it_lets_trainings_save(world, commands, fine_tuning, number):
     commands("slow")
 
     def stop_when_started() -> None:
@@ -431,42 +416,48 @@ def test_stopped_it_lets_trainings_save(world, run_study, commands, fine_tuning,
 
     thread = threading.Thread(target=stop_when_started)
     thread.start()
-    code, out, _ = run_study(world, **fine_tuning)
+    done = run_study(world, **fine_tuning)
     thread.join()
-    assert code == 128 + number
-    assert "training saves a checkpoint" in out
+    assert done.code == 128 + number
+    assert "training saves a checkpoint" in done.output
     assert len(list(world.glob("study/fine_tuned/*/*/model.ckpt-2.index"))) == 2
 
 
-def test_trains_and_evaluates_by_the_commands(colours, tmp_path, run_study):
-    checkpoint = tmp_path / "net.ckpt"
-    with tf.Graph().as_default(), tf.Session() as session:
-        get_network_fn("resnet_v2_50", None)(tf.zeros([1, 32, 32, 3]))
-        shapes = {v.op.name: v.shape.as_list() for v in slim.get_model_variables()}
-        values = [tf.constant(recipe_weights(name, shape)) for name, shape in shapes.items()]
-        session.run(
-            tf.raw_ops.SaveV2(
-                prefix=str(checkpoint),
-                tensor_names=list(shapes),
-                shape_and_slices=[""] * len(shapes),
-                tensors=values,
-            )
-        )
+SMALL_COMMANDS = """\
+import runpy, sys
+from tests.support import small_network
+sys.argv = sys.argv[2:]
+with small_network():
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.usefixtures("small_network")
+def test_trains_and_evaluates_by_the_commands(colours, tmp_path, monkeypatch):
+    shapes = variable_shapes(SMALL_NETWORK, None).items()
+    values = {name: recipe_weights(name, shape) for name, shape in shapes}
+    checkpoint = write_checkpoint(tmp_path / "net.ckpt", values)
+    # Stands in for Python, whose commands do not know the network.
+    script = tmp_path / "python"
+    script.write_text(f"#!{PYTHON}\n{SMALL_COMMANDS}")
+    script.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(study_training.sys, "executable", str(script))
     asked = {
         "sources": "recipe",
         "checkpoints": checkpoint,
         "targets": "colours",
         "dataset_dir": colours,
-        "model_name": "resnet_v2_50",
-        "image_size": 32,
+        "model_name": SMALL_NETWORK,
+        "image_size": SMALL_SIZE,
         "batch_size": 8,
         "similarity": False,
         "fine_tune": True,
         "fine_tune_steps": 2,
         "fine_tune_flags": "--learning_rate=0.001 --batch_norm_decay=0.5",
     }
-    code, _, error = run_study(tmp_path, **asked)
-    assert code == 0, error
+    done = run_study(tmp_path, **asked)
+    assert done.code == 0, done.error
     (cell,) = json.loads((tmp_path / "study/study.json").read_text())["cells"]
     assert cell["linear"]["accuracy"] == pytest.approx(score(tmp_path, "recipe", "colours"))
     assert cell["fine_tuned"]["step"] == 2 and cell["fine_tuned"]["images"] == NUM_VALIDATION
@@ -475,8 +466,8 @@ def test_trains_and_evaluates_by_the_commands(colours, tmp_path, run_study):
     assert cell["fine_tuned"]["accuracy"] == float(printed)
     # Every layer was trained, and the classifier is of the target's three classes.
     stored = read_shapes(str(train_dir / "model.ckpt-2"))
-    assert stored["resnet_v2_50/logits/biases"] == [3]
-    assert "resnet_v2_50/conv1/weights/Momentum" in stored
+    assert stored[f"{SMALL_NETWORK}/logits/biases"] == [3]
+    assert f"{SMALL_NETWORK}/conv1/weights/Momentum" in stored
     before = modified(tmp_path)
-    assert run_study(tmp_path, **asked)[0] == 0
+    assert run_study(tmp_path, **asked).code == 0
     assert modified(tmp_path) == before
