@@ -17,7 +17,7 @@ from slim.deployment.model_deploy import (
     optimize_clones,
     session_config,
 )
-from slim.nets.describe import multiply_adds
+from slim.nets.sizes import count_multiply_adds
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from slim.training.graph import build_clone, build_train_op, variables_to_train
@@ -60,7 +60,7 @@ def forward_gflop(image_size: int) -> float:
     """The operations of the network's forward pass for an image, the auxiliary classifier's too."""
     with tf.Graph().as_default() as graph:
         get_network_fn(MODEL, NUM_CLASSES)(tf.zeros([1, image_size, image_size, 3]))
-        return 2 * multiply_adds(graph) / 1e9
+        return 2 * count_multiply_adds(graph) / 1e9
 
 
 def training_task(

@@ -1,12 +1,12 @@
-"""TensorFlow and TF-Slim as this project uses them: `from slim.compat import slim, tf`.
+"""TensorFlow and TF-Slim for this project: `from slim.common.compat import slim, tf`.
 
-`tf` is TensorFlow's version 1 interface (graphs and sessions) and `slim` is TF-Slim, which every
-other module takes from here, so that what they need to work together is done once:
+`tf` is the version 1 interface of TensorFlow (graphs and sessions), and `slim` is TF-Slim. Every
+other module imports them from here, because they need some preparation:
 
-- `slim.batch_norm` asks for `tf_keras.legacy_tf_layers`; the wheel of tf-keras 2.21 has that module
-  under `tf_keras.src` only, hence the alias;
-- TensorFlow's start-up notes (which CPU instructions, which CUDA libraries) and the deprecation
-  warnings of the interface that TF-Slim is written in say nothing that a user can act on.
+- `slim.batch_norm` asks for `tf_keras.legacy_tf_layers`, which tf-keras 2.21 has only under
+  `tf_keras.src`, hence the alias;
+- start-up notes of TensorFlow (CPU instructions, CUDA libraries) and deprecation warnings of its
+  version 1 interface are of no use to a user.
 """
 
 import os
@@ -20,9 +20,9 @@ from pathlib import Path
 
 @contextmanager
 def _without_start_up_notes() -> Iterator[None]:
-    """Holds back what is written to file descriptor 2, and shows it if an exception leaves.
+    """Holds back the output to file descriptor 2, and shows it if an exception occurs.
 
-    While TensorFlow is being loaded its C++ side logs before `TF_CPP_MIN_LOG_LEVEL` counts.
+    The C++ side of TensorFlow logs while it is loaded, before `TF_CPP_MIN_LOG_LEVEL` takes effect.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as notes:
@@ -55,10 +55,10 @@ warnings.filterwarnings("ignore", message="`layer.apply` is deprecated")
 
 @contextmanager
 def compared_by_identity() -> Iterator[None]:
-    """Tensors and variables compared by identity, as in version 1, while a network is built.
+    """Compares tensors and variables by identity, as version 1 does, while a network is built.
 
-    In a graph they are so in any case, but finding that out takes a while, and the layers put all
-    variables into a set for each new one: a network of a thousand is built in half the time.
+    In a graph they are compared by identity anyway, but after a slow check, and layers put all
+    variables into a set for each new one. A network of 1,000 variables is built in half the time.
     """
     tf.disable_tensor_equality()
     try:

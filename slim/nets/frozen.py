@@ -1,13 +1,12 @@
-"""Networks as evaluation and feature extraction run them: frozen, batch norm in the weights.
+"""Frozen networks for inference, with batch norm folded into the weights.
 
-A convolution followed by batch norm in inference mode is again a convolution, with the weights and
-the bias
+A convolution followed by batch norm in inference mode is a convolution with the weights and the
+bias
 
     W' = W gamma / sqrt(variance + epsilon)    b' = beta - mean gamma / sqrt(variance + epsilon)
 
 (Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-Inference, 2018, section 3.2). What batch norm stands elsewhere, such as ahead of a ResNet-V2 unit,
-stays, on constants.
+Inference, 2018, section 3.2). Batch norm elsewhere, such as before a ResNet-V2 unit, remains.
 """
 
 from collections import Counter
@@ -25,9 +24,9 @@ class InferenceGraph:
     """A network whose variables have no values yet.
 
     Attributes:
-        images: The placeholder that it begins with, float32 `[batch, height, width, 3]`.
-        outputs: What is wanted of it: a tensor, or a structure of them, such as a dictionary.
-        variables: Its model variables.
+        images: The input placeholder, float32 `[batch, height, width, 3]`.
+        outputs: The outputs: a tensor, or a structure of tensors such as a dictionary.
+        variables: The model variables.
     """
 
     images: tf.Tensor
@@ -40,9 +39,9 @@ class FrozenNetwork:
     """A network whose variables are constants.
 
     Attributes:
-        graph_def: Its operations.
-        images: The name of the tensor that it begins with.
-        outputs: The names of what is wanted of it, in its structure.
+        graph_def: The graph.
+        images: The name of the input tensor.
+        outputs: The names of the outputs, in their structure.
     """
 
     graph_def: tf.GraphDef
@@ -50,14 +49,14 @@ class FrozenNetwork:
     outputs: Any
 
     def __call__(self, images: tf.Tensor, xla: bool = False) -> Any:
-        """Puts the network into the current graph.
+        """Adds the network to the current graph.
 
         Args:
             images: float32 `[batch, height, width, 3]`.
-            xla: Compile it with XLA, anew for each shape of `images`.
+            xla: Whether to compile with XLA, once per shape of `images`.
 
         Returns:
-            The outputs, in the structure that `build_network` was given them in.
+            The outputs, in the structure given to `build_network`.
         """
 
         def outputs(images: tf.Tensor) -> Any:
@@ -70,15 +69,12 @@ class FrozenNetwork:
 
 
 def build_network(outputs: Callable[[tf.Tensor], Any], image_size: int) -> InferenceGraph:
-    """Builds a network in a graph of its own.
+    """Builds a network in a new graph.
 
     Args:
-        outputs: From images, float32 `[batch, image_size, image_size, 3]`, to what is wanted, a
-            tensor or a structure of them.
+        outputs: The function from images, float32 `[batch, image_size, image_size, 3]`, to a tensor
+            or a structure of tensors.
         image_size: Height and width in pixels.
-
-    Returns:
-        The network.
     """
     with tf.Graph().as_default():
         images = tf.placeholder(tf.float32, [None, image_size, image_size, 3])
@@ -86,14 +82,14 @@ def build_network(outputs: Callable[[tf.Tensor], Any], image_size: int) -> Infer
 
 
 def freeze(network: InferenceGraph, values: Mapping[str, np.ndarray]) -> FrozenNetwork:
-    """Gives a network's variables their values for good, and folds batch norm into the weights.
+    """Replaces the variables of a network by constants and folds batch norm into the weights.
 
     Args:
-        network: In inference mode.
-        values: By the variables' names.
+        network: The network, in inference mode.
+        values: The values by variable name.
 
     Returns:
-        The network, which has no variables any more; outputs agree to 1e-4 of their scale.
+        The network without variables; its outputs agree to 1e-4 of their scale.
     """
     outputs = [tensor.op.name for tensor in tf.nest.flatten(network.outputs)]
     graph_def = tf.graph_util.extract_sub_graph(network.images.graph.as_graph_def(), outputs)
@@ -108,10 +104,10 @@ def freeze(network: InferenceGraph, values: Mapping[str, np.ndarray]) -> FrozenN
 
 
 def _fold_batch_norms(graph_def: tf.GraphDef, outputs: Sequence[str]) -> None:
-    """Makes biases of batch norms that follow a convolution; leaves unused nodes behind.
+    """Replaces batch norms that follow a convolution by biases; leaves unused nodes behind.
 
-    TensorFlow's own `optimize_for_inference_lib.fold_batch_norms` gives the same in 30 s rather
-    than 0.3 s for Inception-V3, too long to wait for at every checkpoint.
+    `optimize_for_inference_lib.fold_batch_norms` of TensorFlow does the same in 30 s instead of 0.3
+    s for Inception-V3, which is too long for each checkpoint.
     """
     nodes = {node.name: node for node in graph_def.node}
     uses = Counter(name for node in graph_def.node for name in node.input)

@@ -1,9 +1,9 @@
 """Inception-ResNet-V2: Szegedy et al., 2016.
 
-Figures and tables named below are those of "Inception-v4, Inception-ResNet and the Impact of
-Residual Connections on Learning"; `se=True` adds squeeze-and-excitation. The released network is
-not quite the printed one: its stem is Inception-V3's, its feature maps have 320, 1,088 and 2,080
-channels, and a 1x1 convolution to 1,536 ends it.
+Figures and tables are those of "Inception-v4, Inception-ResNet and the Impact of Residual
+Connections on Learning". `se=True` adds squeeze-and-excitation. The released network differs from
+the printed one: it has the stem of Inception-V3, feature maps of 320, 1,088 and 2,080 channels, and
+a final 1x1 convolution to 1,536 channels.
 """
 
 from typing import Any
@@ -25,14 +25,11 @@ from slim.nets.layers import (
 
 
 def inception_resnet_v2_arg_scope(weight_decay: float = 4e-5, **batch_norm: float) -> dict:
-    """The published defaults: Inception's, but L2 on biases too, and Glorot initialization.
+    """Returns the arg scope of Inception with L2 loss on biases and Glorot initialization.
 
     Args:
         weight_decay: Coefficient of the L2 loss on weights and biases.
-        **batch_norm: Of `layers.conv_arg_scope`.
-
-    Returns:
-        An arg scope for `slim.arg_scope`.
+        **batch_norm: Further arguments of `layers.conv_arg_scope`.
     """
     with (
         slim.arg_scope(inception_arg_scope(weight_decay, **batch_norm)),
@@ -46,14 +43,14 @@ def inception_resnet_v2_arg_scope(weight_decay: float = 4e-5, **batch_norm: floa
 
 
 def _residual(mix: Layer, se: bool, scale: float = 1.0, relu: bool = True) -> Layer:
-    """A feature map plus `scale` times its mix of branches, at the same depth: Figure 20.
+    """Returns a block that adds its scaled mix of branches to the feature map (Figure 20).
 
-    As published, squeeze-and-excitation sees the scaled residual.
+    As published, squeeze-and-excitation applies to the scaled residual.
     """
 
     def block(net: tf.Tensor, scope: str) -> tf.Tensor:
         with tf.variable_scope(scope) as block_scope:
-            # The branches stand in the block's scope, beside the convolution after them.
+            # The branches share the scope of the block with the convolution after them.
             residual = mix(net, block_scope)
             residual = scale * conv(net.shape.as_list()[3], 1, **LINEAR)(residual, "Conv2d_1x1")
             if se:
@@ -65,7 +62,7 @@ def _residual(mix: Layer, se: bool, scale: float = 1.0, relu: bool = True) -> La
 
 
 def _repeat(scope: str, count: int, name: str, layer: Layer) -> Layer:
-    """One block after another, `name_1` to `name_<count>`, in the scope `scope`."""
+    """Returns `count` successive blocks, `name_1` to `name_<count>`, in the scope `scope`."""
 
     def blocks(net: tf.Tensor, _: str) -> tf.Tensor:
         with tf.variable_scope(scope):
@@ -75,7 +72,7 @@ def _repeat(scope: str, count: int, name: str, layer: Layer) -> Layer:
 
 
 def _layers(se: bool) -> Chain:
-    """Figure 15, from the image to `Conv2d_7b_1x1`; sizes in the comments are those at 299."""
+    """Returns Figure 15, from the image to `Conv2d_7b_1x1`; comments give sizes at 299."""
     inception_resnet_a = branches(  # Figure 16, at 35 x 35
         {"Conv2d_1x1": conv(32, 1)},
         {"Conv2d_0a_1x1": conv(32, 1), "Conv2d_0b_3x3": conv(32, 3)},
@@ -97,7 +94,7 @@ def _layers(se: bool) -> Chain:
             "Conv2d_0c_3x1": conv(256, (3, 1)),
         },
     )
-    first_mix = branches(  # Figure 5 of Inception-V3's paper but for the depths, at 35 x 35
+    first_mix = branches(  # Figure 5 of the Inception-V3 paper with other depths, at 35 x 35
         {"Conv2d_1x1": conv(96, 1)},
         {"Conv2d_0a_1x1": conv(48, 1), "Conv2d_0b_5x5": conv(64, 5)},
         {"Conv2d_0a_1x1": conv(64, 1), "Conv2d_0b_3x3": conv(96, 3), "Conv2d_0c_3x3": conv(96, 3)},
@@ -134,29 +131,22 @@ def inception_resnet_v2(
     se: bool = False,
     **options: Any,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Inception-ResNet-V2 with its classifiers.
+    """Builds Inception-ResNet-V2 with its classifiers; see `inception_v4` for the arguments.
 
-    Args:
-        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], 75 x 75 at least.
-        num_classes: Number of classes; 0 or None: the features before the classifier.
-        is_training: Batch norm by the batch's statistics, and dropout.
-        scope: The variable scope. Default: `InceptionResnetV2`, with `se` `InceptionResnetV2SE`.
-        se: Add squeeze-and-excitation to every block after the stem.
-        **options: Of `inception_utils.dense_network`: `dropout_keep_prob`, `reuse`,
-            `create_aux_logits`, `spatial_squeeze`.
+    The default scope is `InceptionResnetV2`, or `InceptionResnetV2SE` with `se`.
 
     Returns:
-        Logits and end points, as `inception_utils.dense_network`; the published end points, which
-        are without the last of repeated blocks, and with `se` without `global_pool`.
+        Logits and end points; see `inception_utils.dense_network`. As published, the last of
+        repeated blocks are not among the end points, nor, with `se`, is `global_pool`.
     """
     logits, end_points = dense_network(
         inputs,
         _layers(se),
-        scope or ("InceptionResnetV2SE" if se else "InceptionResnetV2"),
-        "PreAuxLogits",
-        ("Conv2d_2a_5x5", "Logits"),
-        num_classes,
-        is_training,
+        scope=scope or ("InceptionResnetV2SE" if se else "InceptionResnetV2"),
+        aux_endpoint="PreAuxLogits",
+        aux_scopes=("Conv2d_2a_5x5", "Logits"),
+        num_classes=num_classes,
+        is_training=is_training,
         **options,
     )
     unpublished = {"Repeat", "Repeat_2", "Block8"} | ({"global_pool"} if se else set())

@@ -1,4 +1,4 @@
-"""What the Inception networks have in common: arg scope, stem, reduction, classifiers."""
+"""Parts that the Inception networks share: arg scope, stem, reduction, classifiers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ Depth = Callable[[int], int]
 
 
 def v3_stem(depth: Depth = int) -> Chain:
-    """The first rows of Inception-V3's Table 1; sizes in the comments are those at 299."""
+    """Returns the first rows of Table 1 of the Inception-V3 paper; comments give sizes at 299."""
     return {
         "Conv2d_1a_3x3": conv(depth(32), 3, 2, "VALID"),  # 149 x 149
         "Conv2d_2a_3x3": conv(depth(32), 3, padding="VALID"),
@@ -28,7 +28,10 @@ def v3_stem(depth: Depth = int) -> Chain:
 
 
 def reduction_a(k: int, l: int, m: int, n: int) -> Layer:  # noqa: E741 (the paper's letters)
-    """From 35 x 35 to 17 x 17 positions: Figure 7 of Inception-V4's paper, numbers in Table 1."""
+    """Returns the reduction from 35 x 35 to 17 x 17 positions.
+
+    Figure 7 of the Inception-V4 paper, with the numbers of its Table 1.
+    """
     return branches(
         {"Conv2d_1a_3x3": conv(n, 3, 2, "VALID")},
         {
@@ -41,19 +44,20 @@ def reduction_a(k: int, l: int, m: int, n: int) -> Layer:  # noqa: E741 (the pap
 
 
 def aux_features(net: tf.Tensor, scope: str, depth: Depth = int, **options: Any) -> tf.Tensor:
-    """The auxiliary classifier (Inception-V3's Figure 8) up to its last feature map.
+    """Builds the auxiliary classifier, Figure 8 of the Inception-V3 paper, up to its last features.
 
-    The last kernel is 5 x 5, which spans the map at 299. Beyond 299 it stays so, that a checkpoint
-    fits at every size, and more than one position is left; below 299 it shrinks to the map.
+    The last kernel is 5 x 5, the size of the map at 299. Above 299 it stays 5 x 5, so that a
+    checkpoint fits at every size, and several positions remain; below 299 it shrinks to the map.
 
     Args:
         net: A feature map of the network, 17 x 17 positions at 299.
-        scope: The last convolution's; a `{}` each stands for its kernel's height and width.
-        depth: From the published number of channels to that wanted.
-        **options: Of the last `slim.conv2d`.
+        scope: The scope of the last convolution, with two `{}` for the height and width of its
+            kernel.
+        depth: The function from the published number of channels to the actual one.
+        **options: Options of the last `slim.conv2d`.
 
     Returns:
-        float32 `[batch, height', width', depth(768)]`, one position at 299.
+        `[batch, height', width', depth(768)]`, one position at 299.
     """
     net = slim.avg_pool2d(net, window(net, 5), stride=3, padding="VALID")
     net = slim.conv2d(net, depth(128), 1, scope="Conv2d_1b_1x1")
@@ -64,11 +68,17 @@ def aux_features(net: tf.Tensor, scope: str, depth: Depth = int, **options: Any)
 
 
 def average_pool(net: tf.Tensor, spatial_squeeze: bool) -> tf.Tensor:
-    """Averages a network's last feature map, float32 `[batch, height, width, channels]`.
+    """Averages the last feature map, `[batch, height, width, channels]`.
 
-    With `spatial_squeeze` over all positions, whatever the image's size (at 299 that is the
-    published 8 x 8 window), to `[batch, 1, 1, channels]`; else over windows of 8 x 8 at stride 2,
-    as published, to `[batch, height', width', channels]`.
+    Args:
+        net: The feature map.
+        spatial_squeeze: Whether to average over all positions, whatever the image size. At 299 this
+            is the published 8 x 8 window. Otherwise averages over windows of 8 x 8 with stride 2,
+            as published.
+
+    Returns:
+        `[batch, 1, 1, channels]`, or `[batch, height', width', channels]` without
+        `spatial_squeeze`.
     """
     if spatial_squeeze:
         return tf.reduce_mean(net, [1, 2], keepdims=True, name="AvgPool_1a")
@@ -78,6 +88,7 @@ def average_pool(net: tf.Tensor, spatial_squeeze: bool) -> tf.Tensor:
 def dense_network(
     inputs: tf.Tensor,
     layers: Chain,
+    *,
     scope: str,
     aux_endpoint: str,
     aux_scopes: tuple[str, str],
@@ -88,26 +99,26 @@ def dense_network(
     create_aux_logits: bool = True,
     spatial_squeeze: bool = True,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """A network whose classifiers end fully connected: Inception-V4 or Inception-ResNet-V2.
+    """Builds Inception-V4 or Inception-ResNet-V2, whose classifiers are fully connected.
 
     Args:
-        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], 75 x 75 at least.
-        layers: From the image to the last feature map, of 1,536 channels.
+        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], at least 75 x 75.
+        layers: The layers from the image to the last feature map, with 1,536 channels.
         scope: The variable scope.
-        aux_endpoint: What the auxiliary classifier stands on.
-        aux_scopes: Scopes of its last convolution and of its fully connected layer.
-        num_classes: Number of classes; 0 or None: the features before the classifier.
-        is_training: Batch norm by the batch's statistics, and dropout.
-        dropout_keep_prob: The share of features that dropout keeps.
-        reuse: Reuse the variables of the scope.
-        create_aux_logits: Add the auxiliary classifier, end point `AuxLogits`.
-        spatial_squeeze: Average over all positions (see `average_pool`); without it logits are
-            `[batch, height', width', classes]`: the fully convolutional network.
+        aux_endpoint: The end point that is the input of the auxiliary classifier.
+        aux_scopes: The scopes of its last convolution and of its fully connected layer.
+        num_classes: Number of classes; 0 or None for the features before the classifier.
+        is_training: Whether batch norm uses the statistics of the batch, and dropout is active.
+        dropout_keep_prob: Fraction of the features that dropout keeps.
+        reuse: Whether to reuse the variables of the scope.
+        create_aux_logits: Whether to add the auxiliary classifier, end point `AuxLogits`.
+        spatial_squeeze: Whether to average over all positions (see `average_pool`). Without it
+            logits are `[batch, height', width', classes]`, as in a fully convolutional network.
 
     Returns:
-        Logits, float32 `[batch, num_classes]` (features `[batch, 1, 1, 1536]` where `num_classes`
-        is None), and the end points: every layer's feature map, `AuxLogits`, `global_pool`,
-        `PreLogitsFlatten`, `Logits`, `Predictions`.
+        Logits, float32 `[batch, num_classes]` (features `[batch, 1, 1, 1536]` without
+        `num_classes`), and the end points: the feature map of every layer, `AuxLogits`,
+        `global_pool`, `PreLogitsFlatten`, `Logits`, `Predictions`.
     """
     end_points: dict[str, tf.Tensor] = {}
     with (

@@ -1,8 +1,8 @@
 """Inception-V3: Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2015.
 
-Figures and tables named below are that paper's; `se=True` adds squeeze-and-excitation. Scopes, and
-so variable names, are the published ones, with their slips (two 1x1 and 5x5 scopes in `Mixed_5c`,
-3x3 kernels under `1x1` names).
+Figures and tables are those of that paper. `se=True` adds squeeze-and-excitation. Scopes, and so
+variable names, are the published ones, including their inconsistencies (two 1x1 and 5x5 scopes in
+`Mixed_5c`, 3x3 kernels under `1x1` names).
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ inception_v3_arg_scope = inception_arg_scope
 def _figure_5(
     depth: Depth, pool: int, names: tuple[str, str] = ("Conv2d_0a_1x1", "Conv2d_0b_5x5")
 ) -> Layer:
-    """At 35 x 35 positions: 1x1, 5x5, two 3x3 in a row, and pooling."""
+    """Returns a block at 35 x 35 positions: 1x1, 5x5, two successive 3x3, and pooling."""
     return branches(
         {"Conv2d_0a_1x1": conv(depth(64), 1)},
         {names[0]: conv(depth(48), 1), names[1]: conv(depth(64), 5)},
@@ -48,7 +48,7 @@ def _figure_5(
 
 
 def _figure_6(depth: Depth, inner: int) -> Layer:
-    """At 17 x 17 positions: 7x7 convolutions as pairs of 1x7 and 7x1."""
+    """Returns a block at 17 x 17 positions, with 7x7 convolutions as pairs of 1x7 and 7x1."""
     return branches(
         {"Conv2d_0a_1x1": conv(depth(192), 1)},
         {
@@ -68,7 +68,7 @@ def _figure_6(depth: Depth, inner: int) -> Layer:
 
 
 def _figure_7(depth: Depth, second_3x1: str) -> Layer:
-    """At 8 x 8 positions: the last convolution of a branch is 1x3 beside 3x1."""
+    """Returns a block at 8 x 8 positions, whose branches end in parallel 1x3 and 3x1."""
     return branches(
         {"Conv2d_0a_1x1": conv(depth(320), 1)},
         {
@@ -92,7 +92,7 @@ def _figure_7(depth: Depth, second_3x1: str) -> Layer:
 
 
 def _layers(depth: Depth, se: bool) -> Chain:
-    """Table 1, from the image to `Mixed_7c`; sizes in the comments are those at 299."""
+    """Returns Table 1, from the image to `Mixed_7c`; comments give sizes at 299."""
     blocks = {
         "Mixed_5b": _figure_5(depth, pool=32),
         "Mixed_5c": _figure_5(depth, pool=64, names=("Conv2d_0b_1x1", "Conv_1_0c_5x5")),
@@ -146,22 +146,22 @@ def inception_v3_base(
     scope: str | None = None,
     se: bool = False,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Inception-V3 up to its last feature map, without pooling and classifier.
+    """Builds Inception-V3 up to its last feature map, without pooling and classifier.
 
     Args:
-        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], 75 x 75 at least.
-        final_endpoint: The end point to stop at, `Conv2d_1a_3x3` to `Mixed_7c`.
-        min_depth: The fewest channels a convolution has where `depth_multiplier` is below 1.
+        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], at least 75 x 75.
+        final_endpoint: The last end point, from `Conv2d_1a_3x3` to `Mixed_7c`.
+        min_depth: Minimum number of channels of a convolution when `depth_multiplier` is below 1.
         depth_multiplier: Scales the number of channels of every convolution.
-        scope: The variable scope. Default: `InceptionV3`, with `se` `InceptionV3SE`.
-        se: Add squeeze-and-excitation to every block after the stem.
+        scope: The variable scope. Default: `InceptionV3`, or `InceptionV3SE` with `se`.
+        se: Whether to add squeeze-and-excitation to every block after the stem.
 
     Returns:
-        The feature map at `final_endpoint`, float32 `[batch, height', width', depth]` (2,048
-        channels at `Mixed_7c`), and every feature map on the way by its name.
+        The feature map at `final_endpoint`, `[batch, height', width', depth]` (2,048 channels at
+        `Mixed_7c`), and all feature maps by name.
 
     Raises:
-        ValueError: `final_endpoint` is not an end point, or `depth_multiplier` is not positive.
+        ValueError: `final_endpoint` is unknown, or `depth_multiplier` is not positive.
     """
     if depth_multiplier <= 0:
         raise ValueError(f"depth_multiplier must be positive, not {depth_multiplier}")
@@ -173,14 +173,14 @@ def inception_v3_base(
 
 
 def _aux_logits(net: tf.Tensor, num_classes: int, depth: Depth, spatial_squeeze: bool) -> tf.Tensor:
-    """The classifier beside `Mixed_6e`: Figure 8; its weight in the loss is the caller's."""
+    """Builds the auxiliary classifier on `Mixed_6e` (Figure 8)."""
     with tf.variable_scope("AuxLogits"):
         initializer = tf.truncated_normal_initializer(stddev=0.01)
         net = aux_features(net, "Conv2d_2a_{}x{}", depth, weights_initializer=initializer)
         initializer = tf.truncated_normal_initializer(stddev=0.001)
         classifier = conv(num_classes, 1, weights_initializer=initializer, **LINEAR)
         net = classifier(net, "Conv2d_2b_1x1")
-        # Beyond 299 more than one position is left, where the published squeeze failed.
+        # Above 299 several positions remain, for which the published squeeze fails.
         return tf.reduce_mean(net, [1, 2], name="SpatialSqueeze") if spatial_squeeze else net
 
 
@@ -198,27 +198,28 @@ def inception_v3(
     scope: str | None = None,
     se: bool = False,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Inception-V3 with its classifiers.
+    """Builds Inception-V3 with its classifiers.
 
     Args:
-        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], 75 x 75 at least.
-        num_classes: Number of classes; 0 or None: the features before the classifier.
-        is_training: Batch norm by the batch's statistics, and dropout.
-        dropout_keep_prob: The share of features that dropout keeps.
-        min_depth: The fewest channels a convolution has where `depth_multiplier` is below 1.
-        depth_multiplier: Scales the number of channels of every convolution.
-        prediction_fn: From logits to predictions.
-        spatial_squeeze: Average over all positions (see `inception_utils.average_pool`); without
-            it logits are `[batch, height', width', classes]`: the fully convolutional network.
-        reuse: Reuse the variables of the scope.
-        create_aux_logits: Add the auxiliary classifier, end point `AuxLogits`.
-        scope: The variable scope. Default: `InceptionV3`, with `se` `InceptionV3SE`.
-        se: Add squeeze-and-excitation to every block after the stem.
+        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], at least 75 x 75.
+        num_classes: Number of classes; 0 or None for the features before the classifier.
+        is_training: Whether batch norm uses the statistics of the batch, and dropout is active.
+        dropout_keep_prob: Fraction of the features that dropout keeps.
+        min_depth: See `inception_v3_base`.
+        depth_multiplier: See `inception_v3_base`.
+        prediction_fn: The function from logits to predictions.
+        spatial_squeeze: Whether to average over all positions (see `inception_utils.average_pool`).
+            Without it logits are `[batch, height', width', classes]`, as in a fully convolutional
+            network.
+        reuse: Whether to reuse the variables of the scope.
+        create_aux_logits: Whether to add the auxiliary classifier, end point `AuxLogits`.
+        scope: The variable scope. Default: `InceptionV3`, or `InceptionV3SE` with `se`.
+        se: Whether to add squeeze-and-excitation to every block after the stem.
 
     Returns:
-        Logits, float32 `[batch, num_classes]` (features `[batch, 1, 1, 2048]` where `num_classes`
-        is None), and the end points: every feature map, `AuxLogits`, `AvgPool_1a` (without `se`, as
-        published), `PreLogits`, `Logits`, `Predictions`.
+        Logits, float32 `[batch, num_classes]` (features `[batch, 1, 1, 2048]` without
+        `num_classes`), and the end points: every feature map, `AuxLogits`, `AvgPool_1a` (without
+        `se`, as published), `PreLogits`, `Logits`, `Predictions`.
 
     Raises:
         ValueError: `depth_multiplier` is not positive.

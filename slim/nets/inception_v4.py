@@ -1,7 +1,7 @@
 """Inception-V4: Szegedy et al., 2016.
 
-Figures and tables named below are those of "Inception-v4, Inception-ResNet and the Impact of
-Residual Connections on Learning"; `se=True` adds squeeze-and-excitation.
+Figures and tables are those of "Inception-v4, Inception-ResNet and the Impact of Residual
+Connections on Learning". `se=True` adds squeeze-and-excitation.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ inception_v4_arg_scope = inception_arg_scope
 
 
 def _stem() -> Chain:
-    """Figure 3; sizes in the comments are those at 299."""
+    """Returns Figure 3; comments give sizes at 299."""
     return {
         "Conv2d_1a_3x3": conv(32, 3, 2, "VALID"),  # 149 x 149
         "Conv2d_2a_3x3": conv(32, 3, padding="VALID"),
@@ -38,7 +38,7 @@ def _stem() -> Chain:
 
 
 def _inception_a() -> Layer:
-    """Figure 4, at 35 x 35 positions."""
+    """Returns Figure 4, at 35 x 35 positions."""
     return branches(
         {"Conv2d_0a_1x1": conv(96, 1)},
         {"Conv2d_0a_1x1": conv(64, 1), "Conv2d_0b_3x3": conv(96, 3)},
@@ -48,7 +48,7 @@ def _inception_a() -> Layer:
 
 
 def _inception_b() -> Layer:
-    """Figure 5, at 17 x 17 positions."""
+    """Returns Figure 5, at 17 x 17 positions."""
     return branches(
         {"Conv2d_0a_1x1": conv(384, 1)},
         {
@@ -68,7 +68,7 @@ def _inception_b() -> Layer:
 
 
 def _inception_c() -> Layer:
-    """Figure 6, at 8 x 8 positions."""
+    """Returns Figure 6, at 8 x 8 positions."""
     return branches(
         {"Conv2d_0a_1x1": conv(256, 1)},
         {
@@ -90,7 +90,7 @@ def _inception_c() -> Layer:
 
 
 def _layers(se: bool) -> Chain:
-    """Figure 9, from the image to `Mixed_7d`."""
+    """Returns Figure 9, from the image to `Mixed_7d`."""
     reduction_b = branches(  # Figure 8, to 8 x 8
         {"Conv2d_0a_1x1": conv(192, 1), "Conv2d_1a_3x3": conv(192, 3, 2, "VALID")},
         {
@@ -119,27 +119,26 @@ def inception_v4(
     se: bool = False,
     **options: Any,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Inception-V4 with its classifiers.
+    """Builds Inception-V4 with its classifiers.
 
     Args:
-        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], 75 x 75 at least.
-        num_classes: Number of classes; 0 or None: the features before the classifier.
-        is_training: Batch norm by the batch's statistics, and dropout.
-        scope: The variable scope. Default: `InceptionV4`, with `se` `InceptionV4SE`.
-        se: Add squeeze-and-excitation to every block after the stem.
-        **options: Of `inception_utils.dense_network`: `dropout_keep_prob`, `reuse`,
-            `create_aux_logits`, `spatial_squeeze`.
+        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], at least 75 x 75.
+        num_classes: Number of classes; 0 or None for the features before the classifier.
+        is_training: Whether batch norm uses the statistics of the batch, and dropout is active.
+        scope: The variable scope. Default: `InceptionV4`, or `InceptionV4SE` with `se`.
+        se: Whether to add squeeze-and-excitation to every block after the stem.
+        **options: Further arguments of `inception_utils.dense_network`.
 
     Returns:
-        Logits and end points, as `inception_utils.dense_network`.
+        Logits and end points; see `inception_utils.dense_network`.
     """
     return dense_network(
         inputs,
         _layers(se),
-        scope or ("InceptionV4SE" if se else "InceptionV4"),
-        "Mixed_6h",
-        ("Conv2d_2a", "Aux_logits"),
-        num_classes,
-        is_training,
+        scope=scope or ("InceptionV4SE" if se else "InceptionV4"),
+        aux_endpoint="Mixed_6h",
+        aux_scopes=("Conv2d_2a", "Aux_logits"),
+        num_classes=num_classes,
+        is_training=is_training,
         **options,
     )

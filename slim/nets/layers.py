@@ -1,7 +1,7 @@
-"""Layers as values: a network is a table that maps scopes to layers, in the order of the image.
+"""Layers as values: a network is a table of layers by scope, in the order of the forward pass.
 
 A layer is a function of a feature map and its scope, made by `conv`, `max_pool`, `avg_pool`, `fork`
-or `branches`; feature maps are float32 `[batch, height, width, channels]`.
+or `branches`. Feature maps are `[batch, height, width, channels]`.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,17 +24,16 @@ def conv_arg_scope(
     batch_norm_epsilon: float = 1e-3,
     batch_norm_scale: bool = False,
 ) -> dict:
-    """Every convolution with L2, He initialization, batch norm and ReLU; defaults are Inception's.
+    """Returns an arg scope of convolutions with L2 loss, He initialization, batch norm and ReLU.
+
+    The defaults are those of Inception.
 
     Args:
-        weight_decay: Coefficient of the L2 loss on the weights, a fully connected layer's too.
-        batch_norm_decay: Decay of the moving mean and variance; a run from random weights that
-            takes fewer than some ten thousand steps needs a smaller one, such as 0.99.
+        weight_decay: Coefficient of the L2 loss on the weights, fully connected layers included.
+        batch_norm_decay: Decay of the moving mean and variance. Training from random weights for
+            fewer than about 10,000 steps needs a smaller value, such as 0.99.
         batch_norm_epsilon: Added to the variance.
         batch_norm_scale: Whether batch norm has a gamma.
-
-    Returns:
-        An arg scope for `slim.arg_scope`.
     """
     with (
         slim.arg_scope(
@@ -66,18 +65,18 @@ def stored_in_float32(
     *args: Any,
     **kwargs: Any,
 ) -> tf.Variable | tf.Tensor:
-    """A custom getter for `tf.variable_scope`: layers of 16 bits on variables of 32.
+    """Keeps variables in float32 while layers compute in 16 bits, as a custom getter.
 
-    Checkpoints, averages and small updates of the variables keep their precision; a layer whose
-    input has 16 bits gets a copy of its weights in its own type, through which gradients flow back.
-    Batch norm asks for float32 by itself, and computes its statistics so.
+    Checkpoints, averages and small updates keep their precision. A layer with a 16-bit input gets a
+    cast of its weights, through which gradients flow back. Batch norm asks for float32 itself and
+    computes its statistics in it.
     """
     variable = getter(name, shape, tf.float32, *args, **kwargs)
     return variable if dtype == tf.float32 else tf.cast(variable, dtype)
 
 
 def _l2_of_stored(weight_decay: float) -> Callable[[tf.Variable | tf.Tensor], tf.Tensor | None]:
-    """The L2 loss on weights as they are stored, in float32."""
+    """Returns the L2 loss on the float32 variable behind the weights."""
     l2 = slim.l2_regularizer(weight_decay)
     return lambda weights: l2(weights.op.inputs[0] if weights.op.type == "Cast" else weights)
 
@@ -89,33 +88,33 @@ def conv(
     padding: str = "SAME",
     **options: Any,
 ) -> Layer:
-    """A convolution to `depth` channels; `options` are those of `slim.conv2d`."""
+    """Returns a convolution with `depth` output channels; `options` are those of `slim.conv2d`."""
     return lambda net, scope: slim.conv2d(
         net, depth, kernel, stride=stride, padding=padding, scope=scope, **options
     )
 
 
 def max_pool(kernel: int, stride: int = 1, padding: str = "SAME") -> Layer:
-    """Max pooling over `kernel` x `kernel` positions."""
+    """Returns max pooling over `kernel` x `kernel` positions."""
     return lambda net, scope: slim.max_pool2d(
         net, kernel, stride=stride, padding=padding, scope=scope
     )
 
 
 def avg_pool(kernel: int, stride: int = 1, padding: str = "SAME") -> Layer:
-    """Average pooling over `kernel` x `kernel` positions."""
+    """Returns average pooling over `kernel` x `kernel` positions."""
     return lambda net, scope: slim.avg_pool2d(
         net, kernel, stride=stride, padding=padding, scope=scope
     )
 
 
 def fork(ends: Chain) -> Layer:
-    """Layers side by side on one feature map, concatenated; they stand in the scope around."""
+    """Returns parallel layers in the enclosing scope, concatenated."""
     return lambda net, _: tf.concat([layer(net, scope) for scope, layer in ends.items()], axis=3)
 
 
 def branches(*chains: Chain) -> Layer:
-    """An Inception block: chains `Branch_0`, `Branch_1`, ... side by side, concatenated."""
+    """Returns an Inception block: parallel chains `Branch_0`, `Branch_1`, ..., concatenated."""
 
     def block(net: tf.Tensor, scope: str) -> tf.Tensor:
         with tf.variable_scope(scope):
@@ -129,7 +128,7 @@ def branches(*chains: Chain) -> Layer:
 
 
 def excite(block: Layer, se: bool) -> Layer:
-    """A block followed by squeeze-and-excitation in the block's scope; as it is without `se`."""
+    """Returns a block followed by squeeze-and-excitation in its scope, if `se`, else the block."""
 
     def excited(net: tf.Tensor, scope: str) -> tf.Tensor:
         net = block(net, scope)
@@ -140,9 +139,9 @@ def excite(block: Layer, se: bool) -> Layer:
 
 
 def squeeze_and_excite(net: tf.Tensor) -> tf.Tensor:
-    """Scales every channel by a gate in (0, 1) that the means of all channels open.
+    """Scales each channel by a gate in (0, 1) computed from the means of all channels.
 
-    Hu et al., Squeeze-and-Excitation Networks, 2018, Figures 2 and 3, reduction ratio 16.
+    Hu et al., Squeeze-and-Excitation Networks, 2018, Figures 2 and 3, with reduction ratio 16.
     """
     channels = net.shape.as_list()[3]
     gate = {
@@ -159,19 +158,19 @@ def through(
     end_points: dict[str, tf.Tensor] | None = None,
     final_endpoint: str | None = None,
 ) -> tf.Tensor:
-    """Passes a feature map through a chain.
+    """Applies a chain of layers to a feature map.
 
     Args:
         net: The feature map.
         chain: Layers by scope, in order.
-        end_points: Where given, receives each layer's output under its scope.
-        final_endpoint: The scope to stop after. Default: the last.
+        end_points: If given, receives the output of each layer under its scope.
+        final_endpoint: The scope of the last layer to apply. Default: the last one.
 
     Returns:
-        The output of the last layer passed.
+        The output of the last layer applied.
 
     Raises:
-        ValueError: There is no layer of the scope `final_endpoint`.
+        ValueError: `final_endpoint` is not in the chain.
     """
     if final_endpoint is not None and final_endpoint not in chain:
         raise ValueError(f"unknown final_endpoint {final_endpoint!r}; known: {', '.join(chain)}")
@@ -185,6 +184,6 @@ def through(
 
 
 def window(net: tf.Tensor, size: int) -> list[int]:
-    """A window of `size` x `size` positions, cut down to a feature map that is smaller."""
+    """Returns the smaller of a window of `size` x `size` positions and the feature map."""
     height, width = net.shape.as_list()[1:3]
     return [min(size, height or size), min(size, width or size)]

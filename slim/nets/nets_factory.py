@@ -1,4 +1,4 @@
-"""The networks by name."""
+"""Networks by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from slim.nets.layers import stored_in_float32
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What the factory knows of a network.
+    """A network and its properties.
 
     Attributes:
-        build: From images to logits and end points, as `inception_v3.inception_v3`.
-        scope: The variable scope: the first part of every variable's name.
-        feature_endpoint: The end point whose mean over its positions are an image's features.
-        feature_depth: How many features there are.
-        arg_scope: The network's defaults, as `inception_utils.inception_arg_scope`.
+        build: The function from images to logits and end points, such as `inception_v3`.
+        scope: The variable scope: the first part of every variable name.
+        feature_endpoint: The end point whose mean over positions is the feature of an image.
+        feature_depth: Dimensions of a feature.
+        arg_scope: The function that returns the arg scope with the network's defaults.
         has_aux_logits: Whether `build` takes `create_aux_logits`.
         default_image_size: Height and width that the network was designed for, in pixels.
-        smallest_image_size: Height and width that leave the last feature map one position, in
+        smallest_image_size: Height and width at which the last feature map has one position, in
             pixels.
     """
 
@@ -43,6 +43,7 @@ class NetworkSpec:
 def _inception(
     build: Callable,
     scope: str,
+    *,
     feature_endpoint: str,
     feature_depth: int,
     arg_scope: Callable[..., dict] = inception_utils.inception_arg_scope,
@@ -73,6 +74,8 @@ def _resnet(build: Callable, scope: str, se: bool = False) -> NetworkSpec:
     )
 
 
+_inception_v3 = partial(_inception, inception_v3, feature_endpoint="Mixed_7c", feature_depth=2048)
+_inception_v4 = partial(_inception, inception_v4, feature_endpoint="Mixed_7d", feature_depth=1536)
 _inception_resnet_v2 = partial(
     _inception,
     inception_resnet_v2,
@@ -82,10 +85,10 @@ _inception_resnet_v2 = partial(
 )
 
 NETWORKS = {
-    "inception_v3": _inception(inception_v3, "InceptionV3", "Mixed_7c", 2048),
-    "inception_v3_se": _inception(inception_v3, "InceptionV3SE", "Mixed_7c", 2048, se=True),
-    "inception_v4": _inception(inception_v4, "InceptionV4", "Mixed_7d", 1536),
-    "inception_v4_se": _inception(inception_v4, "InceptionV4SE", "Mixed_7d", 1536, se=True),
+    "inception_v3": _inception_v3("InceptionV3"),
+    "inception_v3_se": _inception_v3("InceptionV3SE", se=True),
+    "inception_v4": _inception_v4("InceptionV4"),
+    "inception_v4_se": _inception_v4("InceptionV4SE", se=True),
     "inception_resnet_v2": _inception_resnet_v2("InceptionResnetV2"),
     "inception_resnet_v2_se": _inception_resnet_v2("InceptionResnetV2SE", se=True),
     "resnet_v2_50": _resnet(resnet_v2.resnet_v2_50, "resnet_v2_50"),
@@ -99,10 +102,10 @@ NETWORKS = {
 
 
 def get_network(name: str) -> NetworkSpec:
-    """Looks a network up.
+    """Returns a network by name.
 
     Raises:
-        UserError: There is none of that name.
+        UserError: The name is unknown.
     """
     if name not in NETWORKS:
         raise UserError(
@@ -114,28 +117,30 @@ def get_network(name: str) -> NetworkSpec:
 def get_network_fn(
     name: str,
     num_classes: int | None,
+    *,
     weight_decay: float = 0.0,
     is_training: bool = False,
     batch_norm_decay: float | None = None,
     dtype: tf.DType = tf.float32,
 ) -> Callable[..., tuple[tf.Tensor, dict[str, tf.Tensor]]]:
-    """A function that builds a network, `logits, end_points = network_fn(images)`.
+    """Returns a function that builds a network, `logits, end_points = network_fn(images)`.
 
     Args:
         name: A key of `NETWORKS`.
         num_classes: Number of classes; None for features.
         weight_decay: Coefficient of the L2 loss on the weights.
-        is_training: Build for training.
-        batch_norm_decay: Decay of the moving mean and variance. Default: the network's.
-        dtype: What the layers compute in: float32, bfloat16 or float16. Variables, losses on them,
-            logits and end points are float32 in any case.
+        is_training: Whether to build for training.
+        batch_norm_decay: Decay of the moving mean and variance. Default: that of the network.
+        dtype: The type the layers compute in: float32, bfloat16 or float16. Variables, losses on
+            variables, logits and end points are always float32.
 
     Returns:
-        The function; it has the attribute `default_image_size`, takes float32
-        `[batch, height, width, 3]` and the network's other arguments by name.
+        The function. It takes float32 `[batch, height, width, 3]` and further arguments of the
+        network by name, and has the attribute `default_image_size`. It raises `UserError` if images
+        are too small.
 
     Raises:
-        UserError: There is no network of that name; from the function: images are too small.
+        UserError: The name is unknown.
     """
     network = get_network(name)
     options = {} if batch_norm_decay is None else {"batch_norm_decay": batch_norm_decay}
@@ -165,10 +170,15 @@ def get_network_fn(
 
 
 def check_image_size(name: str, height: int | None, width: int | None) -> None:
-    """Refuses images that a network would shrink to nothing; sizes are in pixels, None unknown.
+    """Checks that images are large enough for a network.
+
+    Args:
+        name: A key of `NETWORKS`.
+        height: Height in pixels; None if unknown.
+        width: Width in pixels; None if unknown.
 
     Raises:
-        UserError: Height or width is below the network's smallest.
+        UserError: The height or width is below the smallest of the network.
     """
     smallest = get_network(name).smallest_image_size
     if any(size is not None and size < smallest for size in (height, width)):

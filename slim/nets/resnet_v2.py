@@ -1,8 +1,8 @@
 """ResNet-V2: He et al., Identity Mappings in Deep Residual Networks, 2016.
 
-Figures and tables named below are that paper's, or those of "ResNet", the same authors' Deep
-Residual Learning for Image Recognition, 2015; `se=True` adds squeeze-and-excitation. As published
-for TF-Slim, a block halves the map in its last unit rather than its first.
+Figures and tables are those of that paper, or of "ResNet": He et al., Deep Residual Learning for
+Image Recognition, 2015. `se=True` adds squeeze-and-excitation. As published for TF-Slim, the last
+unit of a block halves the feature map, not the first.
 """
 
 from functools import partial
@@ -12,8 +12,8 @@ from slim.common.compat import slim, tf
 from slim.nets.layers import LINEAR, Layer, conv, conv_arg_scope, squeeze_and_excite, through
 
 DEFAULT_IMAGE_SIZE = 224
-# Smaller images build too, for padding makes up a last feature map of one position; but 32 pixels
-# are what one such position stands for.
+# Smaller images build as well, thanks to padding, but one position of the last feature map stands
+# for 32 pixels.
 SMALLEST_IMAGE_SIZE = 32
 
 _ROOT_STRIDE = 4
@@ -29,9 +29,9 @@ resnet_v2_arg_scope = partial(
 
 
 def _conv_same(depth: int, kernel: int, stride: int, **options: Any) -> Layer:
-    """A convolution whose windows are centred on the same pixels at every image size.
+    """Returns a convolution whose windows are centred on the same pixels at every image size.
 
-    TensorFlow's own SAME padding shifts strided windows by a pixel between odd and even sizes.
+    The SAME padding of TensorFlow shifts strided windows by a pixel between odd and even sizes.
     """
     if stride == 1:
         return conv(depth, kernel, **options)
@@ -44,12 +44,18 @@ def _conv_same(depth: int, kernel: int, stride: int, **options: Any) -> Layer:
 
 
 def _bottleneck(
-    net: tf.Tensor, depth: int, stride: int, rate: int, se: bool, end_points: dict[str, tf.Tensor]
+    net: tf.Tensor,
+    depth: int,
+    *,
+    stride: int,
+    rate: int,
+    se: bool,
+    end_points: dict[str, tf.Tensor],
 ) -> tf.Tensor:
-    """A unit with full pre-activation, Figure 4(e): 1x1, 3x3, 1x1 (ResNet's Figure 5, right).
+    """Builds a unit with full pre-activation, Figure 4(e): 1x1, 3x3, 1x1 (ResNet, Figure 5, right).
 
-    `depth` is that inside, a quarter of that which leaves; `rate` is above 1 where the 3x3
-    convolution is atrous, and `stride` is 1 then. Squeeze-and-excitation scales the residual.
+    `depth` is the number of inner channels, a quarter of the output channels. With `rate` above 1
+    the 3x3 convolution is atrous, and `stride` is 1. Squeeze-and-excitation scales the residual.
     """
     layers = {
         "conv1": conv(depth, 1),
@@ -75,15 +81,16 @@ def _bottleneck(
 def _stages(
     net: tf.Tensor,
     units: tuple[int, ...],
+    *,
     stride: int,
     output_stride: int | None,
     se: bool,
     end_points: dict[str, tf.Tensor],
 ) -> tf.Tensor:
-    """The rows conv2_x to conv5_x of ResNet's Table 1, here `block1` to `block4`.
+    """Builds rows conv2_x to conv5_x of ResNet's Table 1, here `block1` to `block4`.
 
-    From `stride`, that of `net`, units halve the map until `output_stride`; from there on they are
-    atrous instead.
+    Starting from `stride`, the stride of `net`, units halve the map up to `output_stride`, and are
+    atrous beyond it.
     """
     rate = 1
     for block, count in enumerate(units, start=1):
@@ -92,7 +99,14 @@ def _stages(
                 halves = unit == count and block < len(units)
                 unit_stride = 2 if halves and stride != output_stride else 1
                 with tf.variable_scope(f"unit_{unit}"):
-                    net = _bottleneck(net, 32 * 2**block, unit_stride, rate, se, end_points)
+                    net = _bottleneck(
+                        net,
+                        32 * 2**block,
+                        stride=unit_stride,
+                        rate=rate,
+                        se=se,
+                        end_points=end_points,
+                    )
                 stride *= unit_stride
                 if halves and unit_stride == 1:
                     rate *= 2
@@ -114,33 +128,35 @@ def resnet_v2(
     units: tuple[int, ...],
     se: bool = False,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """A ResNet-V2 with its classifier; `resnet_v2_50` and its like know their `units`.
+    """Builds a ResNet-V2 with its classifier; `resnet_v2_50` and its siblings set `units`.
 
     Args:
         inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1]; without the root block a
             feature map of any depth.
-        num_classes: Number of classes; 0 or None: the features before the classifier.
-        is_training: Batch norm by the batch's statistics.
-        global_pool: Average the last feature map; without it logits keep its positions, and
-            `spatial_squeeze` must be off: the fully convolutional network.
-        output_stride: Pixels between two positions of the last feature map, a power of two; below
-            the default, 32, units are atrous, and the positions in common have the same features
-            (with `se` nearly: its means are taken over more positions).
-        include_root_block: Begin with the 7x7 convolution and max pooling, of stride 4 together.
-        spatial_squeeze: Logits are `[batch, classes]`, not `[batch, height', width', classes]`.
-        reuse: Reuse the variables of the scope.
+        num_classes: Number of classes; 0 or None for the features before the classifier.
+        is_training: Whether batch norm uses the statistics of the batch.
+        global_pool: Whether to average the last feature map. Without it logits keep their
+            positions, as in a fully convolutional network, and `spatial_squeeze` must be False.
+        output_stride: Pixels between two positions of the last feature map, a power of two. Below
+            the default of 32, units are atrous, and common positions have the same features (with
+            `se` approximately, because its means are taken over more positions).
+        include_root_block: Whether to begin with the 7x7 convolution and max pooling of total
+            stride 4.
+        spatial_squeeze: Whether logits are `[batch, classes]`, not `[batch, height', width',
+            classes]`.
+        reuse: Whether to reuse the variables of the scope.
         scope: The variable scope.
         units: Number of units of each block.
-        se: Scale the channels of every residual by squeeze-and-excitation.
+        se: Whether to scale the channels of every residual by squeeze-and-excitation.
 
     Returns:
-        Logits, float32 `[batch, num_classes]` (features `[batch, 1, 1, 2048]` where `num_classes`
-        is None), and the end points: under the scope every convolution, unit and block, `logits`
-        and `spatial_squeeze`; `global_pool` and `predictions`.
+        Logits, float32 `[batch, num_classes]` (features `[batch, 1, 1, 2048]` without
+        `num_classes`), and the end points: every convolution, unit and block, `logits` and
+        `spatial_squeeze` under the scope; `global_pool` and `predictions`.
 
     Raises:
-        ValueError: `output_stride` is none that the network passes, or `spatial_squeeze` is asked
-            for where positions are left.
+        ValueError: `output_stride` does not occur in the network, or `spatial_squeeze` meets
+            several positions.
     """
     root_stride = _ROOT_STRIDE if include_root_block else 1
     strides = [root_stride * 2**index for index in range(len(units))]
@@ -157,7 +173,14 @@ def resnet_v2(
             net = _conv_same(64, 7, stride=2, **LINEAR)(net, "conv1")
             end_points[f"{scope}/conv1"] = net
             net = slim.max_pool2d(net, 3, stride=2, padding="SAME", scope="pool1")
-        net = _stages(net, units, root_stride, output_stride, se, end_points)
+        net = _stages(
+            net,
+            units,
+            stride=root_stride,
+            output_stride=output_stride,
+            se=se,
+            end_points=end_points,
+        )
         net = slim.batch_norm(net, activation_fn=tf.nn.relu, scope="postnorm")
         if global_pool:
             net = tf.reduce_mean(net, [1, 2], keepdims=True, name="pool5")

@@ -1,1 +1,1 @@
-"""From an encoded or a decoded image to the network's input."""
+"""Preprocessing of images for the networks."""

@@ -1,10 +1,11 @@
-"""Inception's preprocessing: distortions for training, a central crop for evaluation.
+"""Inception preprocessing: distortions for training, a central crop for evaluation.
 
-Szegedy et al., Going Deeper with Convolutions, 2015, section 6, as TF-Slim publishes it. Images
-come encoded, and then only the crop is decoded, or decoded, and leave as float32 in [-1, 1].
+Szegedy et al., Going Deeper with Convolutions, 2015, section 6, as published in TF-Slim. Input
+images are encoded, in which case only the crop is decoded, or decoded. Output images are float32 in
+[-1, 1].
 
-Random choices are functions of a seed that the caller gives with each image, so that a run can be
-repeated whatever the number of threads.
+Random choices are functions of a seed per image, so that a run is reproducible with any number of
+threads.
 """
 
 from functools import partial, reduce
@@ -22,8 +23,8 @@ SATURATION_RANGE = (0.5, 1.5)
 CONTRAST_RANGE = (0.5, 1.5)
 MAX_HUE_DELTA = 0.2
 
-# The published orders of the four colour distortions, of which one is drawn an image; fast_mode
-# has brightness and saturation only.
+# The published orders of the four colour distortions; one is drawn per image. fast_mode has
+# brightness and saturation only.
 _COLOR_ORDERS = (
     ("brightness", "saturation", "hue", "contrast"),
     ("saturation", "brightness", "contrast", "hue"),
@@ -42,29 +43,30 @@ def preprocess_image(
     image: tf.Tensor,
     height: int,
     width: int,
+    *,
     is_training: bool = False,
     seed: tf.Tensor | None = None,
     bbox: tf.Tensor | None = None,
     fast_mode: bool = True,
 ) -> tf.Tensor:
-    """One image to the network's input.
+    """Preprocesses an image.
 
     Args:
-        image: Encoded (JPEG, PNG, GIF or BMP), a string scalar, or decoded, uint8
-            `[height, width, 3]`.
+        image: Encoded (JPEG, PNG, GIF or BMP), a string scalar, or decoded, uint8 `[any, any, 3]`.
         height: Height of the result in pixels.
         width: Width of the result in pixels.
-        is_training: Distort the image; else crop its centre.
-        seed: Integers `[2]` that the distortions depend on; needed in training.
-        bbox: Boxes around objects, float32 `[1, boxes, 4]`, (ymin, xmin, ymax, xmax) in [0, 1]; a
-            training crop covers at least a tenth of one. Default: the whole image.
-        fast_mode: Bilinear resizing, brightness and saturation only, as published in training.
+        is_training: Whether to distort the image; otherwise its centre is cropped.
+        seed: Integers `[2]` that determine the distortions; required in training.
+        bbox: Bounding boxes, float32 `[1, boxes, 4]`, (ymin, xmin, ymax, xmax) in [0, 1]. A
+            training crop covers at least a tenth of one of them. Default: the whole image.
+        fast_mode: Whether to use bilinear resizing, brightness and saturation only, as in published
+            training.
 
     Returns:
         float32 `[height, width, 3]` in [-1, 1].
     """
     if is_training:
-        return preprocess_for_train(image, height, width, seed, bbox, fast_mode)
+        return preprocess_for_train(image, height, width, seed=seed, bbox=bbox, fast_mode=fast_mode)
     return preprocess_for_eval(image, height, width)
 
 
@@ -72,11 +74,12 @@ def preprocess_for_train(
     image: tf.Tensor,
     height: int,
     width: int,
+    *,
     seed: tf.Tensor,
     bbox: tf.Tensor | None = None,
     fast_mode: bool = True,
 ) -> tf.Tensor:
-    """A random crop of random area and aspect, resized, flipped and recoloured; see above."""
+    """Crops, resizes, flips and recolours an image at random; see `preprocess_image`."""
     crop_seed, seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     crop = decode_crop(image, partial(distorted_bounding_box, seed=crop_seed, bbox=bbox))
     if fast_mode:
@@ -103,7 +106,7 @@ def preprocess_for_train(
 def preprocess_for_eval(
     image: tf.Tensor, height: int, width: int, central_fraction: float = CENTRAL_FRACTION
 ) -> tf.Tensor:
-    """The central 87.5% of each side, resized to float32 `[height, width, 3]` in [-1, 1]."""
+    """Crops the central part and resizes it to float32 `[height, width, 3]` in [-1, 1]."""
     crop = decode_crop(image, partial(central_box, fraction=central_fraction))
     image = _resize(crop, height, width, tf.image.ResizeMethod.BILINEAR)
     return tf.ensure_shape(image * (2 / 255) - 1, [height, width, 3])
@@ -116,17 +119,18 @@ def preprocess_views(
     num_crops: int = 1,
     central_fraction: float = CENTRAL_FRACTION,
 ) -> tf.Tensor:
-    """Several views of an image, see `views`.
+    """Returns several views of an image; see `views`.
 
     Args:
-        image: As `preprocess_image` takes it.
+        image: The image; see `preprocess_image`.
         height: Height of the views in pixels.
         width: Width of the views in pixels.
         num_crops: One of `views.NUM_CROPS`.
-        central_fraction: The part of each side that a crop has, in (0, 1].
+        central_fraction: Fraction of each side that a crop covers, in (0, 1].
 
     Returns:
-        float32 `[num_crops, height, width, 3]` in [-1, 1]; the first is `preprocess_for_eval`'s.
+        float32 `[num_crops, height, width, 3]` in [-1, 1]; the first is that of
+        `preprocess_for_eval`.
     """
     if num_crops == 1:
         return preprocess_for_eval(image, height, width, central_fraction)[tf.newaxis]
@@ -141,14 +145,14 @@ def preprocess_views(
 
 
 def central_box(shape: tf.Tensor, fraction: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """The central part of each side, rounded as `tf.image.central_crop` does.
+    """Returns the central part of an image, rounded as in `tf.image.central_crop`.
 
     Args:
-        shape: Of the image, int32 `[3]`.
-        fraction: Of each side, in (0, 1].
+        shape: The shape of the image, int32 `[3]`.
+        fraction: Fraction of each side, in (0, 1].
 
     Returns:
-        Where the part begins and what it measures, each int32 `[2]`, rows and columns.
+        Begin and size of the part, each int32 `[2]`, rows and columns.
     """
     sides = tf.cast(shape[:2], tf.float64)
     begin = tf.cast((sides - sides * fraction) / 2, tf.int32)
@@ -158,15 +162,15 @@ def central_box(shape: tf.Tensor, fraction: float) -> tuple[tf.Tensor, tf.Tensor
 def distorted_bounding_box(
     shape: tf.Tensor, seed: tf.Tensor, bbox: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """A random crop: 5% to 100% of the area, aspect (width / height) from 0.75 to 1.33.
+    """Returns a random crop with 5% to 100% of the area and an aspect ratio of 0.75 to 1.33.
 
     Args:
-        shape: Of the image, int32 `[3]`.
+        shape: The shape of the image, int32 `[3]`.
         seed: Integers `[2]`.
-        bbox: Boxes as in `preprocess_image`.
+        bbox: Bounding boxes; see `preprocess_image`.
 
     Returns:
-        Where the crop begins and what it measures, each int32 `[2]`, rows and columns.
+        Begin and size of the crop, each int32 `[2]`, rows and columns.
     """
     if bbox is None:
         bbox = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
@@ -187,9 +191,10 @@ def distorted_bounding_box(
 def _flip_and_recolor(
     image: tf.Tensor, flip: tf.Tensor, brightness: tf.Tensor, saturation: tf.Tensor
 ) -> tf.Tensor:
-    """What training does to a resized image, 0 to 255; compiled, it is one pass over the pixels.
+    """Flips and recolours a resized image in [0, 255], for training.
 
-    TensorFlow's own operations take a pass each, and 20 times as long together.
+    Compiled, it is one pass over the pixels. The separate TensorFlow operations take 20 times as
+    long.
     """
     image = tf.where(flip, tf.reverse(image, [1]), image) / 255
     image = adjust_saturation(image + brightness, saturation)
@@ -197,15 +202,15 @@ def _flip_and_recolor(
 
 
 def adjust_saturation(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """`tf.image.adjust_saturation` without going through hue, saturation and value.
+    """Computes `tf.image.adjust_saturation` without converting to hue, saturation and value.
 
-    The value, which is the largest channel, and the hue stay where the distances of all channels
-    from the largest are scaled by one number. Saturation is the distance of the least, as a share
-    of the value, and ends at 1.
+    The value, which is the largest channel, and the hue are unchanged when the distances of all
+    channels from the largest are scaled by one number. The saturation is the largest distance
+    divided by the value, and is at most 1.
 
     Args:
         image: float32 `[height, width, 3]`.
-        factor: What the saturation is multiplied by, not negative, a scalar.
+        factor: The factor of the saturation, a scalar >= 0.
 
     Returns:
         float32 `[height, width, 3]`.
@@ -213,13 +218,13 @@ def adjust_saturation(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     channels = tf.split(image, 3, axis=-1)
     value = reduce(tf.maximum, channels)
     distance = value - reduce(tf.minimum, channels)
-    # Where all channels are equal any number will do, so long as it is one.
+    # If all channels are equal, the result does not depend on this number.
     most = tf.maximum(value, 0) / tf.maximum(distance, 1e-9)
     return value - (value - image) * tf.minimum(factor, most)
 
 
 def distort_color(image: tf.Tensor, seed: tf.Tensor, order: tuple[str, ...]) -> tf.Tensor:
-    """Changes brightness, saturation, hue and contrast of an image in [0, 1], in that order."""
+    """Changes brightness, saturation, hue and contrast of an image in [0, 1] in the given order."""
     seeds = dict(
         zip(
             ("brightness", "saturation", "hue", "contrast"),
@@ -260,6 +265,6 @@ def _one_of(seed: tf.Tensor, functions: list) -> tf.Tensor:
 
 
 def _resize(image: tf.Tensor, height: int, width: int, method: str) -> tf.Tensor:
-    # Version 1 of the operation: corners and pixel centres as the published networks saw them.
-    # Floats are resized faster than bytes, the conversion included, and to equal results.
+    # Version 1 of the operation has the corners and pixel centres of the published networks.
+    # Floats are resized faster than bytes, conversion included, with equal results.
     return tf.image.resize_images(tf.cast(image, tf.float32), [height, width], method)

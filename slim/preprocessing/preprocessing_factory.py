@@ -9,8 +9,8 @@ from slim.common.errors import UserError, did_you_mean
 from slim.preprocessing import inception_preprocessing, vgg_preprocessing
 from slim.preprocessing.views import NUM_CROPS
 
-# The released ResNets were trained and used with Inception's preprocessing too, so every network
-# defaults to it; VGG's is there by its own name.
+# The released ResNets were trained with the preprocessing of Inception too, so every network
+# defaults to it.
 _NETWORKS = (
     "inception_v3",
     "inception_v3_se",
@@ -34,19 +34,20 @@ _PREPROCESSING = {
 
 
 def get_preprocessing(name: str, is_training: bool = False) -> Callable[..., tf.Tensor]:
-    """Looks up how a network's images are prepared.
+    """Returns the preprocessing function of a network.
 
     Args:
-        name: `inception`, `vgg`, or a network's name for what that network was trained with.
-        is_training: Distort images at random.
+        name: `inception`, `vgg`, or the name of a network for the preprocessing it was trained
+            with.
+        is_training: Whether to distort images at random.
 
     Returns:
         `preprocess(image, height, width, seed=None)`, from an encoded image, a string scalar, or a
-        decoded one, uint8 `[any, any, 3]`, to float32 `[height, width, 3]`; `seed`, integers
-        `[2]`, is needed in training.
+        decoded image, uint8 `[any, any, 3]`, to float32 `[height, width, 3]`. `seed`, integers
+        `[2]`, is required in training.
 
     Raises:
-        UserError: There is none of that name.
+        UserError: The name is unknown.
     """
     return partial(_find(name).preprocess_image, is_training=is_training)
 
@@ -54,20 +55,19 @@ def get_preprocessing(name: str, is_training: bool = False) -> Callable[..., tf.
 def get_views(
     name: str, num_crops: int = 1, central_fraction: float | None = None
 ) -> Callable[[tf.Tensor, int, int], tf.Tensor]:
-    """Looks up how several views of an image are prepared for evaluation.
+    """Returns the function that makes several views of an image for evaluation.
 
     Args:
-        name: As `get_preprocessing` takes it.
-        num_crops: 1, 5, 10 or 12, see `views`.
-        central_fraction: The part of each side that a crop has, in (0, 1]. Default: the
-            preprocessing's, 0.875.
+        name: See `get_preprocessing`.
+        num_crops: 1, 5, 10 or 12; see `views`.
+        central_fraction: Fraction of each side that a crop covers, in (0, 1]. Default: 0.875.
 
     Returns:
         `preprocess(image, height, width)`, from an encoded image, a string scalar, or a decoded
-        one, uint8 `[any, any, 3]`, to float32 `[num_crops, height, width, 3]`.
+        image, uint8 `[any, any, 3]`, to float32 `[num_crops, height, width, 3]`.
 
     Raises:
-        UserError: There is none of that name, or there are no such views.
+        UserError: The name, `num_crops` or `central_fraction` is invalid.
     """
     if num_crops not in NUM_CROPS:
         raise UserError(
@@ -76,8 +76,8 @@ def get_views(
         )
     if central_fraction is not None and not 0 < central_fraction <= 1:
         raise UserError(
-            f"--central_fraction={central_fraction}: expected the part of each side that is seen, "
-            "more than 0, up to 1"
+            f"--central_fraction={central_fraction}: expected a fraction of each side, more than 0 "
+            "and at most 1"
         )
     options = {} if central_fraction is None else {"central_fraction": central_fraction}
     return partial(_find(name).preprocess_views, num_crops=num_crops, **options)

@@ -1,8 +1,7 @@
-"""VGG's preprocessing: resize the smaller side, crop, subtract the mean colour.
+"""VGG preprocessing: resizes the smaller side, crops, subtracts the mean colour.
 
-Simonyan and Zisserman, Very Deep Convolutional Networks, 2015, sections 3.1 and 3.2, as TF-Slim
-publishes it. Images come encoded or decoded, and leave as float32 with the mean of ImageNet's
-training images subtracted, roughly in [-124, 151].
+Simonyan and Zisserman, Very Deep Convolutional Networks, 2015, sections 3.1 and 3.2, as published
+in TF-Slim. Output images are float32, roughly in [-124, 151].
 """
 
 import math
@@ -21,27 +20,29 @@ def preprocess_image(
     image: tf.Tensor,
     height: int,
     width: int,
+    *,
     is_training: bool = False,
     seed: tf.Tensor | None = None,
     resize_side_min: int = RESIZE_SIDE_MIN,
     resize_side_max: int = RESIZE_SIDE_MAX,
 ) -> tf.Tensor:
-    """One image to the network's input.
+    """Preprocesses an image.
 
-    Where the result is larger than 224 pixels the sides to resize to grow with it, so that the
-    crop, which failed as published, keeps the share of the image that it has at 224.
+    For results larger than 224 pixels the resized sides grow in proportion, so that the crop covers
+    the same fraction of the image as at 224. The published code fails there.
 
     Args:
-        image: Encoded, a string scalar, or decoded, uint8 `[height, width, 3]`.
+        image: Encoded, a string scalar, or decoded, uint8 `[any, any, 3]`.
         height: Height of the result in pixels.
         width: Width of the result in pixels.
-        is_training: Random side, crop and flip; else the least side and the central crop.
-        seed: Integers `[2]` that the random choices depend on; needed in training.
-        resize_side_min: The least that the image's smaller side is resized to, in pixels.
-        resize_side_max: The most in training, in pixels.
+        is_training: Whether side, crop and flip are random; otherwise the smallest side and the
+            central crop are taken.
+        seed: Integers `[2]` that determine the random choices; required in training.
+        resize_side_min: Minimum of the resized smaller side in pixels.
+        resize_side_max: Maximum of the resized smaller side in training, in pixels.
 
     Returns:
-        float32 `[height, width, 3]`, the mean colour subtracted.
+        float32 `[height, width, 3]`, with the mean colour subtracted.
     """
     scale = max(1.0, max(height, width) / _DESIGN_SIZE)
     side_min = math.ceil(resize_side_min * scale)
@@ -67,18 +68,18 @@ def preprocess_views(
     num_crops: int = 1,
     central_fraction: float | None = None,
 ) -> tf.Tensor:
-    """Several views of an image, see `views`.
+    """Returns several views of an image; see `views`.
 
     Args:
-        image: As `preprocess_image` takes it.
+        image: The image; see `preprocess_image`.
         height: Height of the views in pixels.
         width: Width of the views in pixels.
         num_crops: One of `views.NUM_CROPS`.
-        central_fraction: The part of the smaller side that a crop has, in (0, 1]. Default: as
-            `preprocess_image` has it, 87.5% at 224 pixels.
+        central_fraction: Fraction of the smaller side that a crop covers, in (0, 1]. Default: that
+            of `preprocess_image`, 0.875 at 224 pixels.
 
     Returns:
-        float32 `[num_crops, height, width, 3]`, the mean colour subtracted.
+        float32 `[num_crops, height, width, 3]`, with the mean colour subtracted.
     """
     scale = max(1.0, max(height, width) / _DESIGN_SIZE)
     side = math.ceil(RESIZE_SIDE_MIN * scale)
@@ -101,6 +102,6 @@ def _aspect_preserving_resize(image: tf.Tensor, smaller_side: tf.Tensor) -> tf.T
     """Resizes the smaller side to `smaller_side` pixels and the other in proportion."""
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     scale = tf.cast(smaller_side, tf.float32) / tf.reduce_min(sides)
-    # Floats are resized faster than bytes, the conversion included, and to equal results.
+    # Floats are resized faster than bytes, conversion included, with equal results.
     image = tf.cast(image, tf.float32)
     return tf.image.resize_images(image, tf.cast(tf.round(sides * scale), tf.int32))

@@ -1,8 +1,8 @@
-"""Several views of an image, over which evaluation averages.
+"""Several views of an image, whose probabilities evaluation averages.
 
-The crops of Szegedy et al., Going Deeper with Convolutions, 2015, section 7: the centre, the four
-corners and the whole image, each as it is and mirrored. 1 is the centre alone, 5 the centre and
-the corners, 10 those and their mirror images, and 12 the whole image and its mirror image besides.
+The crops are those of Szegedy et al., Going Deeper with Convolutions, 2015, section 7: 1 is the
+centre, 5 the centre and the corners, 10 these and their mirror images, and 12 adds the whole image
+and its mirror image.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,14 @@ def stack_views(
     num_crops: int,
     resize: Callable[[tf.Tensor], tf.Tensor],
 ) -> tf.Tensor:
-    """The views of an image.
+    """Returns the views of an image.
 
     Args:
         image: `[height, width, 3]`.
-        begin: Where the central crop begins, int32 `[2]`, rows and columns.
-        size: What it measures, as every crop does but the whole image, int32 `[2]`.
+        begin: Begin of the central crop, int32 `[2]`, rows and columns.
+        size: Size of every crop except the whole image, int32 `[2]`.
         num_crops: One of `NUM_CROPS`.
-        resize: From a part of the image to the size of all views.
+        resize: The function that resizes a part of the image to the size of the views.
 
     Returns:
         float32 `[num_crops, height, width, 3]`.
