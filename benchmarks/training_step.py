@@ -17,8 +17,8 @@ from slim.deployment.model_deploy import (
     optimize_clones,
     session_config,
 )
-from slim.nets.sizes import count_multiply_adds
 from slim.nets.nets_factory import get_network_fn
+from slim.nets.sizes import count_multiply_adds
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from slim.training.graph import build_clone, build_train_op, variables_to_train
 

@@ -1,94 +1,98 @@
 """Evaluates an image classifier: `python -m slim.eval_image_classifier --checkpoint_path=...`.
 
-The flags, and what they mean, are those of the published script, except that every image counts
-exactly once. New are `--max_number_of_evaluations`, `--num_crops`, `--central_fraction`,
-`--per_class`, `--precision`, `--xla`, and several checkpoints, networks or sizes with commas
-between them, whose probabilities are averaged.
+The flags have their published meaning, except that every image counts exactly once. New flags:
+`--max_number_of_evaluations`, `--num_crops`, `--central_fraction`, `--per_class`, `--precision` and
+`--xla`. Several comma-separated checkpoints, networks or sizes are evaluated in turn, and then the
+mean of their probabilities.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 from absl import flags
 
-from slim.common.command_line import FlagSet, define_shared_flags, define_speed_flags, run_command
-from slim.common.errors import UserError
-from slim.datasets.registry import get_dataset, number_of_classes
-from slim.evaluation.evaluator import (
-    EnsembleMember,
-    Outputs,
-    evaluate_together,
-    make_evaluator,
-    report,
+from slim.common.command_line import (
+    FlagSet,
+    define_shared_flags,
+    define_speed_flags,
+    run_command,
 )
-from slim.evaluation.predictions import Predictions
-from slim.evaluation.results import checkpoints_to_evaluate, count_training_images, write_results
-from slim.nets.nets_factory import check_image_size
+from slim.common.errors import UserError
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the command's flags, the published ones with their published defaults."""
+    """Adds the flags of the command, the published ones with their published defaults."""
     define = FlagSet(values)
     define_shared_flags(define, split="validation", batch_size=100)
     define.string(
         "checkpoint_path",
         None,
-        "A checkpoint, or a folder to watch for new ones. Where this, --model_name, "
-        "--eval_image_size or --central_fraction has several, with commas between them, each is "
-        "evaluated once, and then the mean of their probabilities.",
+        "A checkpoint, or a folder to watch for new checkpoints. If this, --model_name, "
+        "--eval_image_size or --central_fraction has several comma-separated values, each is "
+        "evaluated in turn, and then the mean of their probabilities.",
     )
-    define.string("eval_dir", None, "Where event files are written. Default: nowhere.")
+    define.string("eval_dir", None, "Receives event files and results.json. Default: none.")
     define.words("eval_image_size", ["299"], "Height and width of the images in pixels.")
-    define.words("central_fraction", [], "The part of each side that a crop has. Default: 0.875.")
-    define.integer("num_crops", 1, "Crops of an image to average over: 1, 5, 10 or 12.")
+    define.words("central_fraction", [], "Fraction of each side that is cropped. Default: 0.875.")
+    define.integer("num_crops", 1, "Crops per image to average over: 1, 5, 10 or 12.")
     define.boolean(
         "per_class",
         False,
-        "Write predictions, accuracies by class and the confusion matrix to --eval_dir, too.",
+        "Also write predictions, accuracy per class and the confusion matrix to --eval_dir.",
     )
-    define.integer("max_num_batches", None, "Batches to evaluate. Default: all.", 1)
-    define.integer("eval_interval_secs", 60, "Seconds between two evaluations.", 0)
+    define.integer("max_num_batches", None, "Number of batches to evaluate. Default: all.", 1)
+    define.integer("eval_interval_secs", 60, "Minimum seconds between two evaluations.", 0)
     define.integer(
-        "max_number_of_evaluations", None, "Evaluations to end after. Default: go on watching.", 1
+        "max_number_of_evaluations", None, "Number of evaluations. Default: until stopped.", 1
     )
-    define.boolean("quantize", False, "Evaluate a quantized network.")
+    define.boolean("quantize", False, "Not supported by TensorFlow 2.")
     define_speed_flags(define)
 
 
 def main(values: flags.FlagValues) -> None:
-    """Evaluates a checkpoint, each new checkpoint of a folder, or several checkpoints together."""
+    """Evaluates a checkpoint, each new checkpoint of a folder, or an ensemble."""
     check_flags(values)
-    views = find_members(values)
+    from slim.datasets.registry import get_dataset, number_of_classes
+    from slim.evaluation.ensemble import find_members
+    from slim.evaluation.evaluator import EvaluationSettings, evaluate_ensemble, make_evaluator
+    from slim.evaluation.results import Publisher, checkpoints_to_evaluate, count_training_images
+
+    members = find_members(values)
     dataset = get_dataset(values.dataset_name, values.dataset_split_name, values.dataset_dir)
-    evaluators = [make_evaluator(view, dataset, values) for view in views]
-    describe = partial(
-        Predictions,
-        num_classes=number_of_classes(dataset.num_classes, values.labels_offset),
-        class_names=dataset.class_names and dataset.class_names[values.labels_offset :],
-        class_sizes=count_training_images(dataset, values.dataset_dir, values.labels_offset),
+    offset = values.labels_offset
+    settings = EvaluationSettings(
+        num_classes=number_of_classes(dataset.num_classes, offset),
+        labels_offset=offset,
+        batch_size=values.batch_size,
+        num_crops=values.num_crops,
+        num_threads=values.num_preprocessing_threads,
+        max_num_batches=values.max_num_batches,
+        moving_average_decay=values.moving_average_decay,
+        precision=values.precision,
+        xla=values.xla,
     )
-
-    def publish(outputs: Outputs, step: int, what: str) -> None:
-        predictions = describe(step, outputs.labels, outputs.top, outputs.of_top)
-        report(predictions, what)
-        if values.eval_dir:
-            write_results(values.eval_dir, predictions, values.per_class)
-
-    if len(views) > 1:
-        outputs, step = evaluate_together(evaluators, describe)
-        publish(outputs, step, f"mean of {len(views)}")
+    publisher = Publisher(
+        num_classes=settings.num_classes,
+        class_names=dataset.class_names and dataset.class_names[offset:],
+        class_sizes=count_training_images(dataset, values.dataset_dir, offset),
+        eval_dir=values.eval_dir,
+        per_class=values.per_class,
+    )
+    evaluators = [make_evaluator(member, dataset, settings) for member in members]
+    if len(evaluators) > 1:
+        outputs, step = evaluate_ensemble(evaluators, publisher.report)
+        publisher.publish(outputs, step, f"mean of {len(members)}")
         return
     for checkpoint in checkpoints_to_evaluate(
-        views[0].checkpoint_path, values.eval_interval_secs, values.max_number_of_evaluations
+        members[0].checkpoint_path, values.eval_interval_secs, values.max_number_of_evaluations
     ):
-        publish(*evaluators[0].evaluate(checkpoint), checkpoint)
+        publisher.publish(*evaluators[0].evaluate(checkpoint), checkpoint)
 
 
 def check_flags(values: flags.FlagValues) -> None:
-    """Refuses what cannot work before anything is built.
+    """Checks flags before anything is built.
 
     Raises:
-        UserError: Naming the flag.
+        UserError: A flag is missing or not supported.
     """
     if values.master:
         raise UserError(
@@ -98,48 +102,11 @@ def check_flags(values: flags.FlagValues) -> None:
         raise UserError("--quantize: TensorFlow 2 has no contrib quantizer; leave the flag out")
     if not values.checkpoint_path:
         raise UserError(
-            "--checkpoint_path is missing: a checkpoint, or the folder that training writes them "
+            "--checkpoint_path is missing: give a checkpoint, or a folder that training writes "
             "to, such as --checkpoint_path=./checkpoints/cub_200"
         )
     if values.per_class and not values.eval_dir:
-        raise UserError("--per_class: --eval_dir is missing, the folder that it writes to")
-
-
-def find_members(values: flags.FlagValues) -> list[EnsembleMember]:
-    """The networks to evaluate: flags with one value hold for all.
-
-    Raises:
-        UserError: A flag has neither one value nor as many as there are networks, or a bad one.
-    """
-    given = {
-        "checkpoint_path": values.checkpoint_path.split(","),
-        "model_name": values.model_name.split(","),
-        "preprocessing_name": (values.preprocessing_name or values.model_name).split(","),
-        "eval_image_size": _numbers("eval_image_size", values.eval_image_size, int, "pixels"),
-        "central_fraction": _numbers(
-            "central_fraction", values.central_fraction, float, "0.875, a part of each side"
-        )
-        or [None],
-    }
-    longest = max(given, key=lambda flag: len(given[flag]))
-    count = len(given[longest])
-    for flag, found in given.items():
-        if len(found) not in (1, count):
-            raise UserError(
-                f"--{flag} has {len(found)} values and --{longest} has {count}: expected one, or "
-                "one each"
-            )
-    views = [EnsembleMember(*(v[i % len(v)] for v in given.values())) for i in range(count)]
-    for view in views:
-        check_image_size(view.model_name, view.image_size, view.image_size)
-    return views
-
-
-def _numbers(flag: str, words: Sequence[str], kind: type, expected: str) -> list:
-    try:
-        return [kind(word) for word in words]
-    except ValueError:
-        raise UserError(f"--{flag}={','.join(words)}: expected {expected}") from None
+        raise UserError("--per_class: --eval_dir is missing, the folder to write to")
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

@@ -1,6 +1,6 @@
-"""What training writes beside its checkpoints of the network in them: `model.json`.
+"""The description of the network that training writes beside its checkpoints, `model.json`.
 
-Nothing here needs TensorFlow.
+Nothing here requires TensorFlow.
 """
 
 import json
@@ -16,14 +16,14 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """All that has to be known of a checkpoint to use it.
+    """The properties of a network in a checkpoint.
 
     Attributes:
         model_name: The network.
-        image_size: Height and width of the images that it was trained on, in pixels.
-        preprocessing_name: How they were prepared.
-        dataset_name: What it was trained on; empty where that is not known.
-        class_names: The names of the classes that it tells apart, in their order.
+        image_size: Height and width of the training images in pixels.
+        preprocessing_name: The preprocessing.
+        dataset_name: The dataset it was trained on; empty if unknown.
+        class_names: Names of all classes in the order of their labels.
     """
 
     model_name: str
@@ -40,10 +40,10 @@ def write_model_description(folder: Path, description: ModelDescription) -> None
 
 
 def read_model_description(folder: Path) -> ModelDescription | None:
-    """Reads `model.json`, None where there is none.
+    """Reads `model.json`; returns None without one.
 
     Raises:
-        UserError: The file is not what training writes.
+        UserError: The file is invalid.
     """
     path = folder / MODEL
     try:
@@ -64,7 +64,7 @@ def read_model_description(folder: Path) -> ModelDescription | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is not what this version of slim.train_image_classifier writes ({error}): "
-            "delete it, and give --model_name, --image_size and --dataset_name"
+            f"{path} is not valid for this version ({error}): delete it, and give --model_name, "
+            "--image_size and --dataset_name"
         ) from None
     return description

@@ -1,4 +1,4 @@
-"""Finding, checking and restoring checkpoints."""
+"""Finds, checks and reads checkpoints."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,14 +14,11 @@ _SHOWN = 3
 
 
 def find_checkpoint(path: str, flag: str = "--checkpoint_path") -> str:
-    """The checkpoint that a path means: itself, or the newest one of a folder.
+    """Returns the prefix of a checkpoint, or of the newest checkpoint of a folder.
 
     Args:
-        path: A checkpoint's prefix (`model.ckpt-100`), one of its files, or a folder.
-        flag: What to call the path in an error.
-
-    Returns:
-        The prefix.
+        path: A prefix (`model.ckpt-100`), a file of a checkpoint, or a folder.
+        flag: The name of the path in an error.
 
     Raises:
         UserError: There is no checkpoint.
@@ -30,21 +27,21 @@ def find_checkpoint(path: str, flag: str = "--checkpoint_path") -> str:
         latest = tf.train.latest_checkpoint(path)
         if latest is None:
             raise UserError(
-                f"{flag}: the folder {path} holds no checkpoint; ./train.sh writes them, for the "
-                "released models see checkpoints/README.md"
+                f"{flag}: the folder {path} holds no checkpoint; ./train.sh writes checkpoints, and "
+                "checkpoints/README.md lists released ones"
             )
         return latest
     for prefix in (path.rpartition(".data-")[0], path.removesuffix(".index")):
         if prefix and tf.train.checkpoint_exists(prefix):
             return prefix
     raise UserError(
-        f"{flag}: no checkpoint at {path} (expected {path}.index beside its data, or a folder of "
-        "checkpoints); ./train.sh writes them, for the released models see checkpoints/README.md"
+        f"{flag}: no checkpoint at {path} (expected {path}.index and its data, or a folder of "
+        "checkpoints); ./train.sh writes checkpoints, and checkpoints/README.md lists released ones"
     )
 
 
 def read_shapes(checkpoint: str) -> dict[str, list[int]]:
-    """The shape of every variable in a checkpoint by name.
+    """Returns the shape of every variable of a checkpoint by name.
 
     Raises:
         UserError: The checkpoint cannot be read.
@@ -54,7 +51,7 @@ def read_shapes(checkpoint: str) -> dict[str, list[int]]:
 
 
 def read_step(checkpoint: str) -> int:
-    """The step at which a checkpoint was written; 0 where it does not say.
+    """Returns the step of a checkpoint, 0 if it has none.
 
     Raises:
         UserError: The checkpoint cannot be read.
@@ -66,14 +63,11 @@ def read_step(checkpoint: str) -> int:
 
 
 def read_values(checkpoint: str, variables: Mapping[str, tf.Variable]) -> dict[str, np.ndarray]:
-    """The values that a checkpoint has for variables.
+    """Returns values of a checkpoint by the names of variables in the graph.
 
     Args:
-        checkpoint: The checkpoint's prefix.
-        variables: What to read, by its name in the checkpoint, which has it (see `check_fits`).
-
-    Returns:
-        The values by the variables' own names.
+        checkpoint: The prefix.
+        variables: Variables by their names in the checkpoint.
 
     Raises:
         UserError: The checkpoint cannot be read.
@@ -87,7 +81,7 @@ def check_readable(checkpoint: str) -> None:
     """Reads every variable of a checkpoint, each of which has a checksum.
 
     Raises:
-        UserError: A file is missing, cut short or damaged.
+        UserError: A file is missing, truncated or damaged.
     """
     with _reading(checkpoint):
         reader = tf.train.load_checkpoint(checkpoint)
@@ -98,16 +92,16 @@ def check_readable(checkpoint: str) -> None:
 def check_fits(
     checkpoint: str, variables: Mapping[str, tf.Variable], missing_hint: str, shape_hint: str
 ) -> None:
-    """Compares a checkpoint's variables with those to restore, before TensorFlow fails to.
+    """Checks that a checkpoint has the variables to restore, in their shapes.
 
     Args:
-        checkpoint: The checkpoint's prefix.
-        variables: What to restore, by its name in the checkpoint.
-        missing_hint: What to do about variables that the checkpoint lacks.
-        shape_hint: What to do about variables of another shape.
+        checkpoint: The prefix.
+        variables: Variables to restore by their names in the checkpoint.
+        missing_hint: The advice about missing variables.
+        shape_hint: The advice about variables of other shapes.
 
     Raises:
-        UserError: Naming the first few variables that do not fit, and the flag to use.
+        UserError: Some do not match; names the first few.
     """
     shapes = read_shapes(checkpoint)
     missing = [name for name in variables if name not in shapes]
@@ -129,7 +123,7 @@ def check_fits(
 
 
 def has_averages(checkpoint: str) -> bool:
-    """Whether a checkpoint has moving averages of its variables, which then are to be preferred.
+    """Returns whether a checkpoint has moving averages.
 
     Raises:
         UserError: The checkpoint cannot be read.
@@ -138,12 +132,12 @@ def has_averages(checkpoint: str) -> bool:
 
 
 def averaged_variables(model_variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
-    """The model's variables by the names that their moving averages have in a checkpoint."""
+    """Returns variables by the names of their moving averages in a checkpoint."""
     return {f"{variable.op.name}{AVERAGE}": variable for variable in model_variables}
 
 
 def by_name(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
-    """Variables by the names that they have in a checkpoint."""
+    """Returns variables by their names."""
     return {variable.op.name: variable for variable in variables}
 
 
@@ -154,12 +148,12 @@ def _reading(checkpoint: str) -> Iterator[None]:
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         raise UserError(
             f"checkpoint {checkpoint} cannot be read ({_first_line(error)}); fetch or train it "
-            "again, or use an older one beside it"
+            "again, or use an older one"
         ) from error
 
 
 def first_few(items: Sequence[str]) -> str:
-    """The first few of some names, and how many more there are."""
+    """Returns the first few names, and the number of the others."""
     more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
     return ", ".join(items[:_SHOWN]) + more
 

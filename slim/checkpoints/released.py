@@ -1,6 +1,6 @@
-"""What the paper's authors offer on Google Drive: which files there are, fetching, placing them.
+"""Models and archives that the authors released on Google Drive.
 
-Nothing here needs TensorFlow.
+Nothing here requires TensorFlow.
 """
 
 import filecmp
@@ -17,7 +17,7 @@ from slim.common.files import replacing, write_whole
 from slim.common.unpacking import unpack
 
 ADDRESS = "https://drive.google.com/uc?id={id}"
-BROWSER = "https://drive.google.com/open?id={id}"  # a page for people
+BROWSER = "https://drive.google.com/open?id={id}"  # for browsers
 _TIMEOUT = 60  # seconds without a byte
 _LISTING = "published.txt"  # the files that came from an archive
 
@@ -27,10 +27,10 @@ class ReleasedModel:
     """A released model.
 
     Attributes:
-        name: What to call it; its file may be called otherwise.
-        network: The network, as `--model_name` takes it.
+        name: The published name; the file in the archive may have another.
+        network: The network, a value of `--model_name`.
         trained_on: A key of `CLASSES`.
-        sizes: Height and width of the images that it was trained on, in pixels, one after another.
+        sizes: Successive heights and widths of its training images, in pixels.
     """
 
     name: str
@@ -40,12 +40,12 @@ class ReleasedModel:
 
     @property
     def kind(self) -> str:
-        """The folder of `checkpoints/` that it belongs in, as published."""
+        """The published folder in `checkpoints/`."""
         return self.name.partition("_")[0]
 
 
 IMAGENET, INAT, BOTH = "ImageNet", "iNat2017", "ImageNet + iNat2017"
-# The paper trains on the classes of both side by side; the greater number has a background class.
+# The union has the classes of both; the larger numbers include a background class.
 CLASSES = {IMAGENET: (1000, 1001), INAT: (5089,), BOTH: (6089, 6090)}
 MODELS = (
     ReleasedModel("inception_v3_ILSVRC_299", "inception_v3", IMAGENET, (299,)),
@@ -83,10 +83,10 @@ DRIVE_IDS = {
 
 
 def get_model(name: str) -> ReleasedModel:
-    """Looks a model up.
+    """Returns a model by name.
 
     Raises:
-        UserError: There is none of that name.
+        UserError: The name is unknown.
     """
     models = {model.name: model for model in MODELS}
     if name not in models:
@@ -95,61 +95,61 @@ def get_model(name: str) -> ReleasedModel:
 
 
 def find_placed(model: ReleasedModel, folder: Path) -> Path | None:
-    """The prefix of a model's checkpoint where `place_checkpoint`, or a person, has put it."""
+    """Returns the prefix of a model's checkpoint in a folder, if it is there."""
     placed = [folder / f"{model.name}.ckpt", *find_checkpoints(folder / model.name)]
     return next((prefix for prefix in placed if is_complete(prefix)), None)
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """The prefixes of all checkpoints in and below a folder, by their index files."""
+    """Returns the prefixes of all checkpoints in a folder and its subfolders."""
     return [path.with_suffix("") for path in visible_files(folder) if path.suffix == ".index"]
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files in and below a folder but hidden ones, such as macOS packs beside each file."""
+    """Returns the files in a folder and its subfolders, without hidden ones as macOS adds."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in files if not path.name.startswith("."))
 
 
 def checkpoint_files(prefix: Path) -> list[Path]:
-    """The files of a checkpoint, its index last."""
+    """Returns the files of a checkpoint, the index last."""
     files = [path for path in prefix.parent.glob("*") if path.name.startswith(f"{prefix.name}.")]
     return sorted(files, key=lambda path: (path.suffix == ".index", path))
 
 
 def is_complete(prefix: Path) -> bool:
-    """Whether a checkpoint has both an index and data."""
+    """Returns whether a checkpoint has both an index and data."""
     endings = [path.name.removeprefix(prefix.name) for path in checkpoint_files(prefix)]
     return ".index" in endings and any(ending.startswith(".data-") for ending in endings)
 
 
 def fetch_archive(name: str, folder: Path, address: str) -> Path:
-    """Downloads an archive, or what an earlier call left of it; one that is there is taken.
+    """Downloads an archive, resuming an earlier download, unless it is there.
 
     Args:
         name: A key of `DRIVE_IDS`.
-        folder: Where the archive goes.
-        address: Where from, `{id}` standing for the id on Google Drive.
+        folder: Receives the archive.
+        address: The address, with `{id}` for the Google Drive id.
 
     Returns:
-        The archive, `<name>.archive`.
+        The path, `<name>.archive`.
 
     Raises:
-        UserError: The download broke off, or there is something else than an archive.
+        UserError: The download failed, or the file is not an archive.
     """
     archive = folder / f"{name}.archive"
     by_hand = f"fetch {BROWSER.format(id=DRIVE_IDS[name])} in a browser and save it as {archive}"
     if not archive.exists():
         _download(name, address.replace("{id}", DRIVE_IDS[name]), archive, by_hand)
     if not is_archive(archive):
-        raise UserError(f"{archive} is no tar or zip archive: delete it; then {by_hand}")
+        raise UserError(f"{archive} is not a tar or zip archive: delete it, then {by_hand}")
     return archive
 
 
 def _download(name: str, address: str, archive: Path, by_hand: str) -> None:
-    import gdown  # only what downloads needs it
+    import gdown  # slow to import, and needed for downloads only
 
-    a_page = f"{name}: Google Drive gives a page instead of the file (its quota, or permission)"
+    a_page = f"{name}: Google Drive sent a page instead of the file (quota or permission)"
     with replacing(archive) as unchecked:
         try:
             archive.parent.mkdir(parents=True, exist_ok=True)
@@ -162,8 +162,8 @@ def _download(name: str, address: str, archive: Path, by_hand: str) -> None:
         except (gdown.DownloadError, OSError) as error:
             reason = str(error).partition("\n")[0].rstrip(".")
             raise UserError(
-                f"{name}: cannot be fetched ({reason}); run the command again, it goes on where it "
-                f"stopped (to start over, delete {unchecked}*.part), or {by_hand}"
+                f"{name}: cannot be fetched ({reason}); run the command again, it resumes "
+                f"(to start over, delete {unchecked}*.part), or {by_hand}"
             ) from error
         if not is_archive(unchecked):
             unchecked.unlink()
@@ -171,7 +171,7 @@ def _download(name: str, address: str, archive: Path, by_hand: str) -> None:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file begins as a tar, compressed or not, or a zip archive does."""
+    """Returns whether a file is a zip archive or a tar archive, compressed or not."""
     try:
         return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
     except EOFError:  # compressed, and cut off early
@@ -180,10 +180,10 @@ def is_archive(path: Path) -> bool:
 
 @contextmanager
 def unpacked_beside(archive: Path) -> Iterator[Path]:
-    """A folder beside an archive with its contents, until the context is left.
+    """Yields a temporary folder with the contents of an archive.
 
     Raises:
-        UserError: The archive is broken or unsafe.
+        UserError: The archive is damaged or unsafe.
     """
     folder = archive.with_suffix(".unpacked")
     shutil.rmtree(folder, ignore_errors=True)
@@ -195,7 +195,7 @@ def unpacked_beside(archive: Path) -> Iterator[Path]:
 
 
 def choose_checkpoint(model: ReleasedModel, folder: Path, archive: Path) -> Path:
-    """The checkpoint of an unpacked archive: the only one, or the one with the model's name.
+    """Returns the checkpoint with the model's name in an unpacked archive, or the only one.
 
     Raises:
         UserError: There is none, or there are several.
@@ -206,26 +206,26 @@ def choose_checkpoint(model: ReleasedModel, folder: Path, archive: Path) -> Path
         held = [str(path.relative_to(folder)) for path in found or visible_files(folder)]
         raise UserError(
             f"{archive} holds {len(found)} checkpoints, expected one (.index and .data- files): "
-            f"it has {', '.join(held)}; unpack it by hand, and give the path of the one to use"
+            f"it has {', '.join(held)}; unpack it by hand and give the path of a checkpoint"
         )
     return (named or found)[0]
 
 
 def place_checkpoint(model: ReleasedModel, checkpoint: Path, folder: Path) -> Path:
-    """Moves a checkpoint to where `find_placed` finds it, its file names as they are.
+    """Moves a checkpoint to its place without renaming its files.
 
-    A file that is not called as the model goes into a folder that is, apart from other models'.
+    A checkpoint that is not named after the model goes into a subfolder of that name.
 
     Args:
         model: The model.
         checkpoint: The prefix in the unpacked archive.
-        folder: The models' folder.
+        folder: The folder of the models.
 
     Returns:
         The new prefix.
 
     Raises:
-        UserError: Another file is in the way.
+        UserError: A different file is in the way.
     """
     if checkpoint.name != f"{model.name}.ckpt":
         folder = folder / model.name
@@ -234,19 +234,19 @@ def place_checkpoint(model: ReleasedModel, checkpoint: Path, folder: Path) -> Pa
 
 
 def place(moves: Mapping[Path, Path]) -> None:
-    """Moves files to where they belong: all, or where another file is in the way, none.
+    """Moves all files to their places, or none if a different file is in the way.
 
     Args:
-        moves: New paths by the present ones, in the order to go by.
+        moves: New paths by present paths, in the order of moving.
 
     Raises:
-        UserError: Naming the files in the way, those that are the same excepted.
+        UserError: Different files are in the way.
     """
     there = {old: new for old, new in moves.items() if new.exists()}
     if other := [new for old, new in there.items() if not filecmp.cmp(old, new, shallow=False)]:
         raise UserError(
-            f"{len(other)} files are there already and differ from the published ones, "
-            f"{other[0]} first: move them away, and run the command again; nothing was changed"
+            f"{len(other)} existing files differ from the published ones, the first is {other[0]}: "
+            "move them away and run the command again; nothing was changed"
         )
     for old, new in moves.items():
         new.parent.mkdir(parents=True, exist_ok=True)
@@ -254,19 +254,19 @@ def place(moves: Mapping[Path, Path]) -> None:
 
 
 def place_files(name: str, contents: Path, folder: Path) -> int:
-    """Moves the contents of an archive that fills a folder there, and lists them.
+    """Moves the contents of an archive to a folder and lists them.
 
     Args:
-        name: Of the folder, as published: what is in the archive's folder of that name, or, where
-            it has none, all that is in the archive.
+        name: The published name of the folder; if the archive has such a folder, its contents are
+            moved, else those of the archive.
         contents: The unpacked archive.
-        folder: Receives the files, and their list.
+        folder: Receives the files and their list.
 
     Returns:
-        How many files there are.
+        The number of files.
 
     Raises:
-        UserError: Other files are in the way.
+        UserError: Different files are in the way.
     """
     top = contents / name if (contents / name).is_dir() else contents
     names = [path.relative_to(top) for path in visible_files(top)]
@@ -276,7 +276,7 @@ def place_files(name: str, contents: Path, folder: Path) -> int:
 
 
 def count_files(folder: Path) -> int:
-    """How many files `place_files` put into a folder; 0 when any of them is there no more."""
+    """Returns the number of files that `place_files` moved, or 0 if one of them is missing."""
     listing = folder / _LISTING
     if not listing.exists():
         return 0

@@ -1,18 +1,23 @@
-"""What figures have in common: colours, and accuracy against the size of classes."""
+"""Plotting helpers: colours, and accuracy against class size."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from slim.common.errors import UserError
+from slim.common.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# Of Okabe and Ito, but for the last: colour-blind people tell them apart too.
+# Distinguishable for colour-blind people: Okabe and Ito, except for the last.
 COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f6b00"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 FIFTHS = 5
 TICKS = 5
-OPAQUE = 250  # classes; the points of more are paler
+OPAQUE = 250  # classes, beyond which points are paler
 
 
 def draw_class_accuracy(
@@ -23,14 +28,14 @@ def draw_class_accuracy(
     colours: tuple[str, str],
     labels: tuple[str, str],
 ) -> None:
-    """Draws the accuracy of classes against their training images, and means of nearby sizes.
+    """Draws the accuracy of classes against their training images, and means of similar sizes.
 
     Args:
-        axes: Receives the points and a line.
+        axes: The axes to draw on.
         class_sizes: `[C]`, training images; classes without any are left out.
         class_accuracy: `[C]`, NaN for classes to leave out.
-        colours: Of the points and of the line.
-        labels: Theirs in the legend; those that begin with `_` are left out of it.
+        colours: The colours of the points and of the line.
+        labels: Their labels in the legend; labels that begin with `_` are left out.
     """
     shown = np.isfinite(class_accuracy) & (class_sizes > 0)
     sizes, accuracy = class_sizes[shown], class_accuracy[shown]
@@ -48,3 +53,16 @@ def draw_class_accuracy(
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.grid(color="#eeeeee")
     axes.set_axisbelow(True)
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Writes a figure as PNG, whole or not at all.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    try:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=120)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; give another path") from error

@@ -1,4 +1,4 @@
-"""A network and its checkpoints on a split: what it makes of every image, each exactly once."""
+"""Evaluation of networks and their checkpoints on a split, with every image exactly once."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -7,56 +7,56 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from absl import flags
 from tqdm import tqdm
 
 from slim.checkpoints.loading import choose_averages, freeze_checkpoint
-from slim.checkpoints.reading import (
-    find_checkpoint,
-    read_step,
-)
+from slim.checkpoints.reading import find_checkpoint, read_step
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.datasets.input import InputSettings, evaluation_batches, explain_input_error
-from slim.datasets.registry import Dataset, number_of_classes
+from slim.datasets.registry import Dataset
 from slim.deployment.model_deploy import session_config
-from slim.evaluation.predictions import NOT_FINITE, TOP_K, Predictions
+from slim.evaluation.ensemble import EnsembleMember
+from slim.evaluation.predictions import NOT_FINITE, TOP_K
 from slim.nets.frozen import InferenceGraph, build_network
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_views
 
 
-@dataclass(frozen=True)
-class EnsembleMember:
-    """A network, and how it looks at the images.
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Settings that all networks of an evaluation share.
 
     Attributes:
-        checkpoint_path: A checkpoint, or a folder of them.
-        model_name: The network.
-        preprocessing_name: How images are prepared.
-        image_size: Height and width of the images in pixels.
-        central_fraction: The part of each side that a crop has; None for the preprocessing's.
+        num_classes: Number of classes of the networks.
+        labels_offset: Subtracted from every label.
+        batch_size: Views per batch.
+        num_crops: Views per image: 1, 5, 10 or 12.
+        num_threads: Images preprocessed in parallel.
+        max_num_batches: Batches to evaluate; None for all.
+        moving_average_decay: See `choose_averages`.
+        precision: The type the layers compute in.
+        xla: Whether to compile the networks with XLA.
     """
 
-    checkpoint_path: str
-    model_name: str
-    preprocessing_name: str
-    image_size: int
-    central_fraction: float | None
-
-    def __str__(self) -> str:
-        """What tells it from others, for a line of the report."""
-        fraction = "" if self.central_fraction is None else f", central {self.central_fraction:g}"
-        return f"{self.image_size} pixels{fraction}"
+    num_classes: int
+    labels_offset: int = 0
+    batch_size: int = 100
+    num_crops: int = 1
+    num_threads: int = 4
+    max_num_batches: int | None = None
+    moving_average_decay: float | None = None
+    precision: str = "float32"
+    xla: bool = False
 
 
 class Outputs(NamedTuple):
-    """What a network makes of N images of C classes, in the order of the shards."""
+    """Outputs of a network for N images and C classes, in the order of the shards."""
 
     labels: np.ndarray  # int64 [N]
-    top: np.ndarray  # int64 [N, K], the K <= 5 likeliest classes; -1 where logits are not finite
+    top: np.ndarray  # int64 [N, K], the K <= 5 likeliest classes; -1 if logits are not finite
     of_top: np.ndarray  # float32 [N, K], their probabilities
-    probabilities: np.ndarray | None  # float32 [N, C], where they are asked for
+    probabilities: np.ndarray | None  # float32 [N, C], on request
 
 
 @dataclass(frozen=True)
@@ -64,50 +64,50 @@ class Evaluator:
     """Evaluates checkpoints of one network; see `make_evaluator`.
 
     Attributes:
-        view: The network, and how it looks at the images.
-        network: From images to logits.
-        moving_average_decay: The value of `--moving_average_decay`.
+        member: The network.
+        settings: The settings.
+        graph: The network from images to logits.
         make_batches: Makes the batches of views `[batch, num_crops, ...]` and labels.
-        num_images: Images to expect, for the progress bar.
-        xla: Compile the network with XLA.
+        num_images: Number of images to evaluate.
     """
 
-    view: EnsembleMember
-    network: InferenceGraph
-    moving_average_decay: float | None
+    member: EnsembleMember
+    settings: EvaluationSettings
+    graph: InferenceGraph
     make_batches: Callable[[], tf.data.Dataset]
     num_images: int
-    xla: bool
 
     def evaluate(self, checkpoint: str, keep_probabilities: bool = False) -> tuple[Outputs, int]:
-        """Runs the network, with a checkpoint's values, on every image once.
+        """Evaluates a checkpoint.
 
         Args:
-            checkpoint: The checkpoint's prefix.
-            keep_probabilities: Whether to return those of all classes.
+            checkpoint: The prefix of the checkpoint.
+            keep_probabilities: Whether to return the probabilities of all classes.
 
         Returns:
-            What comes out, and the checkpoint's step.
+            The outputs, and the step of the checkpoint.
 
         Raises:
-            UserError: The checkpoint does not fit, or as `run_through` raises it.
+            UserError: The checkpoint does not match, or the split cannot be read.
         """
+        averages = choose_averages(checkpoint, self.settings.moving_average_decay, default=False)
         frozen = freeze_checkpoint(
-            self.network,
+            self.graph,
             checkpoint,
-            averages=choose_averages(checkpoint, self.moving_average_decay, default=False),
+            averages=averages,
             hint="does it match --model_name?",
             shape_hint="does it match --model_name, and the classes of --dataset_name (see "
             "--labels_offset)?",
         )
         step = read_step(checkpoint)
-        outputs = self._run(partial(frozen, xla=self.xla), step, keep_probabilities)
-        # A graph refers to itself: without this those of several checkpoints are held at a time.
+        network = partial(frozen, xla=self.settings.xla)
+        outputs = self._run(network, f"step {step}", keep_probabilities)
+        # Graphs refer to themselves: without this the graphs of several checkpoints pile up.
         gc.collect()
         return outputs, step
 
     def _run(
-        self, network: Callable[[tf.Tensor], tf.Tensor], step: int, keep_probabilities: bool
+        self, network: Callable[[tf.Tensor], tf.Tensor], name: str, keep_probabilities: bool
     ) -> Outputs:
         with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
             iterator = tf.data.make_initializable_iterator(self.make_batches())
@@ -117,19 +117,82 @@ class Evaluator:
             outputs = build_outputs(average_views(logits, views.shape[1]), labels)
             if not keep_probabilities:
                 outputs = outputs._replace(probabilities=None)
-            return run_through(session, outputs, f"step {step}", self.num_images)
+            return run_batches(session, outputs, name, self.num_images)
+
+
+def make_evaluator(
+    member: EnsembleMember, dataset: Dataset, settings: EvaluationSettings
+) -> Evaluator:
+    """Builds the evaluator of a network on a split.
+
+    Raises:
+        UserError: The network or preprocessing is unknown.
+    """
+    preprocess = get_views(member.preprocessing_name, settings.num_crops, member.central_fraction)
+    network_fn = get_network_fn(
+        member.model_name, settings.num_classes, dtype=tf.as_dtype(settings.precision)
+    )
+    # The checkpoint need not have the variables of the auxiliary classifier.
+    graph = build_network(
+        lambda images: network_fn(images, create_aux_logits=False)[0], member.image_size
+    )
+    images_per_batch = max(1, settings.batch_size // settings.num_crops)
+    input_settings = InputSettings(
+        image_size=member.image_size,
+        batch_size=images_per_batch,
+        num_classes=settings.num_classes,
+        labels_offset=settings.labels_offset,
+        num_threads=settings.num_threads,
+    )
+    limit = settings.max_num_batches
+
+    def make_batches() -> tf.data.Dataset:
+        batches = evaluation_batches(dataset, preprocess, input_settings)
+        return batches.take(limit) if limit else batches
+
+    num_images = dataset.num_samples
+    if limit:
+        num_images = min(num_images, limit * images_per_batch)
+    return Evaluator(member, settings, graph, make_batches, num_images)
+
+
+def evaluate_ensemble(
+    evaluators: Sequence[Evaluator], publish_member: Callable[[Outputs, int, str], None]
+) -> tuple[Outputs, int]:
+    """Evaluates several networks in turn, and then the mean of their probabilities.
+
+    Args:
+        evaluators: The networks, all on the same images.
+        publish_member: Receives the outputs, step and name of each network.
+
+    Returns:
+        The outputs of the ensemble, and the highest step.
+
+    Raises:
+        UserError: See `Evaluator.evaluate`.
+    """
+    found = [find_checkpoint(evaluator.member.checkpoint_path) for evaluator in evaluators]
+    mean, steps = 0, []
+    for evaluator, checkpoint in zip(evaluators, found, strict=True):
+        outputs, step = evaluator.evaluate(checkpoint, keep_probabilities=True)
+        publish_member(outputs, step, f"{checkpoint}, {evaluator.member}")
+        mean = mean + outputs.probabilities / len(evaluators)
+        steps.append(step)
+    with tf.Graph().as_default(), tf.Session() as session:
+        top, of_top = session.run(rank(tf.placeholder_with_default(mean, mean.shape)))
+    return Outputs(outputs.labels, top, of_top, mean), max(steps)
 
 
 def average_views(logits: tf.Tensor, num_views: int) -> tf.Tensor:
-    """The mean of the probabilities that several views of an image give.
+    """Averages the probabilities of several views per image.
 
     Args:
         logits: float32 `[batch * num_views, classes]`.
-        num_views: Views of each image, which follow one another.
+        num_views: Number of successive rows per image.
 
     Returns:
-        float32 `[batch, classes]`, logits again: their softmax are the probabilities. Those of a
-        single view are left as they are, so that their order is exactly theirs.
+        Logits of the mean probabilities, float32 `[batch, classes]`; with one view the given ones,
+        so that their order is exact.
     """
     if num_views == 1:
         return logits
@@ -138,15 +201,14 @@ def average_views(logits: tf.Tensor, num_views: int) -> tf.Tensor:
 
 
 def rank(scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The likeliest classes.
+    """Returns the likeliest classes.
 
     Args:
         scores: float32 `[batch, classes]`.
 
     Returns:
-        Classes, int64, and their scores, float32, each `[batch, K]` with K = 5, or the number of
-        classes where that is less. Where a score of an image is not finite, all its classes are -1
-        and all its scores 0.
+        Classes, int64, and their scores, float32, each `[batch, min(5, classes)]`. For an image
+        with a score that is not finite, all classes are -1 and all scores 0.
     """
     finite = tf.reduce_all(tf.math.is_finite(scores), axis=1, keepdims=True)
     values, top = tf.math.top_k(scores, min(TOP_K, scores.shape[1]))
@@ -154,14 +216,11 @@ def rank(scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def build_outputs(logits: tf.Tensor, labels: tf.Tensor) -> Outputs:
-    """What is wanted of a batch.
+    """Returns the outputs of a batch as tensors.
 
     Args:
         logits: float32 `[batch, classes]`.
         labels: int64 `[batch]`.
-
-    Returns:
-        Tensors.
     """
     top, _ = rank(logits)
     probabilities = tf.nn.softmax(logits)
@@ -169,21 +228,21 @@ def build_outputs(logits: tf.Tensor, labels: tf.Tensor) -> Outputs:
     return Outputs(labels, top, tf.where_v2(tf.equal(top, NOT_FINITE), 0.0, of_top), probabilities)
 
 
-def run_through(session: tf.Session, outputs: Outputs, name: str, num_images: int) -> Outputs:
-    """Runs batches until there are no more, and puts together what comes out.
+def run_batches(session: tf.Session, outputs: Outputs, name: str, num_images: int) -> Outputs:
+    """Runs all batches and concatenates their outputs.
 
     Args:
-        session: Of the graph of the outputs.
-        outputs: As `build_outputs` gives them.
-        name: Stands before the progress bar.
-        num_images: Images to expect, for the progress bar.
+        session: The session of the graph.
+        outputs: The result of `build_outputs`.
+        name: The description of the progress bar.
+        num_images: The total of the progress bar.
 
     Returns:
-        Arrays.
+        The outputs as arrays.
 
     Raises:
-        UserError: A shard or an image cannot be read, a label is beyond the classes, or there is
-            no image.
+        UserError: A shard or an image cannot be read, a label is out of range, or there is no
+            image.
     """
     wanted = {key: tensor for key, tensor in outputs._asdict().items() if tensor is not None}
     batches = []
@@ -197,95 +256,6 @@ def run_through(session: tf.Session, outputs: Outputs, name: str, num_images: in
                 raise explain_input_error(error) from error
             progress.update(len(batches[-1]["labels"]))
     if not batches:
-        raise UserError("the shards of this split hold no image; convert the dataset again")
+        raise UserError("the shards of this split are empty; convert the dataset again")
     joined = {key: np.concatenate([batch[key] for batch in batches]) for key in wanted}
     return outputs._replace(**joined)
-
-
-def make_evaluator(view: EnsembleMember, dataset: Dataset, values: flags.FlagValues) -> Evaluator:
-    """Builds a network and says which images it is to see.
-
-    Args:
-        view: The network, and how it looks at the images.
-        dataset: The split to evaluate.
-        values: The command's flags.
-
-    Raises:
-        UserError: There is no such network or preprocessing.
-    """
-    num_classes = number_of_classes(dataset.num_classes, values.labels_offset)
-    preprocess = get_views(view.preprocessing_name, values.num_crops, view.central_fraction)
-    network_fn = get_network_fn(view.model_name, num_classes, dtype=tf.as_dtype(values.precision))
-    # Without the auxiliary classifier: its variables need not be in the checkpoint.
-    network = build_network(
-        lambda images: network_fn(images, create_aux_logits=False)[0], view.image_size
-    )
-    batch_size = max(1, values.batch_size // values.num_crops)  # as many views as images else
-
-    def make_batches() -> tf.data.Dataset:
-        settings = InputSettings(
-            image_size=view.image_size,
-            batch_size=batch_size,
-            num_classes=num_classes,
-            labels_offset=values.labels_offset,
-            num_threads=values.num_preprocessing_threads,
-        )
-        batches = evaluation_batches(dataset, preprocess, settings)
-        return batches.take(values.max_num_batches) if values.max_num_batches else batches
-
-    num_images = dataset.num_samples
-    if values.max_num_batches:
-        num_images = min(num_images, values.max_num_batches * batch_size)
-    return Evaluator(
-        view,
-        network,
-        values.moving_average_decay,
-        make_batches,
-        num_images,
-        values.xla,
-    )
-
-
-def evaluate_together(
-    evaluators: Sequence[Evaluator], describe: Callable[..., Predictions]
-) -> tuple[Outputs, int]:
-    """Evaluates several networks, one after the other, and the mean of their probabilities.
-
-    Args:
-        evaluators: The networks, all on the same images.
-        describe: Makes predictions of step, labels, and the likeliest classes.
-
-    Returns:
-        What comes out of all together, and the latest step.
-
-    Raises:
-        UserError: As `Evaluator.evaluate` does.
-    """
-    found = [find_checkpoint(evaluator.view.checkpoint_path) for evaluator in evaluators]
-    mean, steps = 0, []
-    for evaluator, checkpoint in zip(evaluators, found, strict=True):
-        outputs, step = evaluator.evaluate(checkpoint, keep_probabilities=True)
-        report(
-            describe(step, outputs.labels, outputs.top, outputs.of_top),
-            f"{checkpoint}, {evaluator.view}",
-        )
-        mean = mean + outputs.probabilities / len(evaluators)
-        steps.append(step)
-    with tf.Graph().as_default(), tf.Session() as session:
-        top, of_top = session.run(rank(tf.placeholder_with_default(mean, mean.shape)))
-    return Outputs(outputs.labels, top, of_top, mean), max(steps)
-
-
-def report(predictions: Predictions, what: str) -> None:
-    """Prints one line, and a second one where logits were not finite."""
-    print(
-        f"step {predictions.step}: eval/Accuracy {predictions.accuracy:.4f}, "
-        f"eval/Recall_5 {predictions.recall_5:.4f}, {len(predictions.labels)} images, {what}",
-        flush=True,
-    )
-    if predictions.num_not_finite:
-        print(
-            f"{predictions.num_not_finite} images gave logits that are not finite, and count as "
-            "wrong",
-            flush=True,
-        )

@@ -14,24 +14,23 @@ from slim.evaluation.predictions import Predictions, find_predictions, load_pred
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Few-, medium- and many-shot of Liu et al., Large-Scale Long-Tailed Recognition in an Open World,
-# CVPR 2019.
+# As in Liu et al., Large-Scale Long-Tailed Recognition in an Open World, CVPR 2019.
 GROUP_BOUNDS = (20, 100)
 ALL = "all"
-MANY = 3  # bars side by side: smaller numbers above as many, and upright ones above more
+MANY = 3  # bars per group, from which the numbers above them are smaller, then upright
 
 
 @dataclass(frozen=True)
 class GroupAccuracy:
-    """How well the classes of a group are recognised.
+    """The accuracy of a group of classes.
 
     Attributes:
         name: `tail`, `middle`, `head` or `all`.
-        sizes: The training images that its classes have, in words; empty for `all`.
-        classes: How many there are.
-        training_images: Of all of them.
-        validation_images: Of all of them, those evaluated.
-        accuracy: The mean of its classes' accuracies, in [0, 1]; NaN where no class has images.
+        sizes: The range of training images per class, in words; empty for `all`.
+        classes: Number of classes.
+        training_images: Number of training images.
+        validation_images: Number of evaluated images.
+        accuracy: Mean of the class accuracies in [0, 1]; NaN if no class has images.
     """
 
     name: str
@@ -42,19 +41,19 @@ class GroupAccuracy:
     accuracy: float
 
     def __str__(self) -> str:
-        """`tail (fewer than 20)`."""
+        """Returns `tail (fewer than 20)`, for example."""
         return f"{self.name} ({self.sizes})" if self.sizes else self.name
 
 
 def group_accuracy(
     predictions: Predictions, bounds: tuple[int, int] = GROUP_BOUNDS
 ) -> list[GroupAccuracy]:
-    """Accuracy of the tail, the middle, the head, and all classes.
+    """Returns the accuracy of the tail, the middle, the head, and all classes.
 
     Args:
-        predictions: With `class_sizes`.
-        bounds: The tail's classes have fewer training images than the first, the head's more than
-            the second.
+        predictions: Predictions with `class_sizes`.
+        bounds: Classes of the tail have fewer training images than the first bound, classes of the
+            head more than the second.
     """
     sizes, (low, high) = predictions.class_sizes, bounds
     between = f"{low:,}" if low == high else f"{low:,} to {high:,}"
@@ -81,12 +80,12 @@ def group_table(
     names: Sequence[str] = ("accuracy",),
     bounds: tuple[int, int] = GROUP_BOUNDS,
 ) -> str:
-    """A table of the groups in Markdown, and below it what its accuracy is.
+    """Returns a Markdown table of the groups, and a note on its accuracy.
 
     Args:
-        predictions: Of the same images, with the same `class_sizes`.
-        names: Of each, for the columns; the difference is of the last to the first.
-        bounds: As `group_accuracy` takes them.
+        predictions: Predictions for the same images, with the same `class_sizes`.
+        names: The columns' names. The difference is between the last and the first.
+        bounds: See `group_accuracy`.
     """
     header = ["group", "classes", "training images", "validation images", *names]
     if len(names) > 1:
@@ -109,7 +108,7 @@ def group_table(
         [
             *(f"| {' | '.join(line)} |" for line in lines),
             "",
-            "Accuracy is the mean over a group's classes that have validation images. "
+            "Accuracy is the mean over the classes of a group that have validation images. "
             f"Over all images: {', '.join(images)}.",
         ]
     )
@@ -120,14 +119,14 @@ def plot_groups(
     names: Sequence[str],
     bounds: tuple[int, int] = GROUP_BOUNDS,
 ) -> "Figure":
-    """Accuracy of the groups, a bar each, and of the classes against their training images.
+    """Plots the accuracy of the groups as bars, and of the classes against their training images.
 
     Args:
-        predictions: Of the same images, with the same `class_sizes`.
-        names: Of each, for the legend.
-        bounds: As `group_accuracy` takes them.
+        predictions: Predictions for the same images, with the same `class_sizes`.
+        names: The names in the legend.
+        bounds: See `group_accuracy`.
     """
-    # It takes longer to import than all the rest, and evaluation imports this module.
+    # Importing Matplotlib takes longer than everything else here.
     from matplotlib.figure import Figure
 
     figure = Figure((12, 4.5), layout="constrained")
@@ -161,26 +160,26 @@ def plot_groups(
 
 
 def load_comparable(paths: Sequence[str]) -> tuple[list[Path], list[Predictions]]:
-    """Loads predictions of the same images.
+    """Loads predictions for the same images.
 
-    The groups of all are those of the first: fine-tuned on fewer images or not, a class is counted
-    where it was before.
+    All get the class sizes of the first, so that a class stays in its group when a network was
+    fine-tuned on fewer images.
 
     Args:
-        paths: Files, or folders of them.
+        paths: Files, or folders of files.
 
     Returns:
-        The files, and what they hold, all with `class_sizes` of the first.
+        The files, and the predictions.
 
     Raises:
-        UserError: A file is missing or damaged, is of other images, or the sizes are unknown.
+        UserError: A file is missing or damaged, is for other images, or has no class sizes.
     """
     files = [find_predictions(path) for path in paths]
     first, *others = loaded = [load_predictions(file) for file in files]
     if first.class_sizes is None:
         raise UserError(
-            f"{files[0]} does not know how many training images classes have: evaluate again with "
-            "the dataset's train.txt beside its shards"
+            f"{files[0]} has no training images per class: evaluate again with train.txt in the "
+            "folder of the dataset"
         )
     for file, other in zip(files[1:], others, strict=True):
         same_names = None in (first.class_names, other.class_names) or (
@@ -188,10 +187,40 @@ def load_comparable(paths: Sequence[str]) -> tuple[list[Path], list[Predictions]
         )
         if not (np.array_equal(first.class_totals, other.class_totals) and same_names):
             raise UserError(
-                f"{file} ({_size(other)}) is not of the same images as {files[0]} "
+                f"{file} ({_size(other)}) is not for the same images as {files[0]} "
                 f"({_size(first)}): compare evaluations of one split of one dataset"
             )
     return files, [replace(each, class_sizes=first.class_sizes) for each in loaded]
+
+
+def parse_bounds(words: Sequence[str]) -> tuple[int, int]:
+    """Parses `--group_bounds`.
+
+    Raises:
+        UserError: The value is not two numbers in ascending order.
+    """
+    numbers = [int(word) for word in words if word.strip().isdecimal()]
+    if len(words) != 2 or len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1]:
+        raise UserError(
+            f"--group_bounds={','.join(words)}: expected two numbers in ascending order, such as "
+            f"{','.join(map(str, GROUP_BOUNDS))}: the tail has fewer training images than the "
+            "first, the head more than the second"
+        )
+    return numbers[0], numbers[1]
+
+
+def column_names(given: Sequence[str], count: int) -> list[str]:
+    """Returns the given names, else `accuracy` for one file, `before` and `after` for several.
+
+    Raises:
+        UserError: The number of names is not that of files.
+    """
+    if not given:
+        after = ["after"] if count == 2 else [f"after {index}" for index in range(1, count)]
+        return ["before", *after] if count > 1 else ["accuracy"]
+    if len(given) != count:
+        raise UserError(f"--names={','.join(given)}: expected {count} names, one per file")
+    return list(given)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -1,6 +1,6 @@
-"""What an evaluation predicted, image by image: kept in files, counted by class, drawn."""
+"""Predictions of an evaluation per image: files, counts per class, and a report."""
 
-import io
+import json
 import re
 import zipfile
 import zlib
@@ -8,30 +8,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from slim.common.errors import UserError
 from slim.common.files import replacing, write_whole
 
 TOP_K = 5
-NOT_FINITE = -1  # in `top`, of an image whose logits are not finite
-PAIRS = 20  # of confused classes in the text
-PICTURE_SIDE = 1024  # pixels, at most
-CELL_SIDES = (4, 64)  # pixels; more classes than the smallest leaves room for share cells
-GRID = 8  # pixels; cells as large have a line between them
-RIGHT, WRONG, BARE = (0, 70, 130), (190, 60, 0), 232  # blue, orange; the grey of no image
-CONTRAST = 0.5  # the exponent that lifts small shares
+NOT_FINITE = -1  # in `top`, if logits are not finite
+PAIRS = 20  # confused pairs in the report
+RESULTS = "results.json"
 
-# What NumPy raises for a file that is damaged or another one.
+# Raised by NumPy for files that are damaged or of another kind.
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError)
 _DAMAGE += (zipfile.BadZipFile, zlib.error)
 
 
 class ConfusedPair(NamedTuple):
-    """A class whose images were taken for another's."""
+    """A class whose images were predicted as another class."""
 
     true: int
     predicted: int
@@ -40,17 +35,17 @@ class ConfusedPair(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network made of the N images of a split of C classes.
+    """Predictions for the N images of a split of C classes.
 
     Attributes:
-        step: The checkpoint's step.
+        step: The step of the checkpoint.
         labels: int64 `[N]`.
-        top: int64 `[N, K]`, the min(5, C) likeliest classes, the likeliest first; -1 throughout
-            for an image whose logits are not finite, which counts as wrong.
-        probabilities: float32 `[N, K]`, theirs.
+        top: int64 `[N, K]`, the K = min(5, C) likeliest classes in descending order; -1 for an
+            image whose logits are not finite, which counts as wrong.
+        probabilities: float32 `[N, K]`, the probabilities of `top`.
         num_classes: C.
-        class_names: Of all classes, None where they are unknown.
-        class_sizes: int64 `[C]`, training images; None where they are unknown.
+        class_names: Names of all classes, if known.
+        class_sizes: int64 `[C]`, training images per class, if known.
     """
 
     step: int
@@ -63,45 +58,45 @@ class Predictions:
 
     @property
     def correct(self) -> np.ndarray:
-        """Whether the likeliest class is right, bool `[N]`."""
+        """Whether the likeliest class is correct, bool `[N]`."""
         return self.top[:, 0] == self.labels
 
     @property
     def accuracy(self) -> float:
-        """The share of all images whose likeliest class is right."""
+        """The fraction of images whose likeliest class is correct."""
         return float(self.correct.mean())
 
     @property
     def recall_5(self) -> float:
-        """The share of all images with the right class among the five likeliest."""
+        """The fraction of images with the correct class among the five likeliest."""
         return float((self.top == self.labels[:, np.newaxis]).any(axis=1).mean())
 
     @property
     def num_not_finite(self) -> int:
-        """How many images have logits that are not finite."""
+        """The number of images whose logits are not finite."""
         return int((self.top[:, 0] == NOT_FINITE).sum())
 
     @cached_property
     def class_totals(self) -> np.ndarray:
-        """int64 `[C]`, the images of each class here."""
+        """The number of images per class, int64 `[C]`."""
         return np.bincount(self.labels, minlength=self.num_classes)
 
     @cached_property
     def class_accuracy(self) -> np.ndarray:
-        """float64 `[C]`, the share of each class's images, NaN for a class without any."""
+        """The accuracy per class, float64 `[C]`, NaN for a class without images."""
         right = np.bincount(self.labels[self.correct], minlength=self.num_classes)
         return share(right, self.class_totals)
 
     @property
     def mean_class_accuracy(self) -> float:
-        """The mean over the classes that have images here."""
+        """The mean accuracy over the classes that have images."""
         return float(np.nanmean(self.class_accuracy))
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        """int32 `[C, C]`, how many images of class i (row) were taken for class j (column).
+        """The number of images of class i (row) predicted as class j (column), int32 `[C, C]`.
 
-        An image whose logits are not finite is in no column.
+        Images whose logits are not finite are left out.
         """
         finite = self.top[:, 0] != NOT_FINITE
         counts = np.zeros((self.num_classes, self.num_classes), np.int32)
@@ -109,20 +104,20 @@ class Predictions:
         return counts
 
     def class_name(self, label: int) -> str:
-        """A class's name, or its label where names are unknown."""
+        """Returns the name of a class, or its label if names are unknown."""
         return self.class_names[label] if self.class_names else str(label)
 
     def save(self, folder: str | Path) -> Path:
-        """Writes `predictions-<step>.npz` and the same for reading, `predictions-<step>.txt`.
+        """Writes `predictions-<step>.npz` and a report, `predictions-<step>.txt`.
 
-        The arrays are `step`, `labels`, `top`, `probabilities`, `class_accuracy` and `confusion` as
-        here, and `class_names` and `class_sizes` where they are known.
+        The arrays are `step`, `labels`, `top`, `probabilities`, `class_accuracy` and `confusion`,
+        and `class_names` and `class_sizes` if known.
 
         Args:
-            folder: Where; it is made.
+            folder: The folder, which is made if necessary.
 
         Returns:
-            The .npz file.
+            The path of the .npz file.
 
         Raises:
             UserError: The folder cannot be written to.
@@ -142,7 +137,7 @@ class Predictions:
             arrays["class_sizes"] = self.class_sizes
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path.with_suffix(".txt"), describe(self))
+            write_whole(path.with_suffix(".txt"), compose_report(self))
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)
         except OSError as error:
@@ -153,10 +148,10 @@ class Predictions:
 
 
 def load_predictions(path: str | Path) -> Predictions:
-    """Reads what `Predictions.save` wrote.
+    """Reads a file that `Predictions.save` wrote.
 
     Raises:
-        UserError: The file is missing or damaged, or is another one.
+        UserError: The file is missing, damaged, or of another kind.
     """
     try:
         arrays = np.load(path)
@@ -179,21 +174,21 @@ def load_predictions(path: str | Path) -> Predictions:
         _check(predictions)
     except FileNotFoundError:
         raise UserError(
-            f"no file {path}: evaluation with --per_class and --eval_dir writes such files"
+            f"no file {path}: evaluate with --per_class and --eval_dir to write such files"
         ) from None
     except _DAMAGE as error:
         raise UserError(
-            f"{path} is not what evaluation with --per_class writes, or is damaged ({error}): "
+            f"{path} is damaged, or not a file of evaluation with --per_class ({error}): "
             "evaluate the checkpoint again"
         ) from None
     return predictions
 
 
 def find_predictions(path: str | Path) -> Path:
-    """A file itself, or the `predictions-<step>.npz` of the highest step in a folder.
+    """Returns a file itself, or the `predictions-<step>.npz` of the highest step in a folder.
 
     Raises:
-        UserError: The folder has none.
+        UserError: The folder has no such file.
     """
     path = Path(path)
     if not path.is_dir():
@@ -204,23 +199,41 @@ def find_predictions(path: str | Path) -> Path:
             steps[int(match[1])] = file
     if not steps:
         raise UserError(
-            f"no predictions-<step>.npz in {path}: evaluation with --per_class --eval_dir={path} "
-            "writes such files"
+            f"no predictions-<step>.npz in {path}: evaluate with --per_class --eval_dir={path} "
+            "to write such files"
         )
     return steps[max(steps)]
 
 
+def read_results(folder: str | Path) -> dict[str, Any]:
+    """Reads the figures of the latest evaluation, which evaluation writes to its `--eval_dir`.
+
+    Returns:
+        `step`, `checkpoint`, `accuracy`, `recall_5` and `num_images`.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    path = Path(folder, RESULTS)
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); evaluate with --eval_dir={folder}"
+        ) from None
+
+
 def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """float64 `part / whole`, NaN where the whole is 0."""
+    """Returns `part / whole` as float64, NaN where `whole` is 0."""
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 
 def confused_pairs(confusion: np.ndarray, count: int | None = None) -> list[ConfusedPair]:
-    """The pairs of classes confused most often, the worst first.
+    """Returns the most frequently confused pairs of classes in descending order.
 
     Args:
-        confusion: `[C, C]`, how many images of class i (row) were taken for class j (column).
-        count: At most so many. Default: all.
+        confusion: `[C, C]`, the number of images of class i (row) predicted as class j (column).
+        count: Maximum number of pairs. Default: all.
     """
     true, predicted = np.nonzero(confusion)
     mistakes = true != predicted
@@ -230,8 +243,8 @@ def confused_pairs(confusion: np.ndarray, count: int | None = None) -> list[Conf
     return [ConfusedPair(int(true[i]), int(predicted[i]), int(times[i])) for i in worst]
 
 
-def describe(predictions: Predictions) -> str:
-    """A text for reading: the totals, the pairs of classes confused most often, every class."""
+def compose_report(predictions: Predictions) -> str:
+    """Returns a report: totals, the most frequently confused pairs, and every class."""
     totals, accuracy = predictions.class_totals, predictions.class_accuracy
     right, images = int(predictions.correct.sum()), len(predictions.labels)
     seen = int((totals > 0).sum())
@@ -255,53 +268,6 @@ def describe(predictions: Predictions) -> str:
     return "\n".join(lines) + "\n"
 
 
-def confusion_picture(confusion: np.ndarray) -> bytes:
-    """Draws a confusion matrix as a PNG: true classes down, predicted classes across.
-
-    A row is shares of the class's predictions: right ones on the diagonal in blue, wrong ones in
-    orange, darker for more; it is grey where there are none. Of more than 256 classes neighbours
-    share a cell: the diagonal is then their mean accuracy, and elsewhere the largest share is
-    shown, so that no confused pair is lost but those within a cell of the diagonal.
-
-    Args:
-        confusion: `[C, C]`, how many images of class i (row) were taken for class j (column).
-
-    Returns:
-        The file's content, 1,024 pixels wide at most.
-    """
-    num_classes = len(confusion)
-    together = -(-num_classes // (PICTURE_SIDE // CELL_SIDES[0]))
-    cells = -(-num_classes // together)
-    true, predicted = np.nonzero(confusion)
-    counts = confusion[true, predicted]
-    totals = np.bincount(true, weights=counts, minlength=num_classes)
-    right = share(confusion.diagonal(), totals)
-    places = np.arange(num_classes) // together
-
-    wrong = np.zeros((cells, cells))
-    np.maximum.at(wrong, (places[true], places[predicted]), counts / totals[true])
-    pixels = _shade(wrong, WRONG)
-    counted = np.bincount(places, weights=totals > 0, minlength=cells)
-    pixels[counted == 0] = BARE
-    mean = share(np.bincount(places, weights=np.nan_to_num(right), minlength=cells), counted)
-    known = np.flatnonzero(counted)
-    pixels[known, known] = _shade(mean[known], RIGHT)
-
-    side = min(CELL_SIDES[1], PICTURE_SIDE // cells)
-    pixels = pixels.repeat(side, axis=0).repeat(side, axis=1)
-    if side >= GRID:
-        pixels[side - 1 :: side] = pixels[:, side - 1 :: side] = BARE
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG", optimize=True)
-    return content.getvalue()
-
-
-def _shade(shares: np.ndarray, colour: Sequence[int]) -> np.ndarray:
-    """From white for 0 to a colour for 1, uint8 with a last axis of three."""
-    depth = np.asarray(shares)[..., np.newaxis] ** CONTRAST
-    return np.round(255 - depth * (255 - np.array(colour))).astype(np.uint8)
-
-
 def _pair_table(predictions: Predictions, pairs: Sequence[ConfusedPair]) -> list[str]:
     rows = [("times", "of", "class", "taken for")]
     for pair in pairs:
@@ -318,7 +284,7 @@ def _class_table(predictions: Predictions, pairs: Sequence[ConfusedPair]) -> lis
     for pair in pairs:
         worst.setdefault(pair.true, pair)
     rows = [("accuracy", "images", "training images", "label", "class", "most often taken for")]
-    for label in np.lexsort((-totals, accuracy)).tolist():  # where NaN comes last
+    for label in np.lexsort((-totals, accuracy)).tolist():  # NaN comes last
         mistake = worst.get(label)
         rows.append(
             (
@@ -336,7 +302,7 @@ def _class_table(predictions: Predictions, pairs: Sequence[ConfusedPair]) -> lis
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: int) -> list[str]:
-    """Lines with the cells of a column below each other, the first few to the right."""
+    """Returns lines with aligned columns, the first `right` columns to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -348,10 +314,10 @@ def _aligned(rows: Sequence[Sequence[str]], right: int) -> list[str]:
 
 
 def _check(predictions: Predictions) -> None:
-    """Refuses arrays that do not belong together.
+    """Checks that arrays are consistent.
 
     Raises:
-        ValueError: Saying which.
+        ValueError: They are not.
     """
     labels, top, num_classes = predictions.labels, predictions.top, predictions.num_classes
     images, classes = (len(labels),), (num_classes,)
@@ -359,12 +325,12 @@ def _check(predictions: Predictions) -> None:
     if labels.shape != images or labels.dtype.kind != "i" or not len(labels):
         raise ValueError("labels are not int64 [images]")
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"labels are not of 0 to {num_classes - 1}")
+        raise ValueError(f"labels are not in 0 to {num_classes - 1}")
     if top.shape != (*images, min(TOP_K, num_classes)) or top.dtype.kind != "i":
         raise ValueError("top is not int64 [images, 5]")
     if top.min() < NOT_FINITE or top.max() >= num_classes:
-        raise ValueError(f"top is not of 0 to {num_classes - 1}")
+        raise ValueError(f"top is not in 0 to {num_classes - 1}")
     if predictions.probabilities.shape != top.shape:
-        raise ValueError("probabilities are not of top's shape")
+        raise ValueError("probabilities do not have the shape of top")
     if (sizes is not None and sizes.shape != classes) or (names and len(names) != num_classes):
-        raise ValueError(f"class_sizes or class_names are not of {num_classes} classes")
+        raise ValueError(f"class_sizes or class_names do not have {num_classes} entries")

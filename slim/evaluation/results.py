@@ -1,7 +1,9 @@
-"""Checkpoints to evaluate, and the files that an evaluation writes."""
+"""Checkpoints to evaluate, and the results of an evaluation: a line, event files, JSON."""
 
 import io
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -11,27 +13,31 @@ from PIL import Image
 from slim.checkpoints.reading import find_checkpoint
 from slim.common.compat import tf
 from slim.common.errors import UserError
+from slim.common.files import write_whole
 from slim.datasets.lists import read_list
 from slim.datasets.registry import Dataset, dataset_folder
 from slim.datasets.tfrecord import LISTS
-from slim.evaluation.predictions import Predictions, confusion_picture
+from slim.evaluation.confusion import confusion_picture
+from slim.evaluation.evaluator import Outputs
+from slim.evaluation.predictions import RESULTS, Predictions
 
 
 def checkpoints_to_evaluate(
     path: str, interval_secs: int, max_number_of_evaluations: int | None
 ) -> Iterator[str]:
-    """A checkpoint once, or a folder's newest one and then each new one, as published.
+    """Returns a checkpoint, or the newest one of a folder and then each new one, as published.
 
     Args:
         path: A checkpoint, or a folder.
-        interval_secs: The least time between two evaluations.
-        max_number_of_evaluations: Checkpoints to end after; None to go on watching.
+        interval_secs: Minimum time between two evaluations.
+        max_number_of_evaluations: Number of checkpoints; None to watch the folder until stopped.
 
     Returns:
-        Checkpoints' prefixes, as they come.
+        The prefixes of checkpoints as they appear.
 
     Raises:
-        UserError: There is none (a folder without one is watched, unless evaluations are counted).
+        UserError: There is no checkpoint. An empty folder is watched, unless the number of
+            evaluations is given.
     """
     if not Path(path).is_dir():
         return iter([find_checkpoint(path)])
@@ -40,7 +46,7 @@ def checkpoints_to_evaluate(
             find_checkpoint(path)
         print(f"waiting for a first checkpoint in {path}", flush=True)
     newest = tf.train.checkpoints_iterator(path, min_interval_secs=interval_secs)
-    # Training may have deleted a checkpoint by the time that the one before it is evaluated.
+    # Training may have deleted a checkpoint while the previous one was evaluated.
     existing = filter(tf.train.checkpoint_exists, newest)
     return islice(existing, max_number_of_evaluations)
 
@@ -48,7 +54,7 @@ def checkpoints_to_evaluate(
 def count_training_images(
     dataset: Dataset, dataset_dir: str, labels_offset: int
 ) -> np.ndarray | None:
-    """How many training images each class has, int64 `[classes]`; None without a training list."""
+    """Returns the training images per class, int64 `[classes]`; None without a training list."""
     path = dataset_folder(dataset.name, dataset_dir) / LISTS["train"]
     if not path.is_file():
         return None
@@ -56,33 +62,89 @@ def count_training_images(
     return np.bincount(labels, minlength=dataset.num_classes)[labels_offset:]
 
 
-def write_results(eval_dir: str, predictions: Predictions, per_class: bool) -> None:
-    """Writes `eval/Accuracy` and `eval/Recall_5` for TensorBoard, and what lies behind them.
+@dataclass(frozen=True, kw_only=True)
+class Publisher:
+    """Prints the results of evaluations and writes them to a folder.
 
-    Args:
-        eval_dir: The folder.
-        predictions: The results.
-        per_class: Write all of them, and the confusion matrix as an image for TensorBoard.
-
-    Raises:
-        UserError: The folder cannot be written to.
+    Attributes:
+        num_classes: Number of classes.
+        class_names: Names of the classes, if known.
+        class_sizes: Training images per class, int64 `[classes]`, if known.
+        eval_dir: The folder; None to print only.
+        per_class: Whether to write predictions, and the confusion matrix for TensorBoard.
     """
+
+    num_classes: int
+    class_names: tuple[str, ...] | None
+    class_sizes: np.ndarray | None
+    eval_dir: str | None
+    per_class: bool
+
+    def report(self, outputs: Outputs, step: int, name: str) -> Predictions:
+        """Prints a line, and a second one if some logits were not finite."""
+        predictions = Predictions(
+            step,
+            outputs.labels,
+            outputs.top,
+            outputs.of_top,
+            num_classes=self.num_classes,
+            class_names=self.class_names,
+            class_sizes=self.class_sizes,
+        )
+        print(
+            f"step {step}: eval/Accuracy {predictions.accuracy:.4f}, "
+            f"eval/Recall_5 {predictions.recall_5:.4f}, {len(predictions.labels)} images, {name}",
+            flush=True,
+        )
+        if predictions.num_not_finite:
+            print(
+                f"{predictions.num_not_finite} images have logits that are not finite and count "
+                "as wrong",
+                flush=True,
+            )
+        return predictions
+
+    def publish(self, outputs: Outputs, step: int, name: str) -> None:
+        """Prints the results and writes them to the folder.
+
+        Raises:
+            UserError: The folder cannot be written to.
+        """
+        predictions = self.report(outputs, step, name)
+        if not self.eval_dir:
+            return
+        folder = Path(self.eval_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if self.per_class:
+                predictions.save(folder)
+            _write_events(folder, predictions, self.per_class)
+            write_whole(folder / RESULTS, json.dumps(_figures(predictions, name), indent=2) + "\n")
+        except (OSError, tf.errors.OpError) as error:
+            raise UserError(
+                f"--eval_dir={folder}: cannot write there ({error}); give another folder"
+            ) from error
+
+
+def _figures(predictions: Predictions, checkpoint: str) -> dict[str, object]:
+    return {
+        "step": predictions.step,
+        "checkpoint": checkpoint,
+        "accuracy": predictions.accuracy,
+        "recall_5": predictions.recall_5,
+        "num_images": len(predictions.labels),
+    }
+
+
+def _write_events(folder: Path, predictions: Predictions, with_confusion: bool) -> None:
     scalars = {"eval/Accuracy": predictions.accuracy, "eval/Recall_5": predictions.recall_5}
     summary = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-    if per_class:
+    if with_confusion:
         picture = confusion_picture(predictions.confusion)
         width, height = Image.open(io.BytesIO(picture)).size
         image = tf.Summary.Image(encoded_image_string=picture, width=width, height=height)
         summary.append(tf.Summary.Value(tag="eval/confusion", image=image))
-    try:
-        Path(eval_dir).mkdir(parents=True, exist_ok=True)
-        if per_class:
-            predictions.save(Path(eval_dir))
-        with tf.Graph().as_default():  # which the writer asks for
-            writer = tf.summary.FileWriterCache.get(eval_dir)
-        writer.add_summary(tf.Summary(value=summary), predictions.step)
-        writer.flush()
-    except (OSError, tf.errors.OpError) as error:
-        raise UserError(
-            f"--eval_dir={eval_dir}: cannot write there ({error}); give another folder"
-        ) from error
+    with tf.Graph().as_default():  # required by the writer
+        writer = tf.summary.FileWriterCache.get(str(folder))
+    writer.add_summary(tf.Summary(value=summary), predictions.step)
+    writer.flush()

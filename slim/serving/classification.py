@@ -1,11 +1,14 @@
 """Classifies image files."""
 
-from collections.abc import Iterator, Sequence
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from slim.common.compat import tf
 from slim.common.errors import UserError
@@ -16,7 +19,7 @@ from slim.serving.classifier import Classify
 
 
 class Prediction(NamedTuple):
-    """A class that an image may be of."""
+    """A class and its probability."""
 
     class_name: str
     label: int
@@ -24,7 +27,7 @@ class Prediction(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What an image may be of, the likeliest class first, or why that cannot be said."""
+    """The predictions for an image in descending order, or the problem with the image."""
 
     image: Path
     predictions: list[Prediction]
@@ -32,15 +35,15 @@ class Result(NamedTuple):
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
-    """The image files that the command line means: a folder stands for those in it, sorted.
+    """Returns the image files given on the command line; a folder stands for its images, sorted.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no image.
     """
     if not names:
         raise UserError(
-            "IMAGE is missing: python -m slim.classify IMAGE... --checkpoint_path=..., where IMAGE "
-            "is an image file or a folder of such"
+            "IMAGE is missing: python -m slim.classify IMAGE... --checkpoint_path=..., with image "
+            "files or folders of image files"
         )
     images = []
     for name in names:
@@ -56,7 +59,7 @@ def find_images(names: Sequence[str]) -> list[Path]:
             raise UserError(f"no image in the folder {name}: expected {' '.join(ENDINGS)}")
         images += found
     if not any(image.exists() for image in images):
-        raise UserError(f"no image at {images[0]}: expected an image file or a folder of such")
+        raise UserError(f"no image at {images[0]}: expected an image file or a folder")
     return images
 
 
@@ -64,20 +67,21 @@ def classify_images(
     classify: Classify,
     images: Sequence[Path],
     class_names: Sequence[str],
+    *,
     top_k: int,
     batch_size: int,
 ) -> Iterator[Result]:
-    """Classifies image files, in a graph of its own.
+    """Classifies image files, in a new graph.
 
     Args:
-        classify: From encoded images to `probabilities`.
-        images: The files, of any kind that conversion takes.
-        class_names: The names of the classes in their order.
-        top_k: Classes to give for an image.
-        batch_size: Images in a batch.
+        classify: The result of `load_classifier`.
+        images: Files of any kind that conversion accepts.
+        class_names: Names of all classes.
+        top_k: Number of predictions per image.
+        batch_size: Images per batch.
 
     Yields:
-        A result an image, in their order.
+        One result per image, in order.
     """
     with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
         encoded = tf.placeholder(tf.string, [None])
@@ -97,7 +101,7 @@ def classify_images(
 
 
 def load(image: Path) -> bytes | ImageError:
-    """An image file as an RGB JPEG, or why it cannot be read."""
+    """Loads an image file as an RGB JPEG, or returns the problem with it."""
     try:
         return load_image(image, verify=True)[0]
     except ImageError as error:
@@ -107,12 +111,42 @@ def load(image: Path) -> bytes | ImageError:
 def likeliest(
     probabilities: np.ndarray, class_names: Sequence[str], top_k: int
 ) -> list[Prediction]:
-    """The likeliest classes of an image, of equal ones the first first.
+    """Returns the likeliest classes, ties in the order of the labels.
 
     Args:
         probabilities: float32 `[classes]`.
-        class_names: Their names.
-        top_k: How many to give; there may be fewer.
+        class_names: Names of all classes.
+        top_k: Maximum number of predictions.
     """
     order = np.argsort(-probabilities, kind="stable")[:top_k]
     return [Prediction(class_names[i], int(i), float(probabilities[i])) for i in order]
+
+
+def print_text(results: Iterable[Result]) -> int:
+    """Prints results as they come, and returns the number of problems."""
+    failed = 0
+    # File names are bytes and need not be UTF-8.
+    sys.stdout.reconfigure(errors="surrogateescape")
+    for image, predictions, problem in results:
+        if problem:
+            failed += 1
+            print(f"{image}: {problem}", file=sys.stderr, flush=True)
+            continue
+        print(image)
+        for prediction in predictions:
+            print(f"  {prediction.probability:6.1%}  {prediction.class_name}", flush=True)
+    return failed
+
+
+def print_json(results: Iterable[Result], total: int) -> int:
+    """Prints all results as a JSON array, and returns the number of problems."""
+    shown, failed = [], 0
+    for image, predictions, problem in tqdm(results, total=total, unit="images", disable=None):
+        if problem:
+            failed += 1
+            tqdm.write(f"{image}: {problem}", file=sys.stderr)
+            continue
+        row = {"image": str(image), "predictions": [p._asdict() for p in predictions]}
+        shown.append(json.dumps(row))
+    print("[\n" + ",\n".join(shown) + "\n]")
+    return failed

@@ -1,23 +1,37 @@
-"""Writes SavedModels."""
+"""SavedModels of classifiers."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from slim.checkpoints.description import ModelDescription
 from slim.checkpoints.reading import read_step
 from slim.common.compat import tf
 from slim.common.errors import UserError
+from slim.nets.nets_factory import get_network
 from slim.serving.classifier import Classify
 
 SIGNATURE = "serving_default"
 SAVED_MODEL = "saved_model.pb"  # the file that makes a folder a SavedModel
 
 
-def default_folder(checkpoint: str) -> Path:
-    """Where a checkpoint is exported to: a folder named after its step, as TensorFlow Serving asks.
+EXAMPLE = """\
+import tensorflow as tf
+model = tf.saved_model.load({folder!r})
+image = tf.io.read_file("image.jpg")
+outputs = model.signatures["{signature}"](image_bytes=image[None])
+best = tf.math.top_k(outputs["probabilities"][0], {top})
+for probability, label in zip(best.values.numpy(), best.indices.numpy()):
+    print(f"{{probability:.1%}}", outputs["class_names"][0, label].numpy().decode())
+"""
 
-    A checkpoint that has a name of its own has neighbours of other names, and a folder of its own.
+
+def default_folder(checkpoint: str) -> Path:
+    """Returns a folder named after the step, as TensorFlow Serving expects.
+
+    A checkpoint that is not called `model.ckpt` gets a folder of its own, because others may be
+    beside it.
     """
     path = Path(checkpoint)
     folder = path.parent / "export"
@@ -27,10 +41,10 @@ def default_folder(checkpoint: str) -> Path:
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
-    """Refuses a folder that would be lost.
+    """Checks that no other files would be overwritten.
 
     Raises:
-        UserError: Something is there that is not to be overwritten, or is no SavedModel.
+        UserError: The folder is not empty, and is no SavedModel or is not to be replaced.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
@@ -46,16 +60,13 @@ def check_folder(folder: Path, overwrite: bool) -> None:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Gives a temporary path, and renames it to the folder meant when all has gone well.
+    """Yields a temporary path beside a folder, and renames it to the folder on success.
 
     Args:
-        folder: The folder meant; what is there is removed.
-
-    Yields:
-        A path beside it at which there is nothing.
+        folder: The folder, which is replaced.
 
     Raises:
-        UserError: Nothing can be written there.
+        UserError: The folder cannot be written.
     """
     temporary, replaced = (
         folder.with_name(f"{folder.name}.{name}.tmp") for name in ("new", "replaced")
@@ -77,15 +88,15 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def save(classify: Classify, class_names: tuple[str, ...], folder: Path) -> None:
-    """Writes a SavedModel with one signature, `serving_default`.
+    """Writes a SavedModel with the signature `serving_default`.
 
-    Every output has the batch first, as TensorFlow Serving asks of outputs that it is to give an
-    image at a time; therefore an image has the names of all classes beside their probabilities.
+    TensorFlow Serving expects the batch as the first dimension of every output, so class names are
+    repeated for each image.
 
     Args:
-        classify: From encoded images to `probabilities` and `features`.
-        class_names: The names of the classes in their order.
-        folder: Receives it; nothing is there.
+        classify: The result of `load_classifier`.
+        class_names: Names of all classes.
+        folder: The new folder.
     """
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
@@ -96,3 +107,34 @@ def save(classify: Classify, class_names: tuple[str, ...], folder: Path) -> None
     module = tf.Module()
     module.serve = serve
     tf.saved_model.save(module, str(folder), signatures={SIGNATURE: serve})
+
+
+def compose_summary(
+    folder: Path, checkpoint: str, description: ModelDescription, num_crops: int
+) -> str:
+    """Returns a summary of a SavedModel, and an example of its use."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    classes = len(description.class_names)
+    first = ", ".join(description.class_names[:3])
+    side = description.image_size
+    depth = get_network(description.model_name).feature_depth
+    rows = (
+        ("checkpoint", checkpoint),
+        ("network", description.model_name),
+        ("images", f"{side} x {side} pixels, {num_crops} crop{'s' * (num_crops > 1)} per image"),
+        ("preprocessing", description.preprocessing_name),
+        ("classes", f"{classes}: {first}{', ...' if classes > 3 else ''}"),
+        ("signature", SIGNATURE),
+        ("  image_bytes", "string [batch], encoded images: JPEG, PNG, GIF or BMP"),
+        ("  probabilities", f"float32 [batch, {classes}]"),
+        ("  class_names", f"string [batch, {classes}]"),
+        ("  features", f"float32 [batch, {depth}]"),
+    )
+    example = EXAMPLE.format(folder=str(folder), signature=SIGNATURE, top=min(5, classes))
+    return "\n".join(
+        [
+            f"{folder}: a SavedModel of {size / 1e6:,.1f} MB",
+            *(f"  {label:<18}{text}" for label, text in rows),
+            f"example:\n\n{example}",
+        ]
+    )

@@ -1,0 +1,134 @@
+"""Fetches, checks and places released models and archives."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from slim.checkpoints.released import (
+    CLASSES,
+    MODELS,
+    ReleasedModel,
+    choose_checkpoint,
+    count_files,
+    fetch_archive,
+    find_placed,
+    place_checkpoint,
+    place_files,
+    unpacked_beside,
+)
+from slim.common.errors import UserError
+
+_ROW = "{:<40}{:<24}{:<21}{:<15}{}"
+
+
+def list_published(checkpoints_dir: Path, folders: Mapping[str, Path]) -> list[str]:
+    """Returns a table of everything released, with its place on this machine."""
+    rows = [("name", "network", "trained on", "size", "here")]
+    for model in MODELS:
+        here = find_placed(model, checkpoints_dir / model.kind)
+        sizes = ", then ".join(map(str, model.sizes))
+        rows.append((model.name, model.network, model.trained_on, sizes, here or "-"))
+    for name, folder in folders.items():
+        here = f"{folder} ({count} files)" if (count := count_files(folder)) else "-"
+        rows.append((f"the {name} folder's files", "", "", "", here))
+    return [_ROW.format(*map(str, row)) for row in rows]
+
+
+def provide_model(model: ReleasedModel, folder: Path, address: str) -> None:
+    """Fetches, checks and places a model, unless it is there, and prints an example of its use.
+
+    Args:
+        model: The model.
+        folder: Receives the model.
+        address: The address, with `{id}` for the Google Drive id.
+
+    Raises:
+        UserError: The download failed, the archive holds another model, or other files are in the
+            way.
+    """
+    checkpoint = find_placed(model, folder)
+    if checkpoint:
+        print(f"{model.name} exists already")
+    else:
+        archive = fetch_archive(model.name, folder, address)
+        with unpacked_beside(archive) as contents:
+            found = choose_checkpoint(model, contents, archive)
+            classes = check_checkpoint(model, found, archive)
+            checkpoint = place_checkpoint(model, found, folder)
+        print(f"{model.name} is {model.network} with {classes:,} classes, as expected")
+        print(f"the archive is no longer needed: {archive}")
+    print(f"path: {checkpoint}")
+    print(f"for example: {example_command(model, checkpoint)}", flush=True)
+
+
+def check_checkpoint(model: ReleasedModel, checkpoint: Path, archive: Path) -> int:
+    """Checks the network and the number of classes of a checkpoint.
+
+    Args:
+        model: The expected model.
+        checkpoint: The prefix.
+        archive: The archive, for the error.
+
+    Returns:
+        The number of classes.
+
+    Raises:
+        UserError: The checkpoint is damaged or of another model.
+    """
+    print(f"inspecting {checkpoint.name}", flush=True)
+    # Listing and fetching do not require TensorFlow.
+    from slim.checkpoints import contents as found
+    from slim.checkpoints.reading import check_readable, read_shapes
+
+    try:
+        contents = found.sort_variables(read_shapes(str(checkpoint)))
+        check_readable(str(checkpoint))
+    except UserError as error:
+        raise UserError(f"{archive} is damaged, delete it to fetch it again: {error}") from error
+    matches = found.match_networks(contents)
+    held = found.identify(matches)
+    network = found.network_text(held, matches)
+    classes = found.classifier_size(held, contents) if held else None
+    expected = CLASSES[model.trained_on]
+    if network != model.network or classes not in expected:
+        raise UserError(
+            f"{archive} holds another model than {model.name}: found {network}, "
+            f"{classes or 'no'} classes; expected {model.network}, "
+            f"{' or '.join(map(str, expected))} classes; unpack it by hand to use its checkpoint, "
+            "or delete it to fetch it again"
+        )
+    return classes
+
+
+def example_command(model: ReleasedModel, checkpoint: Path) -> str:
+    """Returns a command that fine-tunes the model, with settings that differ from the defaults."""
+    logits = "logits" if model.kind == "resnet" else "Logits"
+    settings = {
+        "MODEL_NAME": (model.network, "inception_v3"),
+        "CHECKPOINT_EXCLUDE_SCOPES": (logits, "Logits"),
+        "TRAINABLE_SCOPES": (logits, "Logits"),
+        "TRAIN_IMAGE_SIZE": (model.sizes[-1], 299),
+    }
+    chosen = [f"{key}={value}" for key, (value, usual) in settings.items() if value != usual]
+    return " ".join([f"CHECKPOINT_PATH={shlex.quote(str(checkpoint))}", *chosen, "./train.sh"])
+
+
+def provide_files(name: str, folder: Path, address: str) -> None:
+    """Fetches an archive and places its files, unless all are there.
+
+    Args:
+        name: The published name of the folder.
+        folder: Receives the files.
+        address: The address, with `{id}` for the Google Drive id.
+
+    Raises:
+        UserError: The download failed, or other files are in the way.
+    """
+    if count := count_files(folder):
+        print(f"{name}: {count:,} published files are in {folder} already")
+        return
+    archive = fetch_archive(name, folder, address)
+    with unpacked_beside(archive) as contents:
+        count = place_files(name, contents, folder)
+    print(f"{name}: {count:,} published files are in {folder}")
+    print(f"the archive is no longer needed: {archive}", flush=True)

@@ -1,0 +1,55 @@
+"""The flags that the commands of this room share: a checkpoint and its properties."""
+
+from typing import Any
+
+from absl import flags
+
+from slim.common.command_line import FlagSet
+from slim.common.errors import UserError
+
+
+def define_classifier_flags(define: FlagSet) -> None:
+    """Adds the flags of a checkpoint and of properties that override its `model.json`."""
+    define.string("checkpoint_path", None, "A checkpoint, or a folder for its newest checkpoint.")
+    define.string("model_name", None, "The network. Default: from model.json, else inferred.")
+    define.integer(
+        "image_size",
+        None,
+        "Height and width of the images in pixels. Default: from model.json, else the size that "
+        "the network was designed for.",
+        1,
+    )
+    define.string("preprocessing_name", None, "inception or vgg. Default: from model.json.")
+    define.string(
+        "dataset_name",
+        None,
+        "The dataset whose classes.txt names the classes. Default: names from model.json, else "
+        "numbers.",
+    )
+    define.string("dataset_dir", "./data/", "The folder that holds the datasets.")
+    define.real(
+        "moving_average_decay",
+        None,
+        "0 for the plain variables. Default: moving averages if the checkpoint has them.",
+        0,
+    )
+    define.integer("num_crops", 1, "Views per image to average over: 1, 5, 10 or 12.")
+
+
+def check_classifier_flags(values: flags.FlagValues) -> None:
+    """Checks the flags of `define_classifier_flags`.
+
+    Raises:
+        UserError: `--checkpoint_path` is missing.
+    """
+    if not values.checkpoint_path:
+        raise UserError(
+            "--checkpoint_path is missing: give a checkpoint, or a folder that training writes "
+            "to, such as --checkpoint_path=./checkpoints/cub_200"
+        )
+
+
+def describing_flags(values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the keyword arguments of `describe_classifier`."""
+    names = ("model_name", "image_size", "preprocessing_name", "dataset_name", "dataset_dir")
+    return {name: getattr(values, name) for name in names}
