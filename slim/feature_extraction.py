@@ -1,8 +1,8 @@
-"""Features of a dataset's images from a checkpoint, as the paper's transfer uses them.
+"""Extracts features of the images of datasets, for transfer learning as in the paper.
 
 A feature is an end point of the network averaged over its positions (section 4 of the paper: the
-last layer before the classifier). The arrays stream to disk, so that memory does not grow with the
-dataset; they appear whole or not at all, and a run that was stopped goes on where it was.
+last layer before the classifier). Arrays are written to disk as they grow, so that memory does not
+depend on the dataset. They appear whole or not at all, and an interrupted run resumes.
 """
 
 from functools import partial
@@ -10,40 +10,24 @@ from pathlib import Path
 
 from absl import flags
 
-from slim.checkpoints.loading import choose_averages
-from slim.checkpoints.reading import find_checkpoint
-from slim.common import ray_cluster
 from slim.common.command_line import FlagSet, check_words, define_speed_flags, run_command
 from slim.common.files import make_folder
-from slim.features.cluster import ClusterExtractor
-from slim.features.extractor import Extractor, load_network
+from slim.common.ray_cluster import define_ray_flags
 from slim.features.files import (
+    PUBLISHED_NAMES,
     SPLITS,
     Settings,
     checkpoint_name,
+    feature_files,
     find_split,
     hash_checkpoint,
     is_done,
     merge,
 )
-from slim.features.splits import extract_split
-from slim.nets.nets_factory import check_image_size, get_network
-
-# The names of the published script.
-ALIASES = {
-    "InceptionV3": "inception_v3",
-    "InceptionV3SE": "inception_v3_se",
-    "InceptionV4": "inception_v4",
-    "InceptionResnetV2": "inception_resnet_v2",
-    "InceptionResnetV2SE": "inception_resnet_v2_se",
-    "ResNet50": "resnet_v2_50",
-    "ResNet101": "resnet_v2_101",
-    "ResNet152": "resnet_v2_152",
-}
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the command's flags; their defaults are the settings of the published script."""
+    """Adds the flags of the command; their defaults are the settings of the published script."""
     define = FlagSet(values)
     define.words("dataset_name", ["cub_200"], "Datasets: folders in --dataset_dir.")
     define.string("dataset_dir", "./data/", "The folder that holds the datasets.")
@@ -52,33 +36,39 @@ def define_flags(values: flags.FlagValues) -> None:
     define.string(
         "checkpoint_path",
         "./checkpoints/inception/inception_v3_iNat_299.ckpt",
-        "A checkpoint, or a folder whose newest one is taken.",
+        "A checkpoint, or a folder for its newest checkpoint.",
     )
     define.real(
         "moving_average_decay",
         None,
-        "Take the variables' moving averages. Default: where the checkpoint has them.",
+        "0 for the plain variables. Default: moving averages if the checkpoint has them.",
         0,
     )
-    define.string("endpoint", None, "The end point to average. Default: the network's.")
+    define.string("endpoint", None, "The end point to average. Default: depends on the network.")
     define.integer("image_size", 299, "Height and width of the images in pixels.", 1)
-    define.integer("batch_size", 64, "Images in a batch.", 1)
-    define.integer("num_preprocessing_threads", None, "Images prepared side by side.", 1)
-    define.string("output_dir", None, "Default: ./feature/<the checkpoint's name>.")
+    define.integer("batch_size", 64, "Images per batch.", 1)
+    define.integer("num_preprocessing_threads", None, "Images preprocessed in parallel.", 1)
+    define.string("output_dir", None, "Default: ./feature/<name of the checkpoint>.")
     define.boolean("merge_splits", False, "Also write <dataset>_feature.npy and _label.npy.")
     define_speed_flags(define)
-    ray_cluster.define_ray_flags(define)
+    define_ray_flags(define)
 
 
 def main(values: flags.FlagValues) -> None:
     """Writes the features and labels of the images of one or more datasets."""
+    from slim.checkpoints.loading import choose_averages
+    from slim.checkpoints.reading import find_checkpoint
+    from slim.features.splits import extract_split
+    from slim.nets.nets_factory import check_image_size, get_network
+
     check_words("splits", values.splits, SPLITS)
     output_dir = Path(values.output_dir or Path("feature", checkpoint_name(values.checkpoint_path)))
-    datasets = {
-        name: [find_split(name, split, values.dataset_dir, output_dir) for split in values.splits]
+    splits = [
+        find_split(name, split, values.dataset_dir, output_dir)
         for name in values.dataset_name
-    }
-    model_name = ALIASES.get(values.model_name, values.model_name)
+        for split in values.splits
+    ]
+    model_name = PUBLISHED_NAMES.get(values.model_name, values.model_name)
     checkpoint = find_checkpoint(values.checkpoint_path)
     check_image_size(model_name, values.image_size, values.image_size)
     settings = Settings(
@@ -90,26 +80,34 @@ def main(values: flags.FlagValues) -> None:
         values.precision,
     )
     make_folder(output_dir, "output_dir")
-    to_do = [
-        split for splits in datasets.values() for split in splits if not is_done(split, settings)
-    ]
-    if to_do:
-        make_extractor = Extractor
-        if values.ray or values.ray_address:
-            make_extractor = partial(ClusterExtractor, values.ray_address)
-        with make_extractor(
-            load_network(settings, checkpoint),
-            settings,
-            values.batch_size,
-            values.num_preprocessing_threads,
-            values.xla,
-        ) as extractor:
-            for split in to_do:
+    if missing := [split for split in splits if not is_done(split, settings)]:
+        with make_extractor(values, settings, checkpoint) as extractor:
+            for split in missing:
                 extract_split(split, settings, extractor)
     if values.merge_splits:
-        for name, splits in datasets.items():
-            merge([s.feature_path for s in splits], output_dir / f"{name}_feature.npy")
-            merge([s.label_path for s in splits], output_dir / f"{name}_label.npy")
+        for name in values.dataset_name:
+            parts = zip(*(feature_files(output_dir, name, s) for s in values.splits), strict=True)
+            for files, merged in zip(parts, feature_files(output_dir, name, None), strict=True):
+                merge(files, merged)
+
+
+def make_extractor(values: flags.FlagValues, settings: Settings, checkpoint: str):
+    """Returns an extractor on this machine, or on the Ray cluster of the flags."""
+    from slim.features.cluster import ClusterExtractor
+    from slim.features.extractor import Extractor, load_network
+
+    options = {
+        "batch_size": values.batch_size,
+        "num_threads": values.num_preprocessing_threads,
+        "xla": values.xla,
+    }
+    network = load_network(settings, checkpoint)
+    if values.ray or values.ray_address:
+        return ClusterExtractor(values.ray_address, network, settings, **options)
+    return Extractor(network, settings, **options)
 
 
 command = partial(run_command, define_flags, main, description=__doc__)
+
+if __name__ == "__main__":
+    command()

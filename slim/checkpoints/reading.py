@@ -27,7 +27,7 @@ def find_checkpoint(path: str, flag: str = "--checkpoint_path") -> str:
         latest = tf.train.latest_checkpoint(path)
         if latest is None:
             raise UserError(
-                f"{flag}: the folder {path} holds no checkpoint; ./train.sh writes checkpoints, and "
+                f"{flag}: the folder {path} holds no checkpoint; ./train.sh writes them, and "
                 "checkpoints/README.md lists released ones"
             )
         return latest

@@ -15,22 +15,23 @@ from slim.features.extractor import Extractor, refuse_unreadable
 from slim.features.files import Settings
 from slim.nets.frozen import FrozenNetwork
 
-BATCHES_PER_CALL = 4  # of a worker of a cluster: the next images are prepared meanwhile
+BATCHES_PER_CALL = 4  # so that a worker prepares images while the network runs
 
 
 class ClusterExtractor:
-    """An `Extractor` in every worker of a Ray cluster; a context.
+    """Extracts features in the workers of a Ray cluster; a context like `Extractor`.
 
     Args:
-        address: Of the cluster, see `ray_cluster.connected`.
-        network: From `load_network`; it is sent to the workers.
-        settings: What it was loaded with.
-        batch_size: Images a batch.
-        num_threads: Images that a worker prepares side by side. None: as many as it has cores.
-        xla: Compile the network with XLA.
+        address: The address of the cluster; see `ray_cluster.connected`.
+        network: The result of `load_network`, which is sent to the workers.
+        settings: The settings it was loaded with.
+        batch_size: Images per batch.
+        num_threads: Images preprocessed in parallel per worker. Default: one per core of the
+            worker.
+        xla: Whether to compile the network with XLA.
 
     Raises:
-        UserError: There is no such cluster.
+        UserError: The cluster cannot be reached.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ClusterExtractor:
         address: str | None,
         network: FrozenNetwork,
         settings: Settings,
+        *,
         batch_size: int,
         num_threads: int | None = None,
         xla: bool = False,
@@ -50,10 +52,10 @@ class ClusterExtractor:
         self._images_per_call = BATCHES_PER_CALL * batch_size
 
     def features(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
-        """Yields the features of image files, float32 `[any, depth]`, in their order.
+        """Yields the features of image files in order, float32 `[any, depth]`.
 
         Raises:
-            UserError: Some images cannot be read, or workers were killed again and again.
+            UserError: Images cannot be read, or workers were killed repeatedly.
         """
         paths = [str(Path(path).absolute()) for path in paths]
         size = self._images_per_call
@@ -68,8 +70,8 @@ class ClusterExtractor:
             raise
         except WorkerError as error:
             raise UserError(
-                f"workers were stopped again and again ({error}; often a lack of memory): the same "
-                f"command goes on from there, a smaller --batch_size needs less memory"
+                f"workers were killed repeatedly ({error}), often for lack of memory: run the same "
+                "command to resume, with a smaller --batch_size to need less memory"
             ) from error
 
     def __enter__(self) -> "ClusterExtractor":
@@ -83,6 +85,6 @@ class ClusterExtractor:
 def make_extraction(
     network: FrozenNetwork, settings: Settings, *options: Any
 ) -> Callable[[Sequence[str]], np.ndarray]:
-    """What a worker does: from image files to their features, float32 `[images, depth]`."""
+    """Returns the function of a worker, from image files to features, float32 `[images, depth]`."""
     extractor = Extractor(network, settings, *options)
     return lambda paths: np.concatenate(list(extractor.features(paths)))

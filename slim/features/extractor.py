@@ -21,17 +21,14 @@ from slim.preprocessing.preprocessing_factory import get_preprocessing
 
 
 def load_network(settings: Settings, checkpoint: str) -> FrozenNetwork:
-    """The network from images to features, with a checkpoint's values for constants.
+    """Loads the network from images to features.
 
     Args:
         settings: Network, end point, size, and whether to take averages.
-        checkpoint: The checkpoint's prefix.
-
-    Returns:
-        The network.
+        checkpoint: The prefix of the checkpoint.
 
     Raises:
-        UserError: The end point or some variables are not there.
+        UserError: The end point is unknown, or the checkpoint does not match.
     """
     network = build_network(lambda images: build_features(images, settings), settings.image_size)
     hint = f"does it match --model_name={settings.model_name}?"
@@ -39,14 +36,14 @@ def load_network(settings: Settings, checkpoint: str) -> FrozenNetwork:
 
 
 class Extractor:
-    """A network that gives features of image files; a context.
+    """Extracts features of image files with a network; a context.
 
     Args:
-        network: From `load_network`.
-        settings: What it was loaded with.
-        batch_size: Images a batch; features do not depend on it.
-        num_threads: Images prepared side by side. None: as many as there are cores.
-        xla: Compile the network with XLA.
+        network: The result of `load_network`.
+        settings: The settings it was loaded with.
+        batch_size: Images per batch, which features do not depend on.
+        num_threads: Images preprocessed in parallel. Default: one per core.
+        xla: Whether to compile the network with XLA.
     """
 
     def __init__(
@@ -67,14 +64,14 @@ class Extractor:
 
     @property
     def depth(self) -> int:
-        """Numbers in a feature."""
+        """Dimensions of a feature."""
         return int(self._features.shape[1])
 
     def features(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
-        """Yields the features of image files, float32 `[batch, depth]`, in their order.
+        """Yields the features of image files in order, float32 `[batch, depth]`.
 
         Raises:
-            UserError: Some images cannot be read; all of them are looked for.
+            UserError: Images cannot be read; all of them are found.
         """
         encoded = [os.fsencode(path) for path in paths]
         self._session.run(self._iterator.initializer, {self._paths: encoded})
@@ -98,13 +95,13 @@ class Extractor:
 def image_batches(
     paths: tf.Tensor, settings: Settings, batch_size: int, num_threads: int
 ) -> tf.data.Dataset:
-    """Images in the order of their paths, prepared as for evaluation.
+    """Returns batches of images in the order of their paths, preprocessed for evaluation.
 
     Args:
-        paths: Image files of any kind that conversion takes, strings `[any]`.
+        paths: Image files of any kind that conversion accepts, strings `[any]`.
         settings: Network and size.
-        batch_size: Images a batch; the last one may be smaller.
-        num_threads: Images prepared side by side.
+        batch_size: Images per batch; the last batch may be smaller.
+        num_threads: Images preprocessed in parallel.
 
     Returns:
         float32 `[batch, image_size, image_size, 3]`.
@@ -124,10 +121,10 @@ def image_batches(
 
 
 def build_features(images: tf.Tensor, settings: Settings) -> tf.Tensor:
-    """The end point averaged over its positions, float32 `[batch, depth]`.
+    """Builds the end point averaged over its positions, float32 `[batch, depth]`.
 
     Raises:
-        UserError: The network has no such end point.
+        UserError: The end point is unknown.
     """
     network_fn = get_network_fn(
         settings.model_name, num_classes=None, dtype=tf.as_dtype(settings.precision)
@@ -142,10 +139,10 @@ def build_features(images: tf.Tensor, settings: Settings) -> tf.Tensor:
 
 
 def refuse_unreadable(paths: Sequence[str], num_threads: int) -> None:
-    """Looks for all images that cannot be read, once one has stopped the run.
+    """Finds all images that cannot be read after one has stopped the extraction.
 
     Raises:
-        UserError: There are some: names the first few, and lists up to 20 on stderr.
+        UserError: There are such images; lists up to 20 of them on stderr.
     """
 
     def problem(path: str) -> str | None:
@@ -161,6 +158,6 @@ def refuse_unreadable(paths: Sequence[str], num_threads: int) -> None:
         return
     show_problems(problems)
     raise UserError(
-        f"{len(problems)} images cannot be read, the first is {problems[0]}; mend them or take "
-        "their lines out of the list; features so far are kept, and nothing is written as if done"
+        f"{len(problems)} images cannot be read, the first is {problems[0]}; fix the images or "
+        "remove their lines from the list, then run the command again: features so far are kept"
     ) from None

@@ -1,4 +1,4 @@
-"""Feature files: names, contents, completeness. Nothing here needs TensorFlow."""
+"""Feature files: names, contents, and when they are complete. Nothing here requires TensorFlow."""
 
 import hashlib
 import io
@@ -16,11 +16,21 @@ from slim.datasets.lists import ImageList, read_valid_list
 from slim.datasets.registry import dataset_folder
 
 SPLITS = ("train", "val")
+PUBLISHED_NAMES = {
+    "InceptionV3": "inception_v3",
+    "InceptionV3SE": "inception_v3_se",
+    "InceptionV4": "inception_v4",
+    "InceptionResnetV2": "inception_resnet_v2",
+    "InceptionResnetV2SE": "inception_resnet_v2_se",
+    "ResNet50": "resnet_v2_50",
+    "ResNet101": "resnet_v2_101",
+    "ResNet152": "resnet_v2_152",
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the features of an image depend on."""
+    """All properties that the features of an image depend on."""
 
     model_name: str
     checkpoint_hash: str
@@ -32,11 +42,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class FeatureSplit:
-    """One list of a dataset, and where its features and labels go.
+    """One list of a dataset, and the files of its features and labels.
 
     Attributes:
-        name: Of the dataset and the split, for the progress bar.
-        folder: The dataset's folder, which the list's paths are relative to.
+        name: Names of the dataset and the split, for the progress bar.
+        folder: The folder of the dataset, which the paths of the list are relative to.
         image_list: Images and labels.
         feature_path: Receives float32 `[images, depth]`, in the order of the list.
         label_path: Receives int32 `[images]`.
@@ -50,10 +60,10 @@ class FeatureSplit:
 
 
 def find_split(name: str, split: str, dataset_dir: str, output_dir: Path) -> FeatureSplit:
-    """Reads a list, each of whose lines must be good.
+    """Returns the list of a split and its files.
 
     Raises:
-        UserError: One is not, or there is no such dataset or list.
+        UserError: The dataset or list is missing, or a line is invalid.
     """
     folder = dataset_folder(name, dataset_dir)
     path = folder / f"{split}.txt"
@@ -62,13 +72,12 @@ def find_split(name: str, split: str, dataset_dir: str, output_dir: Path) -> Fea
         f"{name} {split}",
         folder,
         image_list,
-        output_dir / f"{name}_feature_{split}.npy",
-        output_dir / f"{name}_label_{split}.npy",
+        *feature_files(output_dir, name, split),
     )
 
 
 def checkpoint_name(path: str) -> str:
-    """What to call a checkpoint: its file, or its folder where all files are called alike."""
+    """Returns the name of a checkpoint, or of its folder if the checkpoint is `model.ckpt`."""
     name = Path(path).name.removesuffix(".index").removesuffix(".ckpt")
     if Path(path).is_dir() or not name.startswith("model.ckpt"):
         return name or Path(path).resolve().name
@@ -76,21 +85,21 @@ def checkpoint_name(path: str) -> str:
 
 
 def hash_checkpoint(checkpoint: str) -> str:
-    """A hash that changes with a checkpoint's values: of its index, which has their checksums."""
+    """Returns the SHA-256 of the index of a checkpoint, which has checksums of all values."""
     index = Path(f"{checkpoint}.index")
     return hashlib.sha256((index if index.exists() else Path(checkpoint)).read_bytes()).hexdigest()
 
 
 def describe(split: FeatureSplit, settings: Settings) -> str:
-    """All that a finished array depends on, as it is written beside it."""
+    """Returns everything a finished array depends on, as written beside it in JSON."""
     described = {**asdict(settings), "list_sha256": split.image_list.sha256}
-    if settings.precision == PRECISIONS[0]:  # as before there was any other
+    if settings.precision == PRECISIONS[0]:  # left out, as in files of earlier versions
         del described["precision"]
     return json.dumps(described, indent=2) + "\n"
 
 
 def is_done(split: FeatureSplit, settings: Settings) -> bool:
-    """Whether features of these settings are there already, and says so."""
+    """Returns whether features with these settings exist, and prints so."""
     done = is_extracted(split, settings)
     if done:
         num_images = len(split.image_list.entries)
@@ -99,7 +108,7 @@ def is_done(split: FeatureSplit, settings: Settings) -> bool:
 
 
 def is_extracted(split: FeatureSplit, settings: Settings) -> bool:
-    """Whether features of these settings are there already."""
+    """Returns whether features with these settings exist."""
     description = split.feature_path.with_suffix(".json")
     return (
         split.feature_path.exists()
@@ -110,12 +119,12 @@ def is_extracted(split: FeatureSplit, settings: Settings) -> bool:
 
 
 class RowWriter:
-    """A `.npy` file that grows by rows, and is gone on with where a killed process left it.
+    """A `.npy` file that grows by rows and resumes where a killed process stopped.
 
     Args:
-        path: The file; one that is there is taken to be of the same shape.
-        num_rows: Rows when it is done.
-        depth: Numbers in a row.
+        path: The file; an existing file must have the same shape.
+        num_rows: Number of rows when complete.
+        depth: Numbers per row.
     """
 
     def __init__(self, path: Path, num_rows: int, depth: int) -> None:
@@ -125,7 +134,7 @@ class RowWriter:
         self._file = path.open("a+b", buffering=0)
         row_bytes = 4 * depth
         written = self._file.seek(0, os.SEEK_END) - len(header.getvalue())
-        # A row that was cut off is written again; so is a header.
+        # A truncated row or header is written again.
         self.rows = max(0, written // row_bytes)
         if written < 0:
             self._file.truncate(0)
@@ -134,7 +143,7 @@ class RowWriter:
             self._file.truncate(len(header.getvalue()) + self.rows * row_bytes)
 
     def append(self, rows: np.ndarray) -> None:
-        """Writes rows, float32 `[any, depth]`."""
+        """Appends rows, float32 `[any, depth]`."""
         self._file.write(np.ascontiguousarray(rows, "<f4").data)
         self.rows += len(rows)
 
@@ -145,8 +154,14 @@ class RowWriter:
         self._file.close()
 
 
+def feature_files(folder: str | Path, dataset: str, split: str | None) -> tuple[Path, Path]:
+    """Returns the files of features and labels of a split; None stands for merged splits."""
+    ending = f"_{split}" if split else ""
+    return tuple(Path(folder, f"{dataset}_{kind}{ending}.npy") for kind in ("feature", "label"))
+
+
 def merge(parts: Sequence[Path], path: Path) -> None:
-    """Writes arrays one after the other as one, without holding them in memory."""
+    """Concatenates arrays in files, without holding them in memory."""
     newest = max(part.stat().st_mtime_ns for part in parts)
     if path.exists() and path.stat().st_mtime_ns > newest:
         return

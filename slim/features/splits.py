@@ -1,26 +1,33 @@
 """Extraction of one list of a dataset, resumed where an earlier run stopped."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from slim.common.files import replacing, write_whole
-from slim.features.cluster import ClusterExtractor
-from slim.features.extractor import Extractor
 from slim.features.files import FeatureSplit, RowWriter, Settings, describe
 
 
-def extract_split(
-    split: FeatureSplit, settings: Settings, extractor: Extractor | ClusterExtractor
-) -> None:
-    """Writes the features and labels of one list, or what an earlier run left of them.
+class FeatureExtractor(Protocol):
+    """An extractor of features of image files, on this machine or on a cluster."""
+
+    depth: int
+
+    def features(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
+        """Yields the features of image files in order, float32 `[any, depth]`."""
+
+
+def extract_split(split: FeatureSplit, settings: Settings, extractor: FeatureExtractor) -> None:
+    """Writes the features and labels of a list, or the rest after an interrupted run.
 
     Raises:
         UserError: An image cannot be read.
     """
     paths = [str(split.folder / entry.path) for entry in split.image_list.entries]
-    # Named after all that the features depend on: what is found there can be gone on with.
+    # The name has a hash of everything the features depend on, so that an existing file is valid.
     key = hashlib.sha256(describe(split, settings).encode()).hexdigest()[:16]
     part = split.feature_path.with_name(f".{split.feature_path.name}.{key}.part")
     for stale in part.parent.glob(f".{split.feature_path.name}.*.part"):

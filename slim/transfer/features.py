@@ -9,6 +9,7 @@ import numpy as np
 from slim.common.errors import UserError
 from slim.datasets.lists import CLASSES, read_list
 from slim.datasets.registry import read_class_names
+from slim.features.files import feature_files
 
 BIG = 2**30  # bytes; larger files are mapped into memory rather than read
 CHUNK = 4096  # rows looked at together: 64 MB of 2,048 float64 each
@@ -27,13 +28,6 @@ class Pictures(NamedTuple):
     paths: list[Path]
     labels: np.ndarray  # [N], integers from 0
     class_names: Sequence[str]  # of all classes: from classes.txt, else their images' folders
-
-
-def feature_files(folder: str | Path, dataset: str, split: str | None) -> tuple[Path, Path]:
-    """Where features and labels are: of a split (`train`, `val`), or merged (None)."""
-    ending = f"_{split}" if split else ""
-    kinds = ("feature", "label")
-    return tuple(Path(folder, f"{dataset}_{kind}{ending}.npy") for kind in kinds)
 
 
 def has_features(folder: str | Path, *datasets: str, split: str | None = "train") -> bool:

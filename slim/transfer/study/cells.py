@@ -11,16 +11,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from slim.checkpoints.loading import choose_averages
 from slim.checkpoints.reading import find_checkpoint, read_shapes
 from slim.common.errors import UserError
 from slim.common.files import make_folder, write_whole
-from slim.feature_extraction import ALIASES, choose_averages
 from slim.features.extractor import Extractor, load_network
 from slim.features.files import (
+    PUBLISHED_NAMES,
     SPLITS,
     FeatureSplit,
     Settings,
     describe,
+    feature_files,
     find_split,
     hash_checkpoint,
     is_extracted,
@@ -28,7 +30,7 @@ from slim.features.files import (
 from slim.features.splits import extract_split
 from slim.nets.nets_factory import check_image_size, get_network
 from slim.transfer.domain_similarity import emd, large_classes
-from slim.transfer.features import feature_files, load_features
+from slim.transfer.features import load_features
 from slim.transfer.linear_classifier import MAX_ITERATIONS, classify
 from slim.transfer.prototypes import Prototypes, load_prototypes, side_by_side, union
 
@@ -183,7 +185,7 @@ def find_source(
     Raises:
         UserError: There is no checkpoint, or it is of another network.
     """
-    model_name = ALIASES.get(model_name, model_name)
+    model_name = PUBLISHED_NAMES.get(model_name, model_name)
     network = get_network(model_name)
     check_image_size(model_name, image_size, image_size)
     checkpoint = find_checkpoint(path, "--checkpoints")
