@@ -1,7 +1,7 @@
-"""From features to what the paper says about them: classifier, domain similarity, plots.
+"""Transfer learning on features: linear classifiers, domain similarity, plots, and the study.
 
-Nothing here needs TensorFlow but the study, which extracts and trains. POT would load it, at three
-seconds and half a gigabyte, only to offer it as a backend.
+Only the study requires TensorFlow. POT would load it as a backend, which takes three seconds and
+half a gigabyte.
 """
 
 import os

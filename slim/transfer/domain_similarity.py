@@ -1,4 +1,4 @@
-"""How near one domain is to another: the Earth Mover's Distance (section 4.1 of the paper)."""
+"""Domain similarity by the Earth Mover's Distance (section 4.1 of the paper)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,31 +16,31 @@ from slim.transfer.prototypes import Prototypes, check_same_network, union
 
 GAMMA = 0.01
 MIN_COUNT = 200  # images that a source class must have
-MAX_ITERATIONS = 10**8  # of the network simplex, which takes some 10**5 at the paper's sizes
+MAX_ITERATIONS = 10**8  # of the network simplex; about 10**5 are needed at the paper's sizes
 
 
 def emd(source: Prototypes, target: Prototypes) -> float:
-    """The Earth Mover's Distance between two domains.
+    """Returns the Earth Mover's Distance between two domains.
 
-    The least cost of moving the source's images to the target's classes,
+    It is the least cost of moving the images of the source to the classes of the target,
 
         min over f >= 0 of  sum_ij f_ij |s_i - t_j|
         where  sum_j f_ij = a_i  and  sum_i f_ij = b_j,
 
-    with prototypes s_i and t_j, Euclidean distances, and class counts a and b normalised to 1. The
-    published notebook solves the same on a square cost of all source and target classes, most of
-    which can carry no flow; source x target gives the same value much faster.
+    with prototypes s_i and t_j, Euclidean distances, and class counts a and b normalized to 1. The
+    published notebook solves the same problem on a square cost of all source and target classes,
+    most of which carry no flow. The rectangular cost has the same solution and is much faster.
 
     Args:
         source: m classes.
         target: n classes.
 
     Raises:
-        UserError: They come from different networks.
+        UserError: The domains come from different networks.
         RuntimeError: The solver did not reach the optimum.
     """
     check_same_network(source, target)
-    # Exact differences: by |s|^2 + |t|^2 - 2st a domain would not be at distance 0 to itself.
+    # Computed from differences: with |s|^2 + |t|^2 - 2st the distance of a domain to itself is not 0.
     cost = cdist(source.features, target.features)
     source_weights, target_weights = (
         domain.counts / domain.counts.sum() for domain in (source, target)
@@ -56,29 +56,30 @@ def emd(source: Prototypes, target: Prototypes) -> float:
 def domain_similarity(
     source: Prototypes,
     target: Prototypes,
+    *,
     gamma: float = GAMMA,
     min_count: int = MIN_COUNT,
 ) -> float:
-    """The paper's measure, exp(-gamma EMD), over source classes of `min_count` images or more.
+    """Returns exp(-gamma EMD) over source classes with at least `min_count` images.
 
-    It is 1 for the same domain, and goes towards 0 for ever farther ones.
+    The similarity of a domain with itself is 1.
 
     Raises:
-        UserError: No source class has that many.
+        UserError: No source class has enough images.
     """
     return math.exp(-gamma * emd(large_classes(source, min_count), target))
 
 
 def large_classes(source: Prototypes, min_count: int = MIN_COUNT) -> Prototypes:
-    """The classes that have `min_count` images or more.
+    """Returns the classes with at least `min_count` images.
 
     Raises:
-        UserError: None has.
+        UserError: There is none.
     """
     large = source.counts >= min_count
     if not large.any():
         raise UserError(
-            f"no class of {source.name or 'the source'} has {min_count} images or more, the "
+            f"no class of {source.name or 'the source'} has at least {min_count} images, the "
             f"largest of {len(large)} has {source.counts.max()}: lower min_count"
         )
     return source.subset(large)
@@ -86,7 +87,7 @@ def large_classes(source: Prototypes, min_count: int = MIN_COUNT) -> Prototypes:
 
 @dataclass(frozen=True)
 class SimilarityTable:
-    """What lies between each of S sources and each of T targets."""
+    """Distances and similarities between S sources and T targets."""
 
     sources: list[str]
     targets: list[str]
@@ -94,7 +95,7 @@ class SimilarityTable:
     similarity: np.ndarray  # [S, T], exp(-gamma EMD)
 
     def __str__(self) -> str:
-        """A table in Markdown: `EMD (similarity)`, a row a source."""
+        """Returns a Markdown table of `EMD (similarity)` with one row per source."""
         lines = [["EMD (similarity)", *self.targets], ["---"] * (1 + len(self.targets))]
         for source, distances, similarities in zip(
             self.sources, self.emd, self.similarity, strict=True
@@ -108,6 +109,7 @@ def similarity_table(
     domains: Mapping[str, Prototypes],
     sources: Sequence[str],
     targets: Sequence[str],
+    *,
     gamma: float = GAMMA,
     min_count: int = MIN_COUNT,
     num_workers: int | None = None,
@@ -116,13 +118,11 @@ def similarity_table(
 
     Args:
         domains: Prototypes by name.
-        sources: Names; `A+B` is the union of the domains A and B. Counts are normalised over all
-            classes of a union, so each domain weighs as much as it has images.
-        targets: Names, unions too.
-        gamma: Of the similarity.
+        sources: Names; `A+B` is the union of A and B, in which each class counts by its images.
+        targets: Names.
+        gamma: The factor of the distance in the similarity.
         min_count: Images that a source class must have.
-        num_workers: Threads, which serve as well as processes: neither distances nor solver hold
-            Python's lock. Default: the cores.
+        num_workers: Threads; the solver does not hold the interpreter lock. Default: one per core.
 
     Raises:
         UserError: A name is unknown, no source class is large enough, or networks differ.
@@ -138,7 +138,7 @@ def similarity_table(
 
 
 def _find(domains: Mapping[str, Prototypes], name: str) -> Prototypes:
-    """A domain or a union of domains by name."""
+    """Returns a domain, or a union of domains, by name."""
     parts = [name] if name in domains else name.split("+")
     for part in parts:
         if part not in domains:

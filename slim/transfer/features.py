@@ -1,4 +1,4 @@
-"""Features as `feature_extraction.py` writes them, read with checks."""
+"""Loads features that `feature_extraction.py` wrote, with checks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,27 +11,27 @@ from slim.datasets.lists import CLASSES, read_list
 from slim.datasets.registry import read_class_names
 from slim.features.files import feature_files
 
-BIG = 2**30  # bytes; larger files are mapped into memory rather than read
-CHUNK = 4096  # rows looked at together: 64 MB of 2,048 float64 each
+BIG = 2**30  # bytes; larger files are mapped into memory
+CHUNK = 4096  # rows; 64 MB with 2,048 float64 values each
 
 
 class Features(NamedTuple):
-    """Features of N images, and what the images show."""
+    """Features and labels of N images."""
 
     values: np.ndarray  # [N, D], floats
     labels: np.ndarray  # [N], integers from 0
 
 
 class Pictures(NamedTuple):
-    """N images as files, and what they show."""
+    """Files and labels of N images."""
 
     paths: list[Path]
     labels: np.ndarray  # [N], integers from 0
-    class_names: Sequence[str]  # of all classes: from classes.txt, else their images' folders
+    class_names: Sequence[str]  # from classes.txt, else the folders of the images
 
 
 def has_features(folder: str | Path, *datasets: str, split: str | None = "train") -> bool:
-    """Whether a folder has the features of a split of all these datasets."""
+    """Returns whether a folder has features of a split of all given datasets."""
     return all(
         path.exists() for dataset in datasets for path in feature_files(folder, dataset, split)
     )
@@ -40,19 +40,19 @@ def has_features(folder: str | Path, *datasets: str, split: str | None = "train"
 def load_features(
     folder: str | Path, dataset: str, split: str | None, check_values: bool = True
 ) -> Features:
-    """Loads the features of a dataset's split.
+    """Loads the features of a split.
 
     Args:
-        folder: Of one network, `feature/<checkpoint>`.
-        dataset: Its name, `cub_200`.
+        folder: The folder of one network, `feature/<checkpoint>`.
+        dataset: The name of the dataset.
         split: `train` or `val`; None for the merged `<dataset>_feature.npy`.
-        check_values: Whether to look for values that are not finite, which reads all of them.
+        check_values: Whether to check that all values are finite, which reads all of them.
 
     Returns:
-        Features `[N, D]` and labels `[N]`; mapped into memory, read only, where they are big.
+        Features `[N, D]` and labels `[N]`; large ones are mapped into memory, read only.
 
     Raises:
-        UserError: A file is missing or damaged, or is not such an array; the two do not match.
+        UserError: A file is missing, damaged or of another kind, or the two do not match.
     """
     feature_file, label_file = feature_files(folder, dataset, split)
     values = load_array(feature_file, 2, "f", "float32 [images, dimensions]")
@@ -61,7 +61,7 @@ def load_features(
     if len(values) != len(labels):
         raise UserError(
             f"{feature_file} has {len(values)} rows, {label_file.name} has {len(labels)} labels: "
-            f"expected one label a row; {again}"
+            f"expected one label per row; {again}"
         )
     if labels.min() < 0:
         raise UserError(f"{label_file} has label {labels.min()}: expected labels from 0; {again}")
@@ -73,29 +73,29 @@ def load_features(
 
 
 def load_array(path: Path, dimensions: int, kinds: str, expected: str) -> np.ndarray:
-    """Loads an array that is not empty, has this many dimensions and a dtype of these kinds.
+    """Loads a non-empty array with the given number of dimensions and dtype kinds.
 
     Raises:
-        UserError: There is no such file, or it has something else.
+        UserError: The file is missing, or holds something else.
     """
     if not path.is_file():
         raise UserError(
             f"no features {path}: write them with `python feature_extraction.py`, whose "
-            "--checkpoint_path and --dataset_name make up the path; those of the toy domains come "
-            "from ./demo.sh"
+            "--checkpoint_path and --dataset_name determine the path; ./demo.sh writes features of "
+            "the toy domains"
         )
     try:
         array = np.load(path, mmap_mode="r" if path.stat().st_size > BIG else None)
     except (ValueError, EOFError, OSError) as error:
         raise UserError(
-            f"{path} cannot be read as an array ({error}): delete it and extract it again with "
-            "feature_extraction.py"
+            f"{path} cannot be read as an array ({error}): delete it and run "
+            "feature_extraction.py again"
         ) from None
     if array.ndim != dimensions or array.dtype.kind not in kinds or not array.size:
         found = f"{array.dtype} {list(array.shape)}"
         raise UserError(
-            f"{path} is {found}, expected {expected}, not empty: is it another file by mistake? "
-            "feature_extraction.py writes the one expected"
+            f"{path} is {found}, expected {expected}, not empty: write it with "
+            "feature_extraction.py"
         )
     return array
 
@@ -103,22 +103,22 @@ def load_array(path: Path, dimensions: int, kinds: str, expected: str) -> np.nda
 def load_pictures(
     dataset_dir: str | Path, dataset: str, split: str, labels: np.ndarray
 ) -> Pictures:
-    """The images that features were extracted from.
+    """Returns the images that features were extracted from.
 
     Args:
         dataset_dir: The folder that holds the datasets.
-        dataset: The name of one.
+        dataset: The name of the dataset.
         split: `train` or `val`.
-        labels: `[N]`, as extracted.
+        labels: The extracted labels, `[N]`.
 
     Raises:
-        UserError: There is no list, or it is not the one that was extracted.
+        UserError: The list is missing, or differs from the extracted one.
     """
     path = Path(dataset_dir, dataset, f"{split}.txt")
     entries = read_list(path).entries
     if [entry.label for entry in entries] != labels.tolist():
         raise UserError(
-            f"{path} has {len(entries)} images that are not, in order, the {len(labels)} of the "
+            f"{path} has {len(entries)} images, whose labels differ from the {len(labels)} of the "
             "features: extract them again with feature_extraction.py"
         )
     num_classes = int(labels.max()) + 1
@@ -132,7 +132,7 @@ def load_pictures(
 
 
 def _find_bad_row(values: np.ndarray) -> int | None:
-    """The first row with a NaN or an infinity, if any."""
+    """Returns the first row with a value that is not finite, if any."""
     for start in range(0, len(values), CHUNK):
         bad = ~np.isfinite(values[start : start + CHUNK]).all(axis=1)
         if bad.any():

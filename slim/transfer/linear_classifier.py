@@ -1,4 +1,4 @@
-"""How well features tell classes apart: logistic regression and nearest neighbours."""
+"""Logistic regression and nearest neighbours on features."""
 
 import warnings
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ SMALL_PRODUCT = 10**9  # multiplications
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a classifier made of N images of C classes.
+    """Predictions of a classifier for N images of C classes.
 
     Attributes:
-        predictions: `[N]`, the label predicted for each image.
-        confusion: `[C, C]`, how many images of class i (row) were taken for class j (column).
-        class_sizes: `[C]`, training images.
-        iterations: What the optimiser took.
+        predictions: `[N]`, the predicted labels.
+        confusion: `[C, C]`, the number of images of class i (row) predicted as class j (column).
+        class_sizes: `[C]`, training images per class.
+        iterations: Iterations of the optimizer.
     """
 
     predictions: np.ndarray
@@ -36,40 +36,41 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of all images that was recognised."""
+        """The fraction of correct predictions."""
         return float(self.confusion.trace() / self.confusion.sum())
 
     @property
     def class_accuracy(self) -> np.ndarray:
-        """`[C]`, the share of each class's images, NaN for a class without any."""
+        """The accuracy per class, `[C]`, NaN for a class without images."""
         return share(self.confusion.diagonal(), self.confusion.sum(axis=1))
 
 
 def classify(train: Features, val: Features, max_iterations: int = MAX_ITERATIONS) -> Evaluation:
     """Fits multinomial logistic regression to the raw features, as published, and evaluates it.
 
-    L-BFGS takes at most 100 iterations; the penalty, scikit-learn's, is |W|^2 / 2 beside the sum of
-    all images' losses.
+    L-BFGS stops after at most 100 iterations. The penalty is that of scikit-learn, |W|^2 / 2 plus
+    the sum of the losses.
 
     Args:
         train: Features `[N, D]` of training images of C >= 2 classes, labels 0 to C - 1.
-        val: Features `[M, D]` of other images of them.
-        max_iterations: Of L-BFGS. Stopping there is part of the recipe: no warning.
+        val: Features `[M, D]` of validation images.
+        max_iterations: Maximum number of iterations. Reaching it is part of the recipe, so that
+            there is no warning.
 
     Raises:
-        UserError: There is but one class, or the two do not fit together.
+        UserError: There is only one class, or the dimensions differ.
     """
     num_classes = int(max(train.labels.max(), val.labels.max())) + 1
     sizes = np.bincount(train.labels, minlength=num_classes)
     if np.count_nonzero(sizes) < 2:
-        raise UserError("the training images show one class only: a classifier needs two or more")
+        raise UserError("the training images have only one class: a classifier needs at least two")
     if train.values.shape[1] != val.values.shape[1]:
         raise UserError(
             f"training features have {train.values.shape[1]} dimensions, validation features "
             f"{val.values.shape[1]}: extract both with the same network"
         )
     model = LogisticRegression(solver="lbfgs", max_iter=max_iterations)
-    # Threads cost more than they give in small products: 5 to 12 times on two cores.
+    # More BLAS threads slow down small products, 5 to 12 times on two cores.
     threads = 1 if train.values.size * num_classes < SMALL_PRODUCT else None
     with threadpool_limits(threads, "blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -82,22 +83,22 @@ def classify(train: Features, val: Features, max_iterations: int = MAX_ITERATION
 def nearest_neighbours(
     values: np.ndarray, queries: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest images to each query by Euclidean distance, the nearest first.
+    """Returns the nearest images to each query by Euclidean distance, in ascending order.
 
-    All distances are computed: in 2,048 dimensions no tree avoids any.
+    All distances are computed, because trees do not help in 2,048 dimensions.
 
     Args:
-        values: `[N, D]`, where to look.
+        values: `[N, D]`, the images to search.
         queries: `[Q, D]`.
-        count: How many to find for each.
+        count: Number of neighbours per query.
 
     Returns:
-        Distances and row numbers in `values`, `[Q, count]` each.
+        Distances and row numbers in `values`, each `[Q, count]`.
 
     Raises:
-        UserError: There are fewer images than that.
+        UserError: There are fewer images.
     """
     if not 1 <= count <= len(values):
-        raise UserError(f"{count} neighbours asked for: expected 1 to {len(values)}, the images")
+        raise UserError(f"{count} neighbours: expected 1 to {len(values)}, the number of images")
     search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(values)
     return search.kneighbors(queries)

@@ -1,4 +1,4 @@
-"""Figures of features, classifiers and domains. They are returned, never shown."""
+"""Figures of features, classifiers and domains. Functions return figures and never show them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,18 +24,18 @@ NAMED_CLASSES = 30  # more class names than this cannot be read on an axis
 
 
 def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> Figure:
-    """The confusion matrix, each row as shares of the class's images."""
+    """Plots the confusion matrix, each row normalized by the images of the class."""
     confusion = evaluation.confusion
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     named = len(shares) <= NAMED_CLASSES
     size = 3.5 + 0.3 * len(shares) if named else 6.5
     figure = Figure((size + 1, size), layout="constrained")
     axes = figure.add_subplot()
-    norm = PowerNorm(0.4, 0, 1)  # a single mistake among thirty images shall be seen
+    norm = PowerNorm(0.4, 0, 1)  # makes a single mistake among 30 images visible
     drawn = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
     figure.colorbar(drawn, label="share of the true class", format=PercentFormatter(1), shrink=0.8)
     axes.set(xlabel="predicted class", ylabel="true class")
-    axes.set_title(f"{evaluation.accuracy:.1%} of {confusion.sum():,} images right")
+    axes.set_title(f"{evaluation.accuracy:.1%} of {confusion.sum():,} images correct")
     if named:
         names = [_readable(name) for name in class_names]
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
@@ -50,21 +50,21 @@ def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> Figure
 def plot_confused_pairs(
     evaluation: Evaluation, train: Pictures, val: Pictures, pairs: int = 4, examples: int = 3
 ) -> Figure:
-    """The pairs of classes confused most often, a row a pair.
+    """Shows images of the most frequently confused pairs of classes, one row per pair.
 
     Args:
-        evaluation: Of the validation images.
-        train: To show what the classes look like that others were taken for.
-        val: To show the images that were not recognised.
-        pairs: At most so many rows.
-        examples: Images of each class, at most.
+        evaluation: The evaluation on the validation images.
+        train: Training images, shown as examples of the predicted class.
+        val: Validation images, shown as the mistakes.
+        pairs: Maximum number of rows.
+        examples: Maximum number of images per class.
 
     Raises:
-        UserError: Nothing was confused.
+        UserError: There are no mistakes.
     """
     worst = confused_pairs(evaluation.confusion, pairs)
     if not worst:
-        raise UserError("every image was recognised: there are no confused pairs to show")
+        raise UserError("all predictions are correct: there are no confused pairs to show")
     figure, rows = _image_grid(len(worst), 2 * examples)
     for axes, pair in zip(rows, worst, strict=True):
         true, predicted = (_readable(val.class_names[label]) for label in pair[:2])
@@ -74,7 +74,7 @@ def plot_confused_pairs(
         others = np.flatnonzero(train.labels == pair.predicted)[:examples]
         for axis, index in zip(axes[examples:], others, strict=False):
             _show(axis, train.paths[index], None)
-        axes[0].set_title(f"{true}, {pair.times} taken for:", **_CAPTION | {"color": WRONG})
+        axes[0].set_title(f"{true}, {pair.times} predicted as:", **_CAPTION | {"color": WRONG})
         axes[examples].set_title(predicted, **_CAPTION)
     return figure
 
@@ -82,13 +82,13 @@ def plot_confused_pairs(
 def plot_retrieval(
     val: Pictures, queries: Sequence[int], train: Pictures, neighbours: np.ndarray
 ) -> Figure:
-    """Queries and what was found for them, the nearest first, framed by right or wrong class.
+    """Shows queries and their neighbours in ascending distance, framed by correct or wrong class.
 
     Args:
-        val: Where the Q queries are from.
-        queries: Their places there.
-        train: Where neighbours were looked for.
-        neighbours: `[Q, K]`, their places there.
+        val: The images of the queries.
+        queries: The indices of Q queries in `val`.
+        train: The images of the neighbours.
+        neighbours: `[Q, K]`, indices in `train`.
     """
     figure, rows = _image_grid(len(queries), 1 + neighbours.shape[1])
     for axes, query, found in zip(rows, queries, neighbours, strict=True):
@@ -106,7 +106,7 @@ def plot_retrieval(
 
 
 def plot_similarity(table: SimilarityTable) -> Figure:
-    """Domain similarity as a heat map: sources down, targets across, the EMD in brackets."""
+    """Plots domain similarity as a heat map of sources and targets, with the EMD in brackets."""
     size = (2.6 + 1.15 * len(table.targets), 1.5 + 0.6 * len(table.sources))
     figure = Figure(size, layout="constrained")
     axes = figure.add_subplot()
@@ -127,14 +127,14 @@ def plot_similarity(table: SimilarityTable) -> Figure:
 
 
 def plot_transfer(table: SimilarityTable, accuracy: Mapping[tuple[str, str], float]) -> Figure:
-    """Transfer accuracy against domain similarity, as figure 5 of the paper.
+    """Plots transfer accuracy against domain similarity, as in figure 5 of the paper.
 
-    A marker is a source, a colour a target. The correlation is given over all points and, because
-    targets are not equally hard, over the differences from each target's mean.
+    Markers are sources, colours are targets. The correlation is given over all points, and, because
+    targets differ in difficulty, over the differences from the mean of each target.
 
     Args:
         table: Similarities.
-        accuracy: By source and target, at least for two pairs; others are left out.
+        accuracy: Accuracies by source and target, for at least two pairs.
     """
     return plot_transfers(table, {"transfer accuracy": accuracy})
 
@@ -142,11 +142,11 @@ def plot_transfer(table: SimilarityTable, accuracy: Mapping[tuple[str, str], flo
 def plot_transfers(
     table: SimilarityTable, accuracies: Mapping[str, Mapping[tuple[str, str], float]]
 ) -> Figure:
-    """`plot_transfer` for several ways to transfer, a panel each.
+    """Plots `plot_transfer` for several ways of transfer, one panel each.
 
     Args:
         table: Similarities.
-        accuracies: By the name of the way, accuracies by source and target.
+        accuracies: Accuracies by source and target, by name of the way.
     """
     figure = Figure((2 + 5 * len(accuracies), 4.5), layout="constrained")
     for axes, (name, accuracy) in zip(
@@ -171,7 +171,7 @@ def plot_transfers(
 
 
 class Correlation(NamedTuple):
-    """How similarity and accuracy go together, from -1 to 1; NaN where either does not vary."""
+    """Correlation of similarity and accuracy, NaN if one of them is constant."""
 
     overall: float
     within_targets: float  # of the differences from each target's means
@@ -180,11 +180,11 @@ class Correlation(NamedTuple):
 def transfer_correlation(
     table: SimilarityTable, accuracy: Mapping[tuple[str, str], float]
 ) -> Correlation:
-    """The correlation of domain similarity with transfer accuracy, which figure 5 shows.
+    """Returns the correlation of domain similarity with transfer accuracy.
 
     Args:
         table: Similarities.
-        accuracy: By source and target; pairs without one are left out.
+        accuracy: Accuracies by source and target; other pairs are left out.
     """
     targets = [_transfer_points(table, target, accuracy) for target in table.targets]
     points = [np.array([point[:2] for point in found]) for found in targets if found]
@@ -197,7 +197,7 @@ def transfer_correlation(
 def _transfer_points(
     table: SimilarityTable, target: str, accuracy: Mapping[tuple[str, str], float]
 ) -> list[tuple[float, float, str]]:
-    """Similarity, accuracy and marker of each source that has an accuracy for a target."""
+    """Returns similarity, accuracy and marker of each source with an accuracy for a target."""
     column = table.targets.index(target)
     return [
         (table.similarity[row, column], accuracy[source, target], MARKERS[row % len(MARKERS)])
@@ -209,7 +209,7 @@ def _transfer_points(
 def _draw_transfer(
     axes: Axes, table: SimilarityTable, accuracy: Mapping[tuple[str, str], float]
 ) -> None:
-    """Draws the points of each target, joined from the farthest source to the nearest."""
+    """Draws the points of each target, connected in the order of similarity."""
     for column, target in enumerate(table.targets):
         here = _transfer_points(table, target, accuracy)
         if not here:
@@ -226,7 +226,7 @@ def _draw_transfer(
 
 
 def plot_class_accuracy(evaluation: Evaluation) -> Figure:
-    """Per-class accuracy against the number of training images, with the mean of nearby sizes."""
+    """Plots accuracy per class against the number of training images, with means of similar sizes."""
     accuracy = evaluation.class_accuracy
     shown = accuracy[np.isfinite(accuracy) & (evaluation.class_sizes > 0)]
     figure = Figure((6.5, 4), layout="constrained")
@@ -242,7 +242,7 @@ def plot_class_accuracy(evaluation: Evaluation) -> Figure:
 
 
 def correlation(points: np.ndarray) -> float:
-    """Pearson's correlation of `[N, 2]` points, NaN where either coordinate does not vary."""
+    """Returns Pearson's correlation of `[N, 2]` points, NaN if a coordinate is constant."""
     x, y = (points - points.mean(axis=0)).T
     scale = np.sqrt((x @ x) * (y @ y))
     return float(x @ y / scale) if scale > 0 else float("nan")
@@ -260,7 +260,7 @@ def _image_grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
 
 
 def _show(axis: Axes, path: Path, frame: str | None) -> None:
-    """Shows an image's middle, framed where a colour is given."""
+    """Shows the centre of an image, with a frame if a colour is given."""
     with Image.open(path) as image:
         side = min(image.size)
         left, top = ((length - side) // 2 for length in image.size)
@@ -273,10 +273,10 @@ def _show(axis: Axes, path: Path, frame: str | None) -> None:
 
 
 def _readable(name: str) -> str:
-    """A class name as text: `012.Yellow_headed_Blackbird` is `Yellow headed Blackbird`."""
+    """Returns a class name as text, `Yellow headed Blackbird` for `012.Yellow_headed_Blackbird`."""
     return name.lstrip("0123456789.").replace("_", " ").strip() or name
 
 
 def _shortened(caption: str, most: int = 29) -> str:
-    """A caption that is no wider than its image."""
+    """Returns a caption that is not wider than its image."""
     return caption if len(caption) <= most else f"{caption[: most - 1]}…"
