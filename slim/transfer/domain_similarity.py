@@ -40,7 +40,7 @@ def emd(source: Prototypes, target: Prototypes) -> float:
         RuntimeError: The solver did not reach the optimum.
     """
     check_same_network(source, target)
-    # Computed from differences: with |s|^2 + |t|^2 - 2st the distance of a domain to itself is not 0.
+    # By differences: |s|^2 + |t|^2 - 2st would not give exactly 0 from a domain to itself.
     cost = cdist(source.features, target.features)
     source_weights, target_weights = (
         domain.counts / domain.counts.sum() for domain in (source, target)

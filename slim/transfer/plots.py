@@ -226,7 +226,7 @@ def _draw_transfer(
 
 
 def plot_class_accuracy(evaluation: Evaluation) -> Figure:
-    """Plots accuracy per class against the number of training images, with means of similar sizes."""
+    """Plots accuracy per class against training images per class, with means of similar sizes."""
     accuracy = evaluation.class_accuracy
     shown = accuracy[np.isfinite(accuracy) & (evaluation.class_sizes > 0)]
     figure = Figure((6.5, 4), layout="constrained")

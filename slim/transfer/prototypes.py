@@ -69,7 +69,9 @@ def class_prototypes(values: np.ndarray, labels: np.ndarray, name: str = "") -> 
 
 
 def load_prototypes(folder: str | Path, domain: str) -> Prototypes:
-    """Loads the prototypes of a domain, from the first of these files in a folder:
+    """Loads the prototypes of a domain from a folder.
+
+    The first of these files that exist are read:
 
     - `<domain>_feature_train.npy` and `_label_train.npy`, the training images, as in the paper;
     - `<domain>_feature.npy` and `<domain>_label.npy`, which the published notebook reads;
