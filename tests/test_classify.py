@@ -11,7 +11,7 @@ from slim import classify
 from slim.common.compat import slim, tf
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_views
-from slim.serving.classification import classify_images
+from slim.serving.classification import classify_images, print_json
 from tests.conftest import COLOURS, NUM_CLASSES
 from tests.support import SMALL_NETWORK, SMALL_SIZE, invoke
 
@@ -71,7 +71,8 @@ def test_any_kind_of_image_in_a_folder_and_bad_ones_beside_it(classifier_dir, tm
     assert lines[::2] == [str(tmp_path / image) for image in images]
     for line, colour in zip(lines[1::2], ["blue", "red", "red", "red"], strict=True):
         assert re.fullmatch(rf"  +\d+\.\d%  {colour}", line)
-    of_broken, of_missing, summary = done.error.splitlines()
+    chosen, of_broken, of_missing, summary = done.error.splitlines()
+    assert chosen.startswith(f"{classifier_dir}/model.ckpt-7: moving averages")
     assert of_broken.startswith(f"{folder}/broken.jpg: ")
     assert of_missing == f"{missing}: missing"
     assert summary == "error: 2 of 6 images could not be classified, see above"
@@ -85,8 +86,8 @@ def test_images_that_cannot_be_read_or_give_no_number(tmp_path, capsys):
     def diverged(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": tf.fill([tf.size(encoded), 3], np.float32(np.nan))}
 
-    results = list(classify_images(diverged, [missing, image], COLOURS, 5, 1))
-    assert classify.show_json(results, total=2) == 2
+    results = list(classify_images(diverged, [missing, image], COLOURS, top_k=5, batch_size=1))
+    assert print_json(results, total=2) == 2
     out, error = capsys.readouterr()
     assert json.loads(out) == []
     assert error.splitlines() == [

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, confusion_matrix
@@ -20,10 +19,11 @@ from slim import eval_image_classifier as evaluation
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
 from slim.datasets.registry import get_dataset
-from slim.evaluation import evaluator
-from slim.evaluation.evaluator import make_evaluator, report
-from slim.evaluation.predictions import Predictions, load_predictions
-from slim.evaluation.results import checkpoints_to_evaluate
+from slim.evaluation import evaluator, results
+from slim.evaluation.ensemble import EnsembleMember
+from slim.evaluation.evaluator import EvaluationSettings, Outputs, make_evaluator
+from slim.evaluation.predictions import load_predictions, read_results
+from slim.evaluation.results import Publisher, checkpoints_to_evaluate
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing, get_views
 from tests.conftest import NUM_VALIDATION, averages, colour_classifier, recipe_weights
@@ -103,15 +103,22 @@ def test_counts_each_image_once(colours, model_dir, tmp_path, averaged):
         "eval/Accuracy": (12, pytest.approx(expected)),
         "eval/Recall_5": (12, pytest.approx(1.0)),
     }
+    assert read_results(tmp_path) == {
+        "step": 12,
+        "checkpoint": f"{model_dir}/model.ckpt-12",
+        "accuracy": pytest.approx(expected),
+        "recall_5": 1.0,
+        "num_images": NUM_VALIDATION,
+    }
+    chosen = ["plain variables", "moving averages"]
+    assert f"model.ckpt-12: {chosen[averaged]} ({chosen[not averaged]} with " in done.error
 
 
 def test_the_auxiliary_classifier_need_not_be_in_a_checkpoint(colours):
-    values = flags.FlagValues()
-    evaluation.define_flags(values)
-    values(["eval"])
     dataset = get_dataset("colours", "validation", str(colours))
-    view = evaluator.EnsembleMember("", "inception_v3", "inception", 75, None)
-    restored = make_evaluator(view, dataset, values).restored
+    member = EnsembleMember("", "inception_v3", "inception", 75, None)
+    graph = make_evaluator(member, dataset, EvaluationSettings(num_classes=3)).graph
+    restored = [variable.op.name for variable in graph.variables]
     assert "InceptionV3/Logits/Conv2d_1c_1x1/weights" in restored
     assert not [name for name in restored if "AuxLogits" in name]
 
@@ -141,15 +148,15 @@ def write_constant_classifiers(folder: Path, classes: Iterable[int]) -> list[str
 def test_checkpoint_after_checkpoint(classes, more, colours, tmp_path, monkeypatch):
     """Of 14 images 5, 5 and 4 are of the classes; graphs do not pile up."""
     found = write_constant_classifiers(tmp_path, classes)
-    monkeypatch.setattr(evaluation, "checkpoints_to_evaluate", lambda *_: iter(found))
+    monkeypatch.setattr(results, "checkpoints_to_evaluate", lambda *_: iter(found))
     alive = []
-    original = report
+    publish = Publisher.publish
 
-    def report_and_count(*arguments: object) -> None:
-        original(*arguments)
+    def publish_and_count(*arguments: object) -> None:
+        publish(*arguments)
         alive.append(sum(isinstance(thing, tf.Graph) for thing in gc.get_objects()))
 
-    monkeypatch.setattr(evaluation, "report", report_and_count)
+    monkeypatch.setattr(Publisher, "publish", publish_and_count)
     gc.collect()
     done = invoke(evaluation, *arguments(colours, tmp_path, *more))
     assert done.code == 0, done.error
@@ -195,11 +202,12 @@ def test_views_are_averaged_by_their_probabilities():
 
 def test_logits_that_are_not_finite_are_said(capsys):
     top = np.array([[-1, -1], [0, 1], [-1, -1]])
-    found = Predictions(3, np.array([0, 0, 1]), top, np.zeros((3, 2), np.float32), 2)
-    report(found, "model.ckpt-3")
+    outputs = Outputs(np.array([0, 0, 1]), top, np.zeros((3, 2), np.float32), None)
+    nothing = dict.fromkeys(("class_names", "class_sizes", "eval_dir"))
+    Publisher(num_classes=2, per_class=False, **nothing).publish(outputs, 3, "model.ckpt-3")
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("step 3: eval/Accuracy 0.3333, eval/Recall_5 0.3333, 3 images, ")
-    assert second.startswith("2 images gave logits that are not finite")
+    assert second.startswith("2 images have logits that are not finite")
 
 
 @pytest.fixture(scope="module")
@@ -347,9 +355,9 @@ def test_errors(colours, model_dir, tmp_path):
         ({"eval_image_size": "32,x"}, "--eval_image_size=32,x: expected pixels"),
         (
             {"eval_image_size": "32,40", "central_fraction": "0.5,0.7,1"},
-            "--eval_image_size has 2 values and --central_fraction has 3: expected one, or one eac",
+            "--eval_image_size has 2 values and --central_fraction has 3: expected 1 or 3",
         ),
-        ({"central_fraction": "0"}, "--central_fraction=0.0: expected the part of each side"),
+        ({"central_fraction": "0"}, "--central_fraction=0.0: expected a fraction of each side"),
         ({"num_crops": 3}, "--num_crops=3: expected 1, 5, 10 or 12"),
         ({"per_class": "true"}, "--per_class: --eval_dir is missing"),
         ({"quantize": "true"}, "--quantize: TensorFlow 2 has no contrib quantizer"),
@@ -360,7 +368,7 @@ def test_errors(colours, model_dir, tmp_path):
         ),
         (
             {"moving_average_decay": 0.9, "checkpoint_path": narrow},
-            "written without averages: leave --moving_average_decay out",
+            "other/model.ckpt-3 has no moving averages; leave the flag out",
         ),
         (
             {"labels_offset": 1},
@@ -372,12 +380,14 @@ def test_errors(colours, model_dir, tmp_path):
         settings = {**good, **changed}.items()
         done = invoke(evaluation, *(f"--{name}={value}" for name, value in settings))
         assert done.code == 1, changed
-        assert re.fullmatch(f"error: .*{message}.*\n", done.error), (changed, done.error)
+        *choice, error = done.error.splitlines()
+        assert re.fullmatch(f"error: .*{message}.*", error), (changed, done.error)
+        assert choice == [] or "eval_dir" in changed  # the only error after the evaluation
 
 
 def test_an_empty_split_is_said():
     with tf.Graph().as_default(), tf.Session() as session:
         labels = tf.data.make_one_shot_iterator(tf.data.Dataset.range(0).batch(1)).get_next()
         outputs = evaluator.build_outputs(tf.zeros([1, 3]), labels)
-        with pytest.raises(UserError, match="hold no image"):
-            evaluator.run_through(session, outputs, "step 1", num_images=1)
+        with pytest.raises(UserError, match="are empty"):
+            evaluator.run_batches(session, outputs, "step 1", num_images=1)

@@ -83,7 +83,7 @@ def test_command_compares_files(files):
         "| head (more than 100) | 1 | 101 | 4 | 100.0% | 75.0% | -25.0 |",
         "| all | 6 | 295 | 18 | 50.0% | 65.0% | +15.0 |",
     ]
-    assert lines[7].startswith("Accuracy is the mean over a group's classes")
+    assert lines[7].startswith("Accuracy is the mean over the classes of a group")
     assert lines[7].endswith("Over all images: before 50.0%, after 61.1%.")
     plot = files[1].parent / "long_tail-20.png"
     assert lines[-1] == f"plot: {plot}"
@@ -117,11 +117,11 @@ def test_command_names_three_files(files):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--group_bounds=20", "--group_bounds=20: expected two numbers, the smaller first"),
+        ("--group_bounds=20", "--group_bounds=20: expected two numbers in ascending order"),
         ("--group_bounds=100,20", "--group_bounds=100,20: expected two numbers"),
         ("--group_bounds=a,b", "--group_bounds=a,b: expected two numbers"),
         ("--group_bounds=0,5", "--group_bounds=0,5: expected two numbers"),
-        ("--names=one", "--names=one: expected 2, one for each file"),
+        ("--names=one", "--names=one: expected 2 names, one per file"),
         ("--plot=none/here.png", "cannot write none/here.png: No such file or directory; give"),
     ],
 )
@@ -140,10 +140,10 @@ def test_refuses_files(files, tmp_path):
     for paths, message in (
         ([], "FILE is missing: python -m slim.long_tail BEFORE.npz"),
         ([tmp_path / "none.npz"], "no file"),
-        ([unknown], "does not know how many training images classes have"),
-        ([files[0], unknown], r"\(4 images, 2 classes\) is not of the same images as"),
+        ([unknown], "has no training images per class"),
+        ([files[0], unknown], r"\(4 images, 2 classes\) is not for the same images as"),
         ([files[0], unknown], r"\(18 images, 6 classes\): compare evaluations of one split"),
-        (others, "is not of the same images as"),
+        (others, "is not for the same images as"),
     ):
         done = invoke(long_tail, *paths)
         assert done.code == 1
@@ -173,9 +173,9 @@ def test_plot_shows_groups_and_classes():
 
 def test_evaluation_can_use_it_without_matplotlib(files):
     check = (
-        "import sys, slim.long_tail, slim.predictions;"
-        "found = slim.predictions.load_predictions(sys.argv[1]);"
-        "print(slim.long_tail.group_table([found]));"
+        "import sys, slim.evaluation.long_tail, slim.evaluation.predictions;"
+        "found = slim.evaluation.predictions.load_predictions(sys.argv[1]);"
+        "print(slim.evaluation.long_tail.group_table([found]));"
         "print({'matplotlib', 'tensorflow', 'sklearn'} & set(sys.modules))"
     )
     done = run("python", "-c", check, files[0])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slim.checkpoints import read_step
+from slim.checkpoints.reading import read_step
 from slim.common.compat import tf
 from tests.support import SMALL_NETWORK, SMALL_SIZE, Process, free_addresses
 

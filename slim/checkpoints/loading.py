@@ -16,7 +16,7 @@ from slim.nets.frozen import FrozenNetwork, InferenceGraph, freeze
 def choose_averages(
     checkpoint: str, moving_average_decay: float | None, *, default: bool = True
 ) -> bool:
-    """Chooses between moving averages and plain variables, and says which on stderr.
+    """Chooses between moving averages and plain variables.
 
     Args:
         checkpoint: The prefix of the checkpoint.
@@ -37,12 +37,7 @@ def choose_averages(
             f"--moving_average_decay={moving_average_decay}: checkpoint {checkpoint} has no moving "
             "averages; leave the flag out to take the plain variables"
         )
-    averages = available and (default if moving_average_decay is None else moving_average_decay > 0)
-    chosen, other = "moving averages", "plain variables with --moving_average_decay=0"
-    if not averages:
-        chosen, other = "plain variables", "moving averages with --moving_average_decay=0.9999"
-    print(f"{checkpoint}: {chosen}" + (f" ({other})" if available else ""), file=sys.stderr)
-    return averages
+    return available and (default if moving_average_decay is None else moving_average_decay > 0)
 
 
 def freeze_checkpoint(
@@ -53,7 +48,7 @@ def freeze_checkpoint(
     hint: str,
     shape_hint: str | None = None,
 ) -> FrozenNetwork:
-    """Freezes a network with the values of a checkpoint.
+    """Freezes a network with the values of a checkpoint, and says on stderr which it took.
 
     Args:
         graph: The network.
@@ -67,4 +62,10 @@ def freeze_checkpoint(
     """
     restored = (averaged_variables if averages else by_name)(graph.variables)
     check_fits(checkpoint, restored, hint, shape_hint or hint)
-    return freeze(graph, read_values(checkpoint, restored))
+    frozen = freeze(graph, read_values(checkpoint, restored))
+    chosen, other = "moving averages", "plain variables with --moving_average_decay=0"
+    if not averages:
+        chosen, other = "plain variables", "moving averages with --moving_average_decay=0.9999"
+    choice = f" ({other})" if has_averages(checkpoint) else ""
+    print(f"{checkpoint}: {chosen}{choice}", file=sys.stderr, flush=True)
+    return frozen

@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from slim.checkpoints import released
 from slim.checkpoints.released import (
     CLASSES,
-    MODELS,
     ReleasedModel,
     choose_checkpoint,
     count_files,
@@ -24,7 +24,7 @@ _ROW = "{:<40}{:<24}{:<21}{:<15}{}"
 def list_published(checkpoints_dir: Path, folders: Mapping[str, Path]) -> list[str]:
     """Returns a table of everything released, with its place on this machine."""
     rows = [("name", "network", "trained on", "size", "here")]
-    for model in MODELS:
+    for model in released.MODELS:
         here = find_placed(model, checkpoints_dir / model.kind)
         sizes = ", then ".join(map(str, model.sizes))
         rows.append((model.name, model.network, model.trained_on, sizes, here or "-"))

@@ -75,7 +75,7 @@ def test_a_broken_download_goes_on_and_the_checkpoint_is_found(fetch, drive, res
     drive.stops_after = 1_200_000
     code, _, lines = fetch(RESNET)
     assert code == 1
-    assert "run the command again, it goes on where it stopped" in lines[-1]
+    assert "run the command again, it resumes" in lines[-1]
     assert f"drive.google.com/open?id={DRIVE_IDS[RESNET]}" in lines[-1]
     (part,) = (tmp_path / "resnet").iterdir()
     have = part.stat().st_size
@@ -102,7 +102,7 @@ def test_a_broken_download_goes_on_and_the_checkpoint_is_found(fetch, drive, res
     drive.requests.clear()
     code, printed, _ = fetch(RESNET)
     assert code == 0
-    assert f"{RESNET} is there already\npath: {path}\n" in printed
+    assert f"{RESNET} exists already\npath: {path}\n" in printed
     assert drive.requests == []
     assert row(fetch("--list")[1], RESNET) == [
         RESNET,
@@ -119,7 +119,7 @@ def test_a_page_instead_of_the_file_and_an_archive_put_there_by_hand(
     drive.files[DRIVE_IDS[RESNET]] = PAGE
     code, _, lines = fetch(RESNET)
     assert code == 1
-    assert "gives a page instead of the file" in lines[-1]
+    assert "sent a page instead of the file" in lines[-1]
     link, place = re.search(r"fetch (\S+) in a browser and save it as (\S+)$", lines[-1]).groups()
     assert link == f"https://drive.google.com/open?id={DRIVE_IDS[RESNET]}"
     assert list((tmp_path / "resnet").iterdir()) == []
@@ -127,7 +127,7 @@ def test_a_page_instead_of_the_file_and_an_archive_put_there_by_hand(
     Path(place).write_bytes(PAGE)
     code, _, lines = fetch(RESNET)
     assert code == 1
-    assert len(lines) == 1 and f"{place} is no tar or zip archive: delete it" in lines[0]
+    assert len(lines) == 1 and f"{place} is not a tar or zip archive: delete it" in lines[0]
 
     with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, path in resnet.items():
@@ -197,7 +197,7 @@ def test_data_and_features(fetch, drive, tmp_path):
     lists.write_text("my own\n")
     code, _, lines = fetch("--data")
     assert code == 1
-    assert f"{lists} first: move them away" in lines[-1]
+    assert f"{lists}: move them away" in lines[-1]
     assert lists.read_text() == "my own\n"
     assert not (tmp_path / "dataset" / "nabirds").exists()
 

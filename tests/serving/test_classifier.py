@@ -71,7 +71,7 @@ def test_what_does_not_fit_or_is_not_there(checkpoint, name_classes, tmp_path):
     prefix = checkpoint(InceptionV3=5)
     given = name_classes(*NAMES)
     for arguments, message in (
-        (given, r"named/classes.txt names 3 classes, and checkpoint .* tells 5 apart"),
+        (given, r"named/classes.txt names 3 classes, but checkpoint .* has 5"),
         ({**given, "dataset_name": "name"}, "no dataset 'name'.*did you mean named"),
         ({"model_name": "resnet_v2_50"}, "no classifier of resnet_v2_50"),
         ({"image_size": 74}, "74x74 is too small for inception_v3"),
@@ -79,7 +79,9 @@ def test_what_does_not_fit_or_is_not_there(checkpoint, name_classes, tmp_path):
         with pytest.raises(UserError, match=message):
             describe_classifier(prefix, **arguments)
     (tmp_path / "data/named/classes.txt").write_text("1 finch\n2 wren\n")
-    with pytest.raises(UserError, match="expected lines of 'label name', labels 0 to 1 in order"):
+    with pytest.raises(
+        UserError, match="expected one line 'label name' per class, labels 0 to 1 in order"
+    ):
         describe_classifier(prefix, **given)
     (tmp_path / "data/named/classes.txt").unlink()
     with pytest.raises(UserError, match=r"no .*classes.txt that names the classes"):

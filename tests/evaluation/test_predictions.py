@@ -9,10 +9,10 @@ from PIL import Image
 from sklearn import metrics
 
 from slim.common.errors import UserError
+from slim.evaluation.confusion import confusion_picture
 from slim.evaluation.predictions import (
     Predictions,
     confused_pairs,
-    confusion_picture,
     find_predictions,
     load_predictions,
 )
@@ -152,7 +152,7 @@ def test_refuses_a_folder_that_is_a_file(predictions, tmp_path):
 
 
 def test_refuses_files_that_are_missing_damaged_or_others(predictions, tmp_path):
-    with pytest.raises(UserError, match=r"no file .*none.npz: evaluation with --per_class"):
+    with pytest.raises(UserError, match=r"no file .*none.npz: evaluate with --per_class"):
         load_predictions(tmp_path / "none.npz")
     path = predictions.save(tmp_path)
     whole = path.read_bytes()
@@ -165,7 +165,7 @@ def test_refuses_files_that_are_missing_damaged_or_others(predictions, tmp_path)
     for content in (b"", b"text", whole[:-100], flipped, other.getvalue(), array.getvalue()):
         path.write_bytes(content)
         with pytest.raises(
-            UserError, match=r"400.npz is not what evaluation .* damaged \(.*\): ev"
+            UserError, match=r"400.npz is damaged, or not a file of .* \(.*\): evaluate"
         ):
             load_predictions(path)
 
@@ -173,13 +173,13 @@ def test_refuses_files_that_are_missing_damaged_or_others(predictions, tmp_path)
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"labels": np.full(100, CLASSES)}, "labels are not of 0 to 11"),
+        ({"labels": np.full(100, CLASSES)}, "labels are not in 0 to 11"),
         ({"labels": np.arange(100.0)}, "labels are not int64"),
-        ({"top": np.full((100, 5), -2)}, "top is not of 0 to 11"),
+        ({"top": np.full((100, 5), -2)}, "top is not in 0 to 11"),
         ({"top": np.zeros((100, 4), int)}, "top is not int64"),
-        ({"probabilities": np.zeros((99, 5))}, "probabilities are not of top's shape"),
-        ({"class_sizes": np.ones(3, int)}, "class_sizes or class_names are not of 12"),
-        ({"class_names": np.array(["a"])}, "class_sizes or class_names are not of 12"),
+        ({"probabilities": np.zeros((99, 5))}, "probabilities do not have the shape of top"),
+        ({"class_sizes": np.ones(3, int)}, "class_sizes or class_names do not have 12"),
+        ({"class_names": np.array(["a"])}, "class_sizes or class_names do not have 12"),
     ],
 )
 def test_refuses_arrays_that_do_not_belong_together(predictions, tmp_path, changed, message):
