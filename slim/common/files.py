@@ -86,3 +86,25 @@ def exclusive(folder: Path) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+@contextmanager
+def writing_to(folder: Path, flag: str) -> Iterator[None]:
+    """Makes a folder and keeps other processes out while files are written to it.
+
+    Args:
+        folder: The folder.
+        flag: The flag that decides where it is, for the error.
+
+    Raises:
+        UserError: Another process writes to the folder, or a file cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder):
+            yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {error.filename or folder}: {error.strerror}; free some space or choose "
+            f"another --{flag}, then run the command again"
+        ) from error

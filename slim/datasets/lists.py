@@ -21,7 +21,7 @@ class Entry(NamedTuple):
 
     path: str  # relative to the dataset's folder
     label: int
-    line: int  # counted from 1
+    line: int = 0  # counted from 1; 0 if the image is not from a list
 
 
 class Problem(NamedTuple):

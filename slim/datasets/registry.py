@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from slim.common.errors import UserError, did_you_mean
@@ -162,6 +162,22 @@ def dataset_folder(name: str, dataset_dir: str | Path) -> Path:
         else did_you_mean(name, names)
     )
     raise UserError(f"no dataset '{name}', there is no folder {folder}: {advice}")
+
+
+def new_dataset_folder(name: str, dataset_dir: str | Path, flag: str) -> Path:
+    """Returns the folder of a dataset to write.
+
+    Args:
+        name: The name of the dataset.
+        dataset_dir: The folder that holds the datasets.
+        flag: The flag that gives the name, for the error.
+
+    Raises:
+        UserError: The name is not the name of a folder.
+    """
+    if name == ".." or PurePosixPath(name).name != name:
+        raise UserError(f"--{flag}={name}: expected the name of a folder, without '/'")
+    return Path(dataset_dir, name)
 
 
 def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:

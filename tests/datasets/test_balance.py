@@ -146,7 +146,7 @@ def test_a_run_that_was_killed_at_once_is_begun_again(data):
 def test_a_subset_of_a_subset(data):
     make(data, "--max_per_class=6", "--output_name=some")
     error = make(data, "--max_per_class=3", "--output_name=some", code=1, dataset="some")
-    assert "some is there and is no balanced subset" in error
+    assert "some exists but is not a balanced subset" in error
     make(data, "--max_per_class=3", dataset="some")
     lines = lines_of(data / "some_balanced_3/train.txt")
     assert Counter(line.rpartition(": ")[2] for line in lines)["0"] == 3
@@ -158,8 +158,8 @@ def test_a_subset_of_a_subset(data):
     [
         ([], "--max_per_class is missing: "),
         (["--max_per_class=0"], "max_per_class"),
-        (["--max_per_class=3", "--output_name=species"], "species is there and is no balanced"),
-        (["--max_per_class=3", "--output_name=other"], "other is there and is no balanced subset"),
+        (["--max_per_class=3", "--output_name=species"], "species exists but is not a balanced"),
+        (["--max_per_class=3", "--output_name=other"], "other exists but is not a balanced subset"),
         (["--max_per_class=3", "--output_name=a/b"], "--output_name=a/b: expected the name of a"),
         (["--max_per_class=3", "--output_name=.."], "--output_name=..: expected the name of a"),
         (["--max_per_class=3", "--dataset_name=specie"], "no dataset 'specie'"),

@@ -106,17 +106,17 @@ def test_a_rerun_gives_the_same_bytes_and_a_union_can_be_balanced(data):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--dataset_names=: expected two datasets or more"),
-        (["--dataset_names=birds"], "--dataset_names=birds: expected two datasets or more"),
-        (["--dataset_names=birds,birds"], "expected two datasets or more, each once"),
+        ([], "--dataset_names=: expected two or more different names"),
+        (["--dataset_names=birds"], "--dataset_names=birds: expected two or more different names"),
+        (["--dataset_names=birds,birds"], "expected two or more different names"),
         (["--dataset_names=birds,thigns"], "no dataset 'thigns'"),
         (
             ["--dataset_names=birds,things", "--output_name=plain"],
-            "plain is there and is no union of datasets: choose another --output_name",
+            "plain exists but is not a union of datasets: set another --output_name",
         ),
         (
             ["--dataset_names=birds,things", "--output_name=things"],
-            "things is there and is no union of datasets",
+            "things exists but is not a union of datasets",
         ),
         (["--dataset_names=birds,things", "--output_name=a/b"], "--output_name=a/b: expected"),
     ],

@@ -153,7 +153,7 @@ def test_union_keeps_all_classes(some):
 
 
 def test_needs_no_tensorflow():
-    modules = ["source_selection", "plots", "linear_classifier", "domain_similarity"]
+    modules = ["selection", "plots", "linear_classifier", "domain_similarity"]
     imports = "".join(f"import slim.transfer.{module}; " for module in modules)
     command = [sys.executable, "-c", f"{imports}import sys; print('tensorflow' in sys.modules)"]
     assert subprocess.check_output(command, text=True).strip() == "False"

@@ -8,7 +8,7 @@ from slim import convert_dataset as convert
 from slim.datasets.registry import get_dataset
 from slim.transfer import source_selection
 from slim.transfer.prototypes import Prototypes
-from slim.transfer.selection import class_distances, compare, select_classes
+from slim.transfer.selection import class_distances, compare_selection, select_classes
 from tests.support import invoke
 
 CLASSES = 6  # of each source, around as many places on a line
@@ -93,11 +93,11 @@ def test_from_features_to_shards(world):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"output_name": "left"}, "left is there and is no selection of classes: choose another"),
+        ({"output_name": "left"}, "left exists but is not a selection of classes: set another"),
         ({"output_name": None}, "--output_name is missing: "),
-        ({"top_k": "13"}, "--top_k=13 for near: expected 1 to 12, the source classes"),
-        ({"top_k": "2,3"}, "--top_k has 2 numbers: expected a number, or 1"),
-        ({"top_k": "two"}, "--top_k=two: expected a number"),
+        ({"top_k": "13"}, "--top_k=13 for near: expected 1 to 12, the number of source classes"),
+        ({"top_k": "2,3"}, "--top_k has 2 numbers: expected one number, or 1"),
+        ({"top_k": "two"}, "--top_k=two: expected one number"),
         (
             {"min_count": "5"},
             "no class of left+right has 5 images or more, the largest of 12 has 4",
@@ -140,7 +140,7 @@ def test_best_k_of_each_target_are_united():
     assert chosen.indices.tolist() == [1, 4, 5]
     assert chosen.targets.tolist() == ["low", "high", "high"]
     np.testing.assert_allclose(chosen.distances, [0.1, 1.4, 0.4])
-    rows = compare(source, targets, chosen.indices)
+    rows = compare_selection(source, targets, chosen.indices)
     assert [row.target for row in rows] == ["low", "high", "higher"]
     assert rows[1].selected < rows[1].whole and rows[1].selected < rows[1].random
-    assert rows == compare(source, targets, chosen.indices)  # random, but the same each time
+    assert rows == compare_selection(source, targets, chosen.indices)  # the seed is fixed

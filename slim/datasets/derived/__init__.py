@@ -1,1 +1,1 @@
-"""Datasets made from other datasets: balanced subsets and unions."""
+"""Datasets composed of other datasets: balanced subsets and unions."""

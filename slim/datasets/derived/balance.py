@@ -1,28 +1,40 @@
-"""Subsets with at most a number of images per class."""
+"""Subsets with a limited number of training images per class."""
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from heapq import nsmallest
 
-import numpy as np
+from slim.datasets.derived.writing import DerivedDataset
+from slim.datasets.listed import ListedDataset
+from slim.datasets.lists import CLASSES, Entry
 
-from slim.datasets.lists import Entry
+
+def balance(source: ListedDataset, max_per_class: int, seed: int) -> DerivedDataset:
+    """Returns a dataset with at most `max_per_class` training images per class."""
+    taken = take_images(source.splits["train"], max_per_class, seed)
+    subset = replace(source, splits={**source.splits, "train": taken})
+    classes = source.folder / CLASSES
+    columns = {"images": source.count_images()["train"], "taken": subset.count_images()["train"]}
+    return DerivedDataset(
+        kind="balanced subset",
+        table="balance.tsv",
+        sources=[subset],
+        origins=[(source.name, label) for label in range(source.num_classes)],
+        class_names=source.class_names,
+        columns=columns,
+        classes=classes.read_bytes().decode("utf-8", "surrogateescape")
+        if classes.is_file()
+        else None,
+    )
 
 
 def take_images(images: Sequence[Entry], max_per_class: int, seed: int) -> list[Entry]:
-    """Takes some images of each class by chance, all where there are no more.
+    """Returns at most `max_per_class` random images of each class, in the same order.
 
-    Whether an image is taken depends on the seed and on the images of its class alone, and what is
-    taken is taken of a larger number, too.
-
-    Args:
-        images: Of all classes.
-        max_per_class: How many to take of a class at most.
-        seed: Of the choice.
-
-    Returns:
-        Those that are taken, in the same order.
+    The choice in a class depends only on the seed and the paths of its images. The images taken
+    for a smaller number are a subset of those for a larger number.
     """
 
     def draw(image: Entry) -> bytes:
@@ -36,15 +48,3 @@ def take_images(images: Sequence[Entry], max_per_class: int, seed: int) -> list[
         image for members in classes.values() for image in nsmallest(max_per_class, members, draw)
     }
     return [image for image in images if image in taken]
-
-
-def count_by_class(images: Sequence[Entry], num_classes: int) -> np.ndarray:
-    """How many images each class has, `[num_classes]`."""
-    return np.bincount([image.label for image in images], minlength=num_classes)
-
-
-def compose_table(names: Sequence[str], before: np.ndarray, after: np.ndarray) -> str:
-    """The text of `balance.tsv`."""
-    rows = [("label", "name", "images", "taken")]
-    rows += [(label, *row) for label, row in enumerate(zip(names, before, after, strict=True))]
-    return "".join("\t".join(map(str, row)) + "\n" for row in rows)

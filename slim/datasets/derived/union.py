@@ -3,25 +3,45 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from slim.datasets.derived.writing import Listed
+from slim.datasets.derived.writing import DerivedDataset
+from slim.datasets.listed import ListedDataset
+from slim.datasets.lists import compose_class_names
 
 
-def unite_class_names(datasets: Sequence[Listed]) -> list[str]:
-    """The names of all classes; one that several datasets have is preceded by the dataset's."""
+def unite(datasets: Sequence[ListedDataset]) -> DerivedDataset:
+    """Returns a dataset of all classes of several datasets.
+
+    The name of the dataset precedes the names of classes that several datasets have.
+    """
     owners = Counter(name for dataset in datasets for name in set(dataset.class_names))
-    return [
+    names = [
         f"{dataset.name} {name}" if owners[name] > 1 else name
         for dataset in datasets
         for name in dataset.class_names
     ]
-
-
-def compose_table(datasets: Sequence[Listed], class_names: Sequence[str]) -> str:
-    """The text of `union.tsv`."""
-    origins = (
+    origins = [
         (dataset.name, label) for dataset in datasets for label in range(dataset.num_classes)
+    ]
+    sources, labels = zip(*origins, strict=True)
+    return DerivedDataset(
+        kind="union of datasets",
+        table="union.tsv",
+        sources=datasets,
+        origins=origins,
+        class_names=names,
+        columns={"source": sources, "source_label": labels},
+        classes=compose_class_names(names),
     )
-    lines = ["label\tname\tsource\tsource_label\n"]
-    for i, (name, (source, label)) in enumerate(zip(class_names, origins, strict=True)):
-        lines.append(f"{i}\t{name}\t{source}\t{label}\n")
-    return "".join(lines)
+
+
+def summarize_union(datasets: Sequence[ListedDataset]) -> str:
+    """Returns a table of the labels and numbers of images of the united datasets."""
+    lines = ["| dataset | labels | training images | validation images |"]
+    lines.append("| --- | --- | ---: | ---: |")
+    first = 0
+    for dataset in datasets:
+        after = first + dataset.num_classes
+        train, validation = (len(dataset.splits[name]) for name in ("train", "validation"))
+        lines.append(f"| {dataset.name} | {first} to {after - 1} | {train:,} | {validation:,} |")
+        first = after
+    return "\n".join(lines)

@@ -1,110 +1,95 @@
-"""Datasets made of the lists of others, whose images stay where they are.
+"""Datasets composed of the lists of other datasets, whose images stay where they are.
 
-Lines of such a dataset begin with the name of the dataset that an image is of, and a link of that
-name leads to it: `inat2017/images/0001.jpg: 0`, where `inat2017` is a link to `../inat2017`.
+A line such as `inat2017/images/0001.jpg: 0` begins with the name of a source. A link of that name
+in the folder of the derived dataset leads to `../inat2017`.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from slim.common.command_line import FlagSet
 from slim.common.errors import UserError
-from slim.common.files import exclusive, write_whole
-from slim.datasets.lists import CLASSES, Entry, count_classes, read_valid_list
-from slim.datasets.registry import dataset_folder, read_class_names
+from slim.common.files import write_whole, writing_to
+from slim.datasets.listed import ListedDataset, compose_files
 from slim.datasets.tfrecord import LISTS
 
 
-@dataclass(frozen=True)
-class Listed:
-    """What the lists of a dataset say.
+@dataclass(frozen=True, kw_only=True)
+class DerivedDataset:
+    """A dataset composed of classes of other datasets.
 
     Attributes:
-        name: The dataset.
-        splits: The images of each split.
-        num_classes: The largest label of both, plus one.
-        class_names: Of all classes; `<dataset>_<label>` where `classes.txt` does not tell.
+        kind: The kind of the dataset, for errors.
+        table: The name of the file that lists the classes. Only datasets of this kind have it.
+        origins: The source and the label there of each class.
+        sources: The sources. Images of other classes than these are left out.
+        class_names: The names of the classes.
+        columns: The columns of the table after label and name, with a value per class.
+        classes: The text of `classes.txt`, None for no such file.
     """
 
-    name: str
-    splits: Mapping[str, Sequence[Entry]]
-    num_classes: int
+    kind: str
+    table: str
+    origins: Sequence[tuple[str, int]]
+    sources: Sequence[ListedDataset]
     class_names: Sequence[str]
+    columns: Mapping[str, Sequence]
+    classes: str | None
+
+    def compose_files(self) -> dict[str, str]:
+        """Returns the text of each file by name, in the order of writing."""
+        rows = [("label", "name", *self.columns)]
+        columns = zip(self.class_names, *self.columns.values(), strict=True)
+        rows += [(label, *row) for label, row in enumerate(columns)]
+        table = "".join("\t".join(map(str, row)) + "\n" for row in rows)
+        label_of = {origin: label for label, origin in enumerate(self.origins)}
+        splits = {
+            split_name: [
+                (f"{source.name}/{image.path}", label_of[source.name, image.label])
+                for source in self.sources
+                for image in source.splits[split_name]
+                if (source.name, image.label) in label_of
+            ]
+            for split_name in LISTS
+        }
+        return {self.table: table, **compose_files(splits, self.classes)}
 
 
-def read_dataset(name: str, dataset_dir: str | Path) -> Listed:
-    """Reads the lists and class names of a dataset.
-
-    Raises:
-        UserError: There is no such dataset, or a list is missing or has lines that are none.
-    """
-    folder = dataset_folder(name, dataset_dir)
-    lists = {split_name: read_valid_list(folder / file) for split_name, file in LISTS.items()}
-    num_classes = count_classes(lists)
-    names = read_class_names(folder / CLASSES, num_classes)
-    return Listed(
-        folder.name,
-        {split_name: list_.entries for split_name, list_ in lists.items()},
-        num_classes,
-        names or [f"{folder.name}_{label}" for label in range(num_classes)],
-    )
+def define_output_flags(define: FlagSet, default_name: str | None = None) -> None:
+    """Adds the flags that name the dataset to write."""
+    define.string("dataset_dir", "./data", "The folder that holds the datasets.")
+    default = f" Default: {default_name}." if default_name else ""
+    define.string("output_name", None, f"The dataset to write, a folder in --dataset_dir.{default}")
 
 
-def output_folder(name: str, dataset_dir: str | Path) -> Path:
-    """The folder of a dataset that is to be made.
-
-    Raises:
-        UserError: The name is none that a folder beside the other datasets can have.
-    """
-    if name == ".." or PurePosixPath(name).name != name:
-        raise UserError(f"--output_name={name}: expected the name of a folder, without '/'")
-    return Path(dataset_dir, name)
-
-
-def write_derived(
-    folder: Path, kind: str, sources: Sequence[str], files: Mapping[str, str]
-) -> None:
-    """Writes a dataset whose images are those of others, ready for `convert_dataset.py`.
-
-    Args:
-        folder: Where; beside the folders of the sources.
-        kind: What it is, for the error.
-        sources: The datasets whose images it lists.
-        files: The text of each file, in the order of writing; the first is one that only such a
-            dataset has, and says whose folder this is.
+def write_derived(folder: Path, dataset: DerivedDataset) -> None:
+    """Writes a dataset to a folder beside the folders of its sources.
 
     Raises:
         UserError: The folder holds something else, or cannot be written.
     """
-    mark = next(iter(files))
-    if folder.name in sources or (_is_used(folder) and not (folder / mark).exists()):
-        raise UserError(f"{folder} is there and is no {kind}: choose another --output_name")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder):
-            for file, text in files.items():
-                write_whole(folder / file, text)
-            for name in sources:
-                _link(folder / name, os.path.join("..", name))  # noqa: PTH118
-    except OSError as error:
-        raise UserError(
-            f"cannot write {error.filename or folder}: {error.strerror}; make room there or choose "
-            "another --output_name, then run this again"
-        ) from error
+    names = [source.name for source in dataset.sources]
+    if folder.name in names or (_is_used(folder) and not (folder / dataset.table).exists()):
+        raise UserError(f"{folder} exists but is not a {dataset.kind}: set another --output_name")
+    with writing_to(folder, "output_name"):
+        for file, text in dataset.compose_files().items():
+            write_whole(folder / file, text)
+        for name in names:
+            _link(folder / name, Path("..", name))
 
 
 def _is_used(folder: Path) -> bool:
-    """Whether a folder holds more than what a killed run may have left before its first file."""
+    """Returns whether a folder holds more than a run killed before its first file leaves."""
     if not folder.is_dir():
         return False
     names = [path.name for path in folder.iterdir()]
     return any(not name.startswith(".") and not name.endswith(".tmp") for name in names)
 
 
-def _link(link: Path, target: str) -> None:
-    """Links to a folder; a link that is there and right is left alone."""
-    if link.is_symlink() and os.readlink(link) == target:  # noqa: PTH115
+def _link(link: Path, target: Path) -> None:
+    """Links to a folder unless the link exists."""
+    if link.is_symlink() and link.readlink() == target:
         return
     link.unlink(missing_ok=True)
     link.symlink_to(target, target_is_directory=True)
