@@ -1,4 +1,7 @@
-"""The command that fetches inat_minival.txt, the images of iNaturalist 2017 that validate."""
+"""Fetches inat_minival.txt, the list of images that validate iNaturalist 2017, or checks it.
+
+python -m slim.datasets.minival --path=./inat_minival.txt
+"""
 
 from functools import partial
 from pathlib import Path
@@ -7,18 +10,19 @@ from absl import flags
 
 from slim.common.command_line import FlagSet, run_command
 from slim.datasets.prepare.archives import MINIVAL
-from slim.datasets.prepare.minival import fetch_minival, read_minival
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Adds the command's flags."""
-    FlagSet(values).string("path", f"./{MINIVAL.name}", "The list: fetched, or checked if there.")
+    FlagSet(values).string("path", f"./{MINIVAL.name}", "The file to fetch, or to check.")
 
 
 def main(values: flags.FlagValues) -> None:
-    """Fetches the list of iNaturalist 2017's validation images, or checks the one there."""
+    """Fetches the list of iNaturalist 2017's validation images, or checks an existing one."""
+    from slim.datasets.prepare.minival import read_minival
+
     path = Path(values.path)
-    fetch_minival(path)
+    MINIVAL.fetch(path)
     print(f"{path}: {len(read_minival(path)):,} images, as published")
 
 

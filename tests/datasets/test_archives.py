@@ -9,8 +9,8 @@ from slim.common.errors import UserError
 from slim.datasets.prepare.archives import (
     MINIVAL,
     SOURCES,
-    Archive,
     ArchiveSource,
+    RemoteFile,
     download,
     where_to_get,
 )
@@ -46,7 +46,9 @@ def sources(server):
     hashes = {name: f"md5:{hashlib.md5(content).hexdigest()}" for name, content in FILES.items()}
 
     def archive(name, *rest, **options):
-        return Archive(f"{server.address}/{name}", hashes[name], len(FILES[name]), *rest, **options)
+        return RemoteFile(
+            f"{server.address}/{name}", hashes[name], len(FILES[name]), *rest, **options
+        )
 
     archives = (
         archive("images.tgz", "Images"),
@@ -117,7 +119,9 @@ def test_an_archive_with_another_hash_is_not_unpacked(server, sources, tmp_path)
 
 
 def test_what_needs_a_login(sources, tmp_path):
-    with pytest.raises(UserError, match=r"cats cannot be downloaded for you: .* https://cats; ask"):
+    with pytest.raises(
+        UserError, match=r"cats cannot be downloaded automatically: .* https://cats; ask"
+    ):
         download("cats", tmp_path / "new", sources)
     assert not (tmp_path / "new").exists()
 
@@ -130,13 +134,13 @@ def test_unknown(tmp_path):
 def test_the_table():
     assert set(SOURCES) == set(KNOWN)
     assert {name for name, source in SOURCES.items() if source.by_hand} == NEED_A_LOGIN
-    assert {name for name, source in SOURCES.items() if not source.archives} == NEED_A_LOGIN
-    archives = [archive for source in SOURCES.values() for archive in source.archives]
+    assert {name for name, source in SOURCES.items() if not source.files} == NEED_A_LOGIN
+    archives = [archive for source in SOURCES.values() for archive in source.files]
     for archive in [*archives, MINIVAL]:
         assert re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", archive.known_hash)
         assert re.fullmatch(r"https?://[\w.-]+/[^?]+", archive.address)
         assert archive.size > 0
-        assert (archive.holds is None) == (archive.name.rpartition(".")[2] in ("mat", "txt"))
+        assert (archive.top is None) == (archive.name.rpartition(".")[2] in ("mat", "txt"))
     for name, source in SOURCES.items():
         assert source.page in where_to_get(name)
         assert ("--download fetches it" in where_to_get(name)) == (name not in NEED_A_LOGIN)

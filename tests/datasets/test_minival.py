@@ -2,13 +2,14 @@
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from slim.common.errors import UserError
 from slim.datasets import minival
 from slim.datasets.prepare.archives import MINIVAL
-from slim.datasets.prepare.minival import fetch_minival, read_minival
+from slim.datasets.prepare.minival import read_minival
 from tests.conftest import run, shared
 from tests.datasets.conftest import check
 from tests.loopback import Loopback
@@ -35,8 +36,8 @@ def source(server):
 
 def test_fetch_and_read(server, source, tmp_path):
     path = tmp_path / "list.txt"
-    fetch_minival(path, source)
-    fetch_minival(path, source)
+    source.fetch(path)
+    source.fetch(path)
     assert len(server.requests) == 1
     assert path.read_text() == LIST
     assert read_minival(path, source=source) == NAMES
@@ -44,16 +45,16 @@ def test_fetch_and_read(server, source, tmp_path):
 
 def test_another_list_is_not_fetched(server, source, tmp_path):
     with pytest.raises(UserError, match=r"minival\.txt: .* hash .*35cf431f20792f43"):
-        fetch_minival(tmp_path / "list.txt", replace(MINIVAL, address=source.address))
+        replace(MINIVAL, address=source.address).fetch(tmp_path / "list.txt")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_list_is_refused_and_kept(server, source, tmp_path, capsys):
     path = tmp_path / "list.txt"
     path.write_text(LIST.replace("Pica", "Picus"))
-    for refused in (fetch_minival, read_minival):
+    for refused in (source.fetch, partial(read_minival, source=source)):
         with pytest.raises(UserError, match=r"list\.txt is .*move it away"):
-            refused(path, source=source)
+            refused(path)
     assert "Picus" in path.read_text()
     assert server.requests == []
     assert capsys.readouterr().err == ""
@@ -70,7 +71,7 @@ def test_no_list(tmp_path):
 
 def test_the_published_list():
     path = shared("data/inat_minival.txt")
-    fetch_minival(path)  # is there, and right
+    MINIVAL.fetch(path)  # is there, and right
     names = read_minival(path)
     assert len(names) == 9697
     assert {name.count("/") for name in names} == {3}

@@ -10,9 +10,9 @@ import pytest
 
 from slim import train_image_classifier as training
 from slim.datasets.prepare import __main__ as prepare
-from slim.datasets.prepare.archives import SOURCES, Archive, ArchiveSource
+from slim.datasets.prepare.archives import SOURCES, ArchiveSource, RemoteFile
 from slim.datasets.prepare.folders import split_classes
-from slim.datasets.prepare.layouts import FORMS
+from slim.datasets.prepare.layouts import LAYOUTS
 from slim.datasets.registry import KNOWN, Sizes, get_dataset
 from slim.datasets.tfrecord import LISTS
 from tests.conftest import run
@@ -148,7 +148,7 @@ def test_missing_images_are_named_and_left_out(archive, data, monkeypatch):
     for path in gone:
         (miniature.images / path).unlink()
     _, error = command(*flags[:3], code=1)
-    assert f"4 images are missing, the first {', '.join(sorted(gone)[:3])}; nothing" in error
+    assert f"missing images (4): {', '.join(sorted(gone)[:3])}, ...; nothing" in error
     assert not data.exists()
     command(*flags)
     lists = (data / "cub_200" / "train.txt").read_text() + (data / "cub_200/val.txt").read_text()
@@ -158,20 +158,20 @@ def test_missing_images_are_named_and_left_out(archive, data, monkeypatch):
     shutil.rmtree(data)
     shutil.rmtree(miniature.images / miniature.class_names[1])
     _, error = command(*flags[:3], code=1)
-    assert f"1 classes have no images, namely {miniature.class_names[1]}" in error
+    assert f"classes without images (1): {miniature.class_names[1]}" in error
 
 
 @pytest.mark.parametrize("name", NINE)
 def test_a_missing_part_is_named(name, archive, data):
     miniature = NINE[name](archive)
     flags = flags_for(name, miniature, data)
-    for part in FORMS[name][-1].parts:
-        place = FORMS[name][-1].folder
+    place = LAYOUTS[name][-1].folder
+    for part in LAYOUTS[name][-1].parts.split():
         path = archive / place / part
         path = path if path.exists() else archive / place / path.name
         aside = path.rename(path.with_name("aside"))
         _, error = command(*flags, code=1)
-        assert f"no {part} in {archive / place}: the archive of {name} is not complete" in error
+        assert f"no {part} in {archive / place}: the archive of {name} is incomplete" in error
         assert "it comes from http" in error
         aside.rename(path)
     assert not data.exists()
@@ -212,7 +212,7 @@ def test_download_and_prepare(archive, data, tmp_path, monkeypatch):
     shutil.rmtree(archive)
     with Loopback(**{"CUB.tgz": content}) as server:
         known_hash = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        file = Archive(f"{server.address}/CUB.tgz", known_hash, len(content), "CUB_200_2011")
+        file = RemoteFile(f"{server.address}/CUB.tgz", known_hash, len(content), "CUB_200_2011")
         monkeypatch.setitem(SOURCES, "cub_200", ArchiveSource(server.address, (file,)))
         flags = ["--dataset_name=cub_200", f"--dataset_dir={data}", "--allow_partial", "--download"]
         for _ in range(2):
@@ -230,7 +230,7 @@ def test_nothing_of_the_user_is_overwritten(archive, data, tmp_path):
     for name in (*LISTS.values(), "classes.txt"):
         (folder / name).write_text("images/mine.jpg: 0\n")
         _, error = command(*flags, code=1)
-        assert f"{folder / name} is there and says something else" in error
+        assert f"{folder / name} exists with other content" in error
         assert contents(folder) == {name: b"images/mine.jpg: 0\n"}
         (folder / name).unlink()
     link = folder / "images"
@@ -261,7 +261,7 @@ def test_an_archive_in_the_place_of_the_lists_is_refused(data):
     flags = flags_for("cub_200", miniature, data)
     flags[1] = f"--archive_dir={data}/cub_200"
     _, error = command(*flags, code=1)
-    assert f"such as {data}/cub_200/archive; nothing was written" in error
+    assert f"such as {data}/cub_200/archive" in error
     assert contents(data / "cub_200") == before
 
 
@@ -325,16 +325,26 @@ def test_another_minival_is_refused(archive, data):
 @pytest.mark.parametrize(
     ("name", "damaged", "content", "message"),
     [
-        ("cub_200", "CUB_200_2011/images.txt", "1\n", "expected two words on each line, found '1'"),
+        (
+            "cub_200",
+            "CUB_200_2011/images.txt",
+            "1\n",
+            "expected two words on each line, found only '1'",
+        ),
         ("cub_200", "CUB_200_2011/train_test_split.txt", "1 1\n", "has no line for '2'"),
         ("cub_200", "CUB_200_2011/classes.txt", "1 a\n3 c\n", "has no line for '2'"),
-        ("nabirds", "nabirds/image_class_labels.txt", "x y\n", "'y' is no class id"),
+        ("nabirds", "nabirds/image_class_labels.txt", "x y\n", "'y' is not a class id"),
         ("aircraft", "fgvc-aircraft-2013b/data/variants.txt", "A\n", "has no line for '707-320'"),
         ("food_101", "food-101/meta/classes.txt", "apple_pie\n", "no line for 'baby_back_ribs'"),
         ("flower_102", "setid.mat", "", "setid.mat cannot be read as a MATLAB file"),
         ("stanford_dogs", "lists/test_list.mat", "<html>", "cannot be read as a MATLAB file"),
-        ("inat2017", "val2017.json", "{", "val2017.json is not as published (JSONDecodeError"),
-        ("inat2017", "train2017.json", "{}", "is not as published (KeyError: 'categories')"),
+        (
+            "inat2017",
+            "val2017.json",
+            "{",
+            "val2017.json is not the published file (JSONDecodeError",
+        ),
+        ("inat2017", "train2017.json", "{}", "is not the published file (KeyError: 'categories')"),
     ],
 )
 def test_damaged_files_are_named(name, damaged, content, message, archive, data):
@@ -360,11 +370,14 @@ def test_annotations_without_labels_are_told_from_those_with(archive, data):
         (["--dataset_name=cub_20"], "did you mean cub_200"),
         (["--dataset_name=a/b", "--from_folders=x"], "expected the name of a folder"),
         (["--dataset_name=..", "--from_folders=x"], "expected the name of a folder"),
-        (["--dataset_name=mine", "--stats"], "--dataset_name=mine is none with an official"),
+        (["--dataset_name=mine", "--stats"], "--dataset_name=mine has no official archive"),
         (["--dataset_name=mine", "--from_folders=nowhere"], "nowhere: no such folder"),
         (["--dataset_name=nabirds", "--from_folders=x"], "is one of the paper's"),
-        (["--dataset_name=mine", "--from_folders=x", "--download"], "goes without"),
-        (["--dataset_name=mine", "--from_folders=x", "--val_fraction=1"], "expected more than 0"),
+        (["--dataset_name=mine", "--from_folders=x", "--download"], "excludes"),
+        (
+            ["--dataset_name=mine", "--from_folders=x", "--val_fraction=1"],
+            "expected a number between 0 and 1",
+        ),
         (["--dataset_name=nabirds", "--download"], "https://dl.allaboutbirds.org/nabirds"),
     ],
 )
@@ -477,8 +490,8 @@ def test_own_train_and_val(tmp_path, data):
     draw_folders(root / "val", {"z": 1})
     (root / "test").mkdir()
     out, error = command(*own(root, tmp_path / "other"), code=1)
-    assert "1 classes are in one of train and val only, namely z" in error
-    assert "left out, namely test" in out
+    assert "classes in only one of train and val (1): z" in error
+    assert "ignored files and folders (1): test" in out
     command(*own(root, tmp_path / "other", "--allow_partial"))
     assert listed(tmp_path / "other" / "my_set", "validation")[-1] == ("val/z/00.jpg", 2)
 
@@ -494,7 +507,7 @@ def test_what_is_no_image_is_left_out_and_folders_in_classes_are_not(tmp_path, d
         (root / name).write_bytes(b"")
     (root / "empty").mkdir()
     out, _ = command(*own(root, data))
-    assert "4 files or folders in" in out
+    assert "ignored files and folders (4): " in out
     folder = data / "my_set"
     found = sorted(path for split in LISTS for path, _ in listed(folder, split))
     assert found == sorted([*paths, "x/upper.JPEG", "x/grey.png"])
@@ -520,7 +533,7 @@ def test_folders_without_images(tmp_path, data):
     assert "no images for validation" in command(*own(tmp_path / "mine", data), code=1)[1]
     draw_folders(tmp_path / "mine", {"x": 3})
     (tmp_path / "mine" / "x" / "line\nbreak.jpg").write_bytes(encode(picture(9)))
-    assert "1 file names have a line break" in command(*own(tmp_path / "mine", data), code=1)[1]
+    assert "file names with a line break (1): " in command(*own(tmp_path / "mine", data), code=1)[1]
     assert not data.exists()
 
 

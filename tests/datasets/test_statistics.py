@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from slim.datasets.listed import read_dataset
 from slim.datasets.prepare import __main__ as prepare
-from slim.datasets.prepare.statistics import count_images, gini
+from slim.datasets.prepare.statistics import gini
 from tests.datasets.conftest import check
 
 # 20 classes: one of 100 images, nine of 10, ten of 1; validation has 2 of each but the last.
@@ -63,7 +64,7 @@ def test_the_plot_is_written_whole(long_tailed):
 
 
 def test_counts_are_of_each_class(long_tailed):
-    counts = count_images(long_tailed)
+    counts = read_dataset(long_tailed.name, long_tailed.parent).count_images()
     assert counts["train"].tolist() == TRAIN
     assert counts["validation"].tolist() == VALIDATION
 

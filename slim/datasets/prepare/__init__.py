@@ -1,1 +1,1 @@
-"""From official archives, or folders of images, to lists that conversion takes."""
+"""Preparation of datasets: from official archives or folders of images to lists."""

@@ -1,4 +1,4 @@
-"""Checks of a layout before its lists are written."""
+"""Checks of a dataset before its lists are written."""
 
 import os
 from collections import defaultdict
@@ -7,97 +7,81 @@ from dataclasses import replace
 from pathlib import Path
 
 from slim.common.errors import UserError, warn
+from slim.datasets.listed import ListedDataset
 from slim.datasets.prepare.archives import where_to_get
-from slim.datasets.prepare.layouts import Layout
 from slim.datasets.prepare.writing import show_progress
-from slim.datasets.registry import KNOWN, Sizes
+from slim.datasets.registry import KNOWN
 
 SHOWN = 3  # names in an error
 
 
-def name_some(names: Sequence[object]) -> str:
-    """The first few of some names, as a clause."""
-    shown = ", ".join(map(str, names[:SHOWN]))
-    return f"the first {shown}" if len(names) > SHOWN else f"namely {shown}"
+def count_some(what: str, names: Sequence[object]) -> str:
+    """Returns the number of some things and the names of the first ones."""
+    shown = [str(name) for name in names[:SHOWN]] + ["..."] * (len(names) > SHOWN)
+    return f"{what} ({len(names)}): {', '.join(shown)}"
 
 
-def judge(faults: Sequence[str], subject: str, allow_partial: bool, origin: str = "") -> None:
-    """Warns of what is wrong, where a part is allowed.
-
-    Args:
-        faults: What is wrong.
-        subject: With what.
-        allow_partial: Whether that is allowed.
-        origin: Where to get it anew, where that is known.
+def report_faults(
+    faults: Sequence[str], subject: str, allow_partial: bool, *, origin: str = ""
+) -> None:
+    """Warns of the faults of a subject if `allow_partial`, else raises an error.
 
     Raises:
-        UserError: Something is wrong and a part is not allowed.
+        UserError: There are faults; `origin` says where to get the complete subject.
     """
     if faults and not allow_partial:
         raise UserError(
-            f"{subject}: {'; '.join(faults)}; nothing was written: complete it{origin}, or go on "
-            "with what is there by --allow_partial"
+            f"{subject}: {'; '.join(faults)}; nothing was written: complete it{origin}, or set "
+            "--allow_partial to use it as it is"
         )
     for fault in faults:
         warn(f"{subject}: {fault}")
 
 
-def check_layout(layout: Layout, name: str, allow_partial: bool) -> Layout:
-    """Checks counts, labels, and that all images are there.
+def check_dataset(dataset: ListedDataset, name: str, allow_partial: bool) -> ListedDataset:
+    """Checks the numbers of images and classes, the labels, and that all images exist.
 
     Args:
-        layout: The dataset.
-        name: Its name; the counts of the paper's nine are known.
-        allow_partial: Warn of what differs, rather than refuse it.
+        dataset: The dataset.
+        name: The name of the dataset; the paper's nine have known sizes.
+        allow_partial: Whether to warn of faults rather than raise an error.
 
     Returns:
-        The layout, without images that are missing or cannot be listed.
+        The dataset without images that are missing or cannot be listed.
 
     Raises:
-        UserError: Something differs and is not allowed to, or a split is left without images.
+        UserError: There are faults, or a split has no images left.
     """
-    paths = [image.path for images in layout.splits.values() for image in images]
-    missing = find_missing(layout.images, paths)
+    subject = f"{name} in {dataset.folder}"
+    paths = [image.path for image in dataset.images]
+    missing = _find_missing(dataset.folder, paths)
     unlistable = [path for path in paths if "\n" in path]
     left_out = {*missing, *unlistable}
     splits = {
         split_name: [image for image in images if image.path not in left_out]
-        for split_name, images in layout.splits.items()
+        for split_name, images in dataset.splits.items()
     }
-    faults = find_miscounts(layout, KNOWN.get(name))
-    if missing:
-        faults.append(f"{len(missing)} images are missing, {name_some(missing)}")
-    if unlistable:
-        faults.append(f"{len(unlistable)} file names have a line break, {name_some(unlistable)}")
-    used = {image.label for images in splits.values() for image in images}
-    if unused := [c for label, c in enumerate(layout.class_names) if label not in used]:
-        faults.append(f"{len(unused)} classes have no images, {name_some(unused)}")
+    kept = replace(dataset, splits=splits)
+    labels, used = ({image.label for image in some.images} for some in (dataset, kept))
+    valid = range(dataset.num_classes)
+    groups = {
+        f"labels that are not 0 to {valid.stop - 1}": sorted(labels - set(valid)),
+        "missing images": missing,
+        "file names with a line break": unlistable,
+        "classes without images": [dataset.class_names[i] for i in valid if i not in used],
+    }
+    faults = [count_some(what, names) for what, names in groups.items() if names]
+    if (expected := KNOWN.get(name, dataset.sizes)) != dataset.sizes:
+        faults.insert(0, f"found {dataset.sizes}, expected {expected}")
     origin = f" ({where_to_get(name)})" if name in KNOWN else ""
-    judge(faults, f"{name} in {layout.images}", allow_partial, origin)
+    report_faults(faults, subject, allow_partial, origin=origin)
     if empty := [split_name for split_name, images in splits.items() if not images]:
-        raise UserError(f"{name} in {layout.images}: no images for {' and '.join(empty)} are there")
-    return replace(layout, splits=splits)
+        raise UserError(f"{subject}: no images for {' and '.join(empty)}: add some there")
+    return kept
 
 
-def find_miscounts(layout: Layout, expected: Sizes | None) -> list[str]:
-    """What is wrong with the numbers of images and classes, and with the labels.
-
-    Args:
-        layout: The dataset.
-        expected: What is known of it, None for nothing.
-    """
-    labels = {image.label for images in layout.splits.values() for image in images}
-    sizes = Sizes(*(len(images) for images in layout.splits.values()), len(layout.class_names))
-    faults = []
-    if sizes != (expected or sizes):
-        faults.append(f"found {sizes}, expected {expected}")
-    if strange := sorted(labels - set(range(sizes.classes))):
-        faults.append(f"labels are not 0 to {sizes.classes - 1}, {name_some(strange)}")
-    return faults
-
-
-def find_missing(root: Path, paths: Iterable[str]) -> list[str]:
-    """The files that are not there, sorted. Each folder is listed once, which takes seconds."""
+def _find_missing(root: Path, paths: Iterable[str]) -> list[str]:
+    """Returns the files that do not exist, sorted; lists each folder once, which is faster."""
     names = defaultdict(set)
     for path in paths:
         folder, _, name = path.rpartition("/")

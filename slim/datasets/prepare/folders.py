@@ -1,56 +1,45 @@
-"""Images of one's own, a folder a class, in the same form as the archives of the nine datasets."""
+"""Images of one's own: one folder per class."""
 
 import os
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
 
 from slim.common.errors import UserError
 from slim.datasets.images import ENDINGS
-from slim.datasets.prepare.layouts import Image, Layout
+from slim.datasets.listed import ListedDataset
+from slim.datasets.lists import Entry
+from slim.datasets.prepare.checks import count_some, report_faults
 
-SPLITS = {"train": "train", "validation": "val"}  # from a split's name to that of its folder
+SPLITS = {"train": "train", "validation": "val"}  # the folder of each split
 
-Classes = dict[str, list[str]]  # from a class to the paths of its images
-
-
-class Folders(NamedTuple):
-    """What was found in folders of classes."""
-
-    layout: Layout
-    ignored: list[str]  # files that are no images by their ending, folders without any
-    one_sided: list[str]  # classes that one of `train` and `val` lacks
+Classes = dict[str, list[str]]  # the paths of the images of each class
 
 
-def read_folders(root: Path, val_fraction: float, seed: int) -> Folders:
-    """Reads a folder of classes, or the folders `train` and `val` of them.
+def read_folders(
+    root: Path, val_fraction: float, seed: int, *, allow_partial: bool = False
+) -> ListedDataset:
+    """Reads a folder with one subfolder per class, or folders `train` and `val` of such subfolders.
 
-    A class is a folder at the top, and the images of folders in it are its, too. Labels are the
-    ranks of the classes' names. What begins with a dot is passed over.
+    Images may be nested deeper. Labels are the ranks of the class names. Hidden files are ignored.
 
     Args:
         root: The folder.
-        val_fraction: The part of each class that is validated on, where `train` and `val` are not
-            both there.
-        seed: Of the choice of that part.
+        val_fraction: The fraction of each class to validate on, without `train` and `val`.
+        seed: The seed of the choice of validation images.
+        allow_partial: Whether a class may be in only one of `train` and `val`.
 
     Raises:
-        UserError: There is no such folder, or a split has no images.
+        UserError: The folder is missing, a split has no images, or a class is in one split only.
     """
     if not root.is_dir():
-        raise UserError(f"--from_folders={root}: no such folder; expected one that has one a class")
-    found: dict[str, Classes]
+        raise UserError(f"--from_folders={root}: no such folder; expected one subfolder per class")
     one_sided = []
     if all((root / folder).is_dir() for folder in SPLITS.values()):
-        found, ignored = {}, []
-        for split_name, folder in SPLITS.items():
-            found[split_name], left_out = _find_images(root, folder)
-            ignored += left_out
-        ignored += [
-            path.name
-            for path in sorted(root.iterdir())
-            if path.name not in SPLITS.values() and not path.name.startswith(".")
-        ]
+        scans = {split_name: _find_images(root, folder) for split_name, folder in SPLITS.items()}
+        found = {split_name: classes for split_name, (classes, _) in scans.items()}
+        others = (path.name for path in sorted(root.iterdir()) if path.name[0] != ".")
+        ignored = [path for _, paths in scans.values() for path in paths]
+        ignored += [name for name in others if name not in SPLITS.values()]
         one_sided = sorted(found["train"].keys() ^ found["validation"].keys())
     else:
         classes, ignored = _find_images(root, "")
@@ -58,21 +47,24 @@ def read_folders(root: Path, val_fraction: float, seed: int) -> Folders:
     names = sorted(found["train"].keys() | found["validation"].keys())
     splits = {
         split_name: [
-            Image(path, label) for label, name in enumerate(names) for path in classes.get(name, [])
+            Entry(path, label) for label, name in enumerate(names) for path in classes.get(name, [])
         ]
         for split_name, classes in found.items()
     }
-    for split_name, images in splits.items():
-        if not images:
-            raise UserError(
-                f"--from_folders={root}: no images for {split_name}; expected a folder a class, "
-                f"each with several images ({' '.join(ENDINGS)}), or train/ and val/ of such"
-            )
-    return Folders(Layout(root, splits, names), ignored, one_sided)
+    if empty := [split_name for split_name, images in splits.items() if not images]:
+        raise UserError(
+            f"--from_folders={root}: no images for {empty[0]}; expected one subfolder per class "
+            f"with several images each ({' '.join(ENDINGS)}), or train/ and val/ with such folders"
+        )
+    if ignored:
+        print(f"note: {root}: {count_some('ignored files and folders', ignored)}")
+    faults = [count_some("classes in only one of train and val", one_sided)] if one_sided else []
+    report_faults(faults, f"the folders in {root}", allow_partial)
+    return ListedDataset(root, splits, names)
 
 
 def _find_images(root: Path, below: str) -> tuple[Classes, list[str]]:
-    """The images of each class in a folder below the root, and what is left out."""
+    """Returns the images of each class in a folder below the root, and the ignored paths."""
     classes, ignored = {}, []
     for top in sorted((root / below).iterdir()):
         if top.name.startswith("."):
@@ -93,16 +85,10 @@ def _find_images(root: Path, below: str) -> tuple[Classes, list[str]]:
 
 
 def split_classes(classes: Classes, val_fraction: float, seed: int) -> dict[str, Classes]:
-    """Splits each class by chance, in the same way whatever other classes there are.
+    """Splits the sorted paths of each class at random, independently of the other classes.
 
-    Args:
-        classes: From a class to the paths of its images, sorted.
-        val_fraction: The part to validate on, to the nearest image; one at least, and one at least
-            is left for training, which comes first.
-        seed: Of the choice.
-
-    Returns:
-        The classes of each split, without those that have no images in it.
+    The fraction is rounded to whole images: at least one of a class is for training, then at least
+    one for validation. The result has no entries for classes without images in a split.
     """
     train, validation = {}, {}
     for name, paths in classes.items():

@@ -1,56 +1,46 @@
-"""The list of the images that validate iNaturalist 2017."""
+"""The list of images that validate iNaturalist 2017."""
 
 import hashlib
-import sys
+from dataclasses import replace
 from pathlib import Path
 
-from slim.common.downloads import fetch
-from slim.common.errors import UserError
-from slim.datasets.prepare.archives import MINIVAL, Archive
-
-
-def fetch_minival(path: Path, source: Archive = MINIVAL) -> None:
-    """Fetches the list, unless it is there and right.
-
-    Args:
-        path: The file.
-        source: Its address and hash.
-
-    Raises:
-        UserError: It cannot be fetched, or there is another file, which is left as it is.
-    """
-    fetch(source.address, path, source.known_hash)
+from slim.common.errors import UserError, warn
+from slim.datasets.listed import ListedDataset
+from slim.datasets.prepare.archives import MINIVAL, RemoteFile
+from slim.datasets.prepare.readers import INAT_IMAGES
 
 
 def read_minival(
-    path: Path, allow_other: bool = False, source: Archive = MINIVAL
+    path: Path, *, allow_other: bool = False, source: RemoteFile = MINIVAL
 ) -> frozenset[str]:
-    """Reads the list.
+    """Reads names of images, such as `train_val_images/Aves/Corvus cornix/....jpg`.
 
     Args:
-        path: The file.
-        allow_other: Whether a list with another hash is only warned of, on stderr.
-        source: The list's address and hash.
-
-    Returns:
-        The images' names: `train_val_images/Aves/Corvus cornix/....jpg`.
+        path: The path of the list.
+        allow_other: Whether to warn of a list with another hash rather than raise an error.
+        source: The published list.
 
     Raises:
-        UserError: There is no such file, or it is another list.
+        UserError: The file is missing or is another list.
     """
+    remedy = f"python -m slim.datasets.minival --path={path} fetches it"
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}: python -m slim.datasets.minival --path={path} fetches it"
-        ) from error
+        raise UserError(f"{path}: {error.strerror}: {remedy}") from error
     found = f"sha256:{hashlib.sha256(content).hexdigest()}"
     if found != source.known_hash:
         problem = f"{path} is not the published list: {found}, expected {source.known_hash}"
         if not allow_other:
-            raise UserError(
-                f"{problem}: move it away, and python -m slim.datasets.minival --path={path} "
-                "fetches that"
-            )
-        print(f"warning: {problem}", file=sys.stderr)
+            raise UserError(f"{problem}: move it away; then {remedy}")
+        warn(problem)
     return frozenset(content.decode(errors="surrogateescape").splitlines())
+
+
+def hold_out(dataset: ListedDataset, minival: frozenset[str]) -> ListedDataset:
+    """Splits iNaturalist 2017 as in the paper: validation images outside minival become `train`."""
+    held_out, others = [], []
+    for image in dataset.splits["validation"]:
+        (held_out if f"{INAT_IMAGES}/{image.path}" in minival else others).append(image)
+    splits = {"train": dataset.splits["train"] + others, "validation": held_out}
+    return replace(dataset, splits=splits)

@@ -1,4 +1,4 @@
-"""How many images the classes of a prepared dataset have: the long tail."""
+"""Numbers of images per class of a prepared dataset: the long tail."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,57 +7,38 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slim.common.files import replacing
-from slim.datasets.lists import CLASSES, count_classes, read_valid_list
-from slim.datasets.registry import read_class_names
-from slim.datasets.tfrecord import LISTS
+from slim.datasets.listed import read_dataset
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLOT = "statistics.png"
-SMALL = (10, 50, 100)  # images; the classes with fewer are counted
-NAMED = 3  # classes at either end
+SMALL = (10, 50, 100)  # images; classes with fewer are counted
+NAMED = 3  # number of largest and of smallest classes to name
 
-Counts = Mapping[str, np.ndarray]  # [C] images of each class, by split
+Counts = Mapping[str, np.ndarray]  # [C] images per class, by split
 
 
 def report_statistics(folder: Path) -> None:
-    """Prints how many images the classes of a dataset have, and plots that to a file beside.
+    """Prints and plots the numbers of images per class of a dataset.
 
     Raises:
-        UserError: A list is missing, or has lines that are none.
+        UserError: A list is missing or has invalid lines.
     """
-    counts = count_images(folder)
-    num_classes = len(counts["train"])
-    class_names = read_class_names(folder / CLASSES, num_classes)
-    print(f"\n{summarize_counts(folder.name, counts)}\n")
-    print(name_extremes(counts["train"], class_names or list(map(str, range(num_classes)))))
+    dataset = read_dataset(folder.name, folder.parent)
+    counts = dataset.count_images()
+    print(f"\n{summarize_counts(dataset.name, counts)}\n")
+    print(name_extremes(counts["train"], dataset.class_names))
     with replacing(folder / PLOT) as temporary:
-        plot_counts(folder.name, counts).savefig(temporary, format="png", dpi=120)
+        plot_counts(dataset.name, counts).savefig(temporary, format="png", dpi=120)
     print(f"plot: {folder / PLOT}")
 
 
-def count_images(folder: Path) -> Counts:
-    """Counts the images of each class from the lists of a dataset.
-
-    Returns:
-        `[C]` counts by split, where C is the largest label of both plus one.
-
-    Raises:
-        UserError: A list is missing, or has lines that are none.
-    """
-    lists = {split_name: read_valid_list(folder / name) for split_name, name in LISTS.items()}
-    num_classes = count_classes(lists)
-    return {
-        split_name: np.bincount([entry.label for entry in list_.entries], minlength=num_classes)
-        for split_name, list_ in lists.items()
-    }
-
-
 def gini(counts: np.ndarray) -> float:
-    """The Gini coefficient of counts `[C]`: 0 where all are equal, near 1 where one has all.
+    """Computes the Gini coefficient of counts `[C]`.
 
-    Half the mean difference between two classes, in parts of the mean count.
+    It is half the mean absolute difference between two classes divided by the mean count: 0 for
+    equal counts, near 1 if one class has all images.
     """
     ascending, number = np.sort(counts), len(counts)
     weights = 2 * np.arange(1, number + 1) - number - 1
@@ -65,40 +46,42 @@ def gini(counts: np.ndarray) -> float:
 
 
 def summarize_counts(name: str, counts: Counts) -> str:
-    """A table with a column a split."""
-    rows = {
-        "images": [f"{column.sum():,}" for column in counts.values()],
-        "classes with images": [f"{(column > 0).sum():,}" for column in counts.values()],
-        "least in a class": [f"{column.min():,}" for column in counts.values()],
-        "median": [f"{np.median(column):,.1f}" for column in counts.values()],
-        "mean": [f"{column.mean():,.1f}" for column in counts.values()],
-        "most in a class": [f"{column.max():,}" for column in counts.values()],
-        "part of the largest tenth of classes": [
+    """Returns a Markdown table with one column per split."""
+    statistics = {
+        "images": lambda column: f"{column.sum():,}",
+        "classes with images": lambda column: f"{(column > 0).sum():,}",
+        "least in a class": lambda column: f"{column.min():,}",
+        "median": lambda column: f"{np.median(column):,.1f}",
+        "mean": lambda column: f"{column.mean():,.1f}",
+        "most in a class": lambda column: f"{column.max():,}",
+        "part of the largest tenth of classes": lambda column: (
             f"{np.sort(column)[-max(1, round(len(column) / 10)) :].sum() / column.sum():.1%}"
-            for column in counts.values()
-        ],
-        "Gini coefficient": [f"{gini(column):.2f}" for column in counts.values()],
+        ),
+        "Gini coefficient": lambda column: f"{gini(column):.2f}",
     }
     for bound in SMALL:
-        below = [f"{(column < bound).sum():,}" for column in counts.values()]
-        rows[f"classes with fewer than {bound}"] = below
+        statistics[f"classes with fewer than {bound}"] = lambda column, bound=bound: (
+            f"{(column < bound).sum():,}"
+        )
     lines = [f"| {name} | {' | '.join(counts)} |", f"| --- |{' ---: |' * len(counts)}"]
-    return "\n".join([*lines, *(f"| {row} | {' | '.join(rows[row])} |" for row in rows)])
+    for row, compute in statistics.items():
+        lines.append(f"| {row} | {' | '.join(map(compute, counts.values()))} |")
+    return "\n".join(lines)
 
 
 def name_extremes(counts: np.ndarray, class_names: Sequence[str]) -> str:
-    """The classes with the most and the fewest images."""
+    """Returns the names of the classes with the most and the fewest images."""
     order = np.argsort(-counts, kind="stable")
     lines = []
-    for kind, chosen in (("largest", order[:NAMED]), ("smallest", order[::-1][:NAMED])):
-        named = ", ".join(f"{class_names[label]} ({counts[label]:,})" for label in chosen)
+    for kind, labels in (("largest", order[:NAMED]), ("smallest", order[::-1][:NAMED])):
+        named = ", ".join(f"{class_names[label]} ({counts[label]:,})" for label in labels)
         lines.append(f"{kind} training classes: {named}")
     return "\n".join(lines)
 
 
 def plot_counts(name: str, counts: Counts) -> "Figure":
-    """The classes by their training images, the largest first, on a logarithmic scale."""
-    # It takes longer to import than most datasets to prepare.
+    """Plots the images per class on a logarithmic scale, the largest training classes first."""
+    # Importing Matplotlib takes longer than preparing most datasets.
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
