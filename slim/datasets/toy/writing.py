@@ -1,0 +1,108 @@
+"""Writing of the toy domains, resumed where an earlier run was interrupted."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from slim.common.command_line import check_words
+from slim.common.errors import UserError
+from slim.common.files import replacing, write_whole, writing_to
+from slim.common.workers import WorkerError, available_cores, run_jobs
+from slim.datasets.listed import compose_files
+from slim.datasets.lists import compose_class_names
+from slim.datasets.toy.domains import DOMAINS, Domain, ToyImage, draw_image
+
+VERSION = 1  # of the drawing: must change when the same seed gives other images
+NOTE = "toy.json"  # the settings that a folder was drawn with
+IMAGES_PER_JOB = 10
+
+
+def draw_domain(
+    name: str, folder: Path, *, seed: int = 0, image_size: int = 128, num_workers: int | None = None
+) -> bool:
+    """Draws the images of a domain that do not exist, then writes its lists.
+
+    Args:
+        name: A name in `DOMAINS`.
+        folder: The folder of the domain.
+        seed: The seed; the same seed gives the same bytes with any number of workers.
+        image_size: The length of the shorter side of the images in pixels.
+        num_workers: The number of processes. Default: one per core.
+
+    Returns:
+        Whether anything had to be drawn.
+
+    Raises:
+        UserError: The name is unknown, or the folder holds something else or cannot be written.
+    """
+    check_words("domains", [name], list(DOMAINS))
+    lists = _compose_lists(DOMAINS[name])
+    note = json.dumps({"seed": seed, "image_size": image_size, "version": VERSION})
+    _check_folder(name, folder, note, lists)
+    if not _find_missing(name, folder) and all((folder / file).exists() for file in lists):
+        return False
+
+    def draw(images: Sequence[ToyImage], count_image: Callable[[], None]) -> None:
+        for image in images:
+            path = folder / image.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                picture = draw_image(
+                    name, image.label, image.index, seed=seed, image_size=image_size
+                )
+                picture.save(temporary, "JPEG", quality=88)
+            count_image()
+
+    with writing_to(folder, "dataset_dir"):
+        write_whole(folder / NOTE, note)
+        for temporary in folder.glob("images/*/*.tmp"):  # of a run that was killed
+            temporary.unlink()
+        _run(name, draw, _find_missing(name, folder), num_workers or available_cores())
+        for file, text in lists.items():
+            write_whole(folder / file, text)
+    return True
+
+
+def _run(name: str, draw: Callable, images: Sequence[ToyImage], num_workers: int) -> None:
+    """Draws images in worker processes, with a progress bar."""
+    starts = range(0, len(images), IMAGES_PER_JOB)
+    jobs = [images[start : start + IMAGES_PER_JOB] for start in starts]
+    try:
+        with tqdm(total=len(images), desc=name, unit="image") as bar:
+            run_jobs(draw, jobs, num_workers=num_workers, report=bar.update)
+    except WorkerError as error:
+        raise UserError(
+            f"a process that draws {name} ended early ({error}), maybe for lack of memory: run "
+            "the command again to resume"
+        ) from error
+
+
+def _find_missing(name: str, folder: Path) -> list[ToyImage]:
+    return [image for image in DOMAINS[name].images() if not (folder / image.path).exists()]
+
+
+def _compose_lists(domain: Domain) -> dict[str, str]:
+    """Returns the text of each list by file name, in the order of writing."""
+    splits = {"train": [], "validation": []}
+    for image in domain.images():
+        splits["train" if image.is_training else "validation"].append((image.path, image.label))
+    return compose_files(splits, compose_class_names(domain.classes))
+
+
+def _check_folder(name: str, folder: Path, note: str, lists: Mapping[str, str]) -> None:
+    """Checks that a folder is new or holds this domain with the same settings."""
+    remedy = "move the folder away or choose another --dataset_dir"
+    drawn = folder / NOTE
+    if drawn.exists() and (found := drawn.read_text()) != note:
+        raise UserError(
+            f"{drawn} has {found.strip()}, expected {note}: {remedy}, or use the flags that the "
+            "domain was drawn with"
+        )
+    for file, text in lists.items():
+        path = folder / file
+        if path.exists() and not (drawn.exists() and path.read_text() == text):
+            raise UserError(f"{path} is not the file that is written for {name}: {remedy}")
+    if (folder / "images").exists() and not drawn.exists():
+        raise UserError(f"{folder / 'images'} was not drawn for {name}: {remedy}")
