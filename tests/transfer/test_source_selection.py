@@ -100,7 +100,7 @@ def test_from_features_to_shards(world):
         ({"top_k": "two"}, "--top_k=two: expected one number"),
         (
             {"min_count": "5"},
-            "no class of left+right has 5 images or more, the largest of 12 has 4",
+            "no class of left+right has at least 5 images, the largest of 12 has 4",
         ),
         ({"sources": "left,rihgt"}, "no dataset 'rihgt'"),
         ({"targets": "far"}, "no features "),
