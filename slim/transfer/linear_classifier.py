@@ -15,6 +15,7 @@ from slim.evaluation.predictions import share
 from slim.transfer.features import Features
 
 MAX_ITERATIONS = 100
+GRADIENT_TOLERANCE = 1e-4  # L-BFGS stops when no component of the gradient is larger
 SMALL_PRODUCT = 10**9  # multiplications
 
 
@@ -48,8 +49,11 @@ class Evaluation:
 def classify(train: Features, val: Features, max_iterations: int = MAX_ITERATIONS) -> Evaluation:
     """Fits multinomial logistic regression to the raw features, as published, and evaluates it.
 
-    L-BFGS stops after at most 100 iterations. The penalty is that of scikit-learn, |W|^2 / 2 plus
-    the sum of the losses.
+    The loss is the sum over all images plus the penalty |W|^2 / 2, scikit-learn's default. L-BFGS
+    stops after 100 iterations, or when no component of the gradient exceeds 1e-4. The scikit-learn
+    of 2018 compared `tol` with the gradient of this sum, while present versions use the mean loss:
+    their default stops after 20 iterations on features of the size of CUB-200-2011, with an
+    accuracy half a point lower.
 
     Args:
         train: Features `[N, D]` of training images of C >= 2 classes, labels 0 to C - 1.
@@ -69,7 +73,8 @@ def classify(train: Features, val: Features, max_iterations: int = MAX_ITERATION
             f"training features have {train.values.shape[1]} dimensions, validation features "
             f"{val.values.shape[1]}: extract both with the same network"
         )
-    model = LogisticRegression(solver="lbfgs", max_iter=max_iterations)
+    tolerance = GRADIENT_TOLERANCE / len(train.values)
+    model = LogisticRegression(solver="lbfgs", max_iter=max_iterations, tol=tolerance)
     # More BLAS threads slow down small products, 5 to 12 times on two cores.
     threads = 1 if train.values.size * num_classes < SMALL_PRODUCT else None
     with threadpool_limits(threads, "blas"), warnings.catch_warnings():

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import fmin_l_bfgs_b
+from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 
 from slim.common.errors import UserError
@@ -28,6 +30,40 @@ def test_equals_scikit_learn(splits):
     assert abs(found.accuracy - peer.score(*val)) <= 0.002
     assert 0.5 < found.accuracy < 1
     assert (found.predictions == peer.predict(val.values)).mean() > 0.99
+
+
+def fit_as_published(train: Features, val: Features) -> np.ndarray:
+    """Predicts labels by the recipe of 2018: L-BFGS on the sum of the losses, in float64."""
+    values, num_classes = train.values.astype(np.float64), train.labels.max() + 1
+    one_hot = np.eye(num_classes)[train.labels]
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = parameters.reshape(num_classes, -1)
+        logits = values @ weights[:, :-1].T + weights[:, -1]
+        log_probabilities = logits - logsumexp(logits, axis=1, keepdims=True)
+        gradient = np.exp(log_probabilities) - one_hot
+        by_weights = gradient.T @ values + weights[:, :-1]
+        total = (weights[:, :-1] ** 2).sum() / 2 - (one_hot * log_probabilities).sum()
+        return total, np.column_stack([by_weights, gradient.sum(axis=0)]).ravel()
+
+    start = np.zeros(num_classes * (values.shape[1] + 1))
+    fitted, _, _ = fmin_l_bfgs_b(loss, start, maxiter=100, pgtol=1e-4)
+    weights = fitted.reshape(num_classes, -1)
+    return (val.values @ weights[:, :-1].T + weights[:, -1]).argmax(axis=1)
+
+
+def test_equals_the_published_recipe():
+    """scikit-learn's default tolerance stops earlier and predicts other labels."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(20, 200)) * 0.3
+    train, val = (
+        Features((centres[labels] + random.normal(size=(len(labels), 200))).astype("f"), labels)
+        for labels in (np.arange(count) % 20 for count in (600, 2000))
+    )
+    expected = fit_as_published(train, val)
+    assert (classify(train, val).predictions == expected).mean() > 0.998
+    early = LogisticRegression(max_iter=100).fit(*train).predict(val.values)
+    assert (early == expected).mean() < 0.995
 
 
 def test_counts_right_and_wrong(splits):
