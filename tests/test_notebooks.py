@@ -114,7 +114,8 @@ def test_domain_similarity_on_published_features(folder):
     text, pictures = execute(folder, "DomainSimilarityDemo")
     assert "features in feature/resnet_101_JFT_299: the paper's setting" in text
     assert "EMD, measured and published:" in text
-    measured = [line for line in text.splitlines() if line.startswith("ImageNet+inat -> cub_200: ")]
+    name = "ImageNet+iNat2017 -> cub_200: "
+    measured = [line for line in text.splitlines() if line.startswith(name)]
     assert len(measured) == 1 and measured[0].endswith(", 53.868")
     assert "no features of two sources and a target" in text
     assert pictures == 1
