@@ -17,6 +17,7 @@ from pathlib import Path
 from absl import flags
 
 from slim.checkpoints import released
+from slim.checkpoints.provision import provide_files
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError, warn
 
@@ -37,7 +38,7 @@ def main(values: flags.FlagValues) -> None:
     folder = Path(values.feature_dir)
     if reproduction.find_missing(folder):
         try:
-            released.provide_files(released.FEATURES, folder, values.address)
+            provide_files(released.FEATURES, folder, values.address)
         except UserError as error:
             warn(str(error))  # other numbers may have all that they need
     reproductions = reproduction.reproduce(folder)
