@@ -233,7 +233,7 @@ def test_other_features_are_kept_and_used(run, drive, arrays, tmp_path):
     content = other.read_bytes()
     result = run()
     assert result.code == 1
-    assert f"{other} first: move them away" in result.error
+    assert f"{other}: move them away" in result.error
     assert other.read_bytes() == content
     assert list(other.parent.iterdir()) == [other]
 
