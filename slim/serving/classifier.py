@@ -75,6 +75,7 @@ def describe_classifier(
     names, source = written.class_names, Path(checkpoint).with_name(MODEL)
     if dataset_name:
         names, source = _read_names(dataset_name, dataset_dir)
+    names = _class_names(checkpoint, num_classes, names, source)
     size = image_size or written.image_size
     check_image_size(name, size, size)
     return replace(
@@ -83,7 +84,7 @@ def describe_classifier(
         image_size=size,
         preprocessing_name=preprocessing_name or written.preprocessing_name,
         dataset_name=dataset_name or written.dataset_name,
-        class_names=_class_names(checkpoint, num_classes, names, source),
+        class_names=names,
     )
 
 

@@ -89,7 +89,7 @@ def test_what_does_not_fit_or_is_not_there(checkpoint, name_classes, tmp_path):
     write_model_description(Path(prefix).parent, WRITTEN)
     with pytest.raises(UserError, match="no classifier of resnet_v2_50"):
         describe_classifier(prefix)
-    with pytest.raises(UserError, match=r"model.json names 3 classes, and .* tells 5 apart"):
+    with pytest.raises(UserError, match=r"model.json names 3 classes, but .* has 5"):
         describe_classifier(prefix, model_name="inception_v3")
 
 
