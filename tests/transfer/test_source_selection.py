@@ -1,4 +1,4 @@
-"""Choosing source classes, to the converted data set of them."""
+"""Source selection, from features to a converted dataset."""
 
 import numpy as np
 import pytest
@@ -7,21 +7,19 @@ from PIL import Image
 from slim import convert_dataset as convert
 from slim.datasets.registry import get_dataset
 from slim.transfer import source_selection
-from slim.transfer.prototypes import Prototypes
-from slim.transfer.selection import class_distances, compare_selection, select_classes
 from tests.support import invoke
 
-CLASSES = 6  # of each source, around as many places on a line
+CLASSES = 6  # per source, at different places on a line
 
 
 def place(dataset, label):
-    """Classes of `left` lie at 0, 1, 2, ..., of `right` at 10, 11, 12, ..., `near` at 4.2, 11.9."""
+    """Returns the mean feature of a class: 0, 1, ... (left), 10, 11, ... (right), 4.2, 11.9."""
     return {"left": label, "right": 10 + label, "near": [4.2, 11.9][label % 2]}[dataset]
 
 
 @pytest.fixture
 def world(tmp_path):
-    """Two sources and a target: images, lists and features."""
+    """Returns a folder with two sources and a target: images, lists and features."""
     features, random = tmp_path / "feature", np.random.default_rng(0)
     features.mkdir()
     for dataset, num_classes in (("left", CLASSES), ("right", CLASSES), ("near", 2)):
@@ -72,7 +70,7 @@ def test_from_features_to_shards(world):
         "left/images/val10.jpg: 1",
         "right/images/val2.jpg: 2",
     ]
-    # What it printed: the selection is nearer than the whole and than chance.
+    # The selection is nearer than all classes and than random ones.
     row = next(line for line in done.output.splitlines() if line.startswith("| near"))
     whole, selected, random = (float(cell) for cell in row.split("|")[2:5])
     assert selected < min(whole, random)
@@ -85,7 +83,7 @@ def test_from_features_to_shards(world):
     assert (dataset.num_samples, dataset.num_classes) == (16, 4)
     assert dataset.class_names == ("left_4", "left_5", "right_1", "right_2")
 
-    again = select(world, top_k="2")  # its own folder may be written again
+    again = select(world, top_k="2")  # a selection may be overwritten
     assert again.code == 0
     assert len((world / "data/chosen/train.txt").read_text().splitlines()) == 8
 
@@ -120,27 +118,3 @@ def test_features_of_another_list_are_refused(world):
     done = select(world)
     assert done.code == 1
     assert "train.txt lists 23 images of 6 classes, the features in" in done.error
-
-
-def line(places, counts, name="line"):
-    features = np.array(places, float)[:, None]
-    labels = np.arange(len(places))
-    return Prototypes(name, features, np.array(counts), labels, np.full(len(places), name))
-
-
-def test_distance_of_a_class_is_to_the_nearest_prototype():
-    target = line([4.2, 11.9, 30], [1, 9, 5])
-    np.testing.assert_allclose(class_distances(line([4, 11, 20], [1] * 3), target), [0.2, 0.9, 8.1])
-
-
-def test_best_k_of_each_target_are_united():
-    source = line([0, 1, 2, 10, 11, 12], [1] * 6)
-    targets = {"low": line([0.9], [1]), "high": line([12.4], [1]), "higher": line([13], [1])}
-    chosen = select_classes(source, targets, {"low": 1, "high": 2, "higher": 1})
-    assert chosen.indices.tolist() == [1, 4, 5]
-    assert chosen.targets.tolist() == ["low", "high", "high"]
-    np.testing.assert_allclose(chosen.distances, [0.1, 1.4, 0.4])
-    rows = compare_selection(source, targets, chosen.indices)
-    assert [row.target for row in rows] == ["low", "high", "higher"]
-    assert rows[1].selected < rows[1].whole and rows[1].selected < rows[1].random
-    assert rows == compare_selection(source, targets, chosen.indices)  # the seed is fixed

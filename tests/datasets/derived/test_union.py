@@ -1,4 +1,4 @@
-"""The union of several datasets, from lists to a converted dataset."""
+"""Unions of datasets, from lists to a converted dataset."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ from slim.datasets import balance, union
 from slim.datasets.registry import get_dataset
 from tests.datasets.conftest import check, convert, encode, picture, read_records
 
-# Class names of each dataset, None for one that does not say.
+# The class names of each dataset; None: it has no classes.txt.
 WORLD = {
     "birds": ["raven", "crane", "snowy owl"],
     "things": ["crane", "car"],
@@ -18,7 +18,7 @@ WORLD = {
 
 @pytest.fixture
 def data(tmp_path):
-    """Three datasets; each class has two training images and a validation image."""
+    """Returns a folder with three datasets of two training and one validation image per class."""
     for seed, (name, classes) in enumerate(WORLD.items()):
         folder = tmp_path / name
         (folder / "images").mkdir(parents=True)
@@ -121,7 +121,7 @@ def test_a_rerun_gives_the_same_bytes_and_a_union_can_be_balanced(data):
         (["--dataset_names=birds,things", "--output_name=a/b"], "--output_name=a/b: expected"),
     ],
 )
-def test_errors_are_one_line_and_leave_all_as_it_is(data, arguments, message):
+def test_errors_are_one_line_and_change_nothing(data, arguments, message):
     before = sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*"))
     error = make(data, *arguments, code=1)
     assert error.startswith("error: ") and message in error

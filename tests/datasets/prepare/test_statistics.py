@@ -1,3 +1,5 @@
+"""Numbers of images per class."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,14 +9,14 @@ from slim.datasets.prepare import __main__ as prepare
 from slim.datasets.prepare.statistics import gini
 from tests.datasets.conftest import check
 
-# 20 classes: one of 100 images, nine of 10, ten of 1; validation has 2 of each but the last.
+# 20 classes: 1 with 100 images, 9 with 10, 10 with 1; validation has 2 of each except the last.
 TRAIN = [10] * 4 + [100] + [10] * 5 + [1] * 10
 VALIDATION = [2] * 19 + [0]
 
 
 @pytest.fixture
 def long_tailed(tmp_path):
-    """The lists of a dataset, of which nothing else is there."""
+    """Returns a dataset that has only lists and class names."""
     folder = tmp_path / "long_tailed"
     folder.mkdir()
     for name, counts in (("train.txt", TRAIN), ("val.txt", VALIDATION)):
@@ -42,8 +44,8 @@ def test_the_table_of_a_long_tail(long_tailed):
         "mean": ["10.0", "1.9"],
         "most in a class": ["100", "2"],
         "part of the largest tenth of classes": ["55.0%", "10.5%"],
-        # By the area below the Lorenz curve: 1 - (0.5 x 0.05 + 0.45 x 0.55 + 0.05 x 1.5), the parts
-        # of the classes times the sums of the images' before and with them; 1 / 20.
+        # From the area under the Lorenz curve: 1 - (0.5 x 0.05 + 0.45 x 0.55 + 0.05 x 1.5), where
+        # each product has the fraction of classes and the sum of the curve at both ends; 1 / 20.
         "Gini coefficient": ["0.65", "0.05"],
         "classes with fewer than 10": ["10", "20"],
         "classes with fewer than 50": ["19", "20"],
@@ -54,7 +56,7 @@ def test_the_table_of_a_long_tail(long_tailed):
     assert "smallest training classes: species 19 (1), species 18 (1), species 17 (1)\n" in out
 
 
-def test_the_plot_is_written_whole(long_tailed):
+def test_the_plot_is_written(long_tailed):
     assert f"plot: {long_tailed / 'statistics.png'}\n" in report(long_tailed)
     with Image.open(long_tailed / "statistics.png") as image:
         assert image.format == "PNG"
@@ -63,7 +65,7 @@ def test_the_plot_is_written_whole(long_tailed):
     assert {path.name for path in long_tailed.iterdir()} == kept
 
 
-def test_counts_are_of_each_class(long_tailed):
+def test_images_are_counted_per_class(long_tailed):
     counts = read_dataset(long_tailed.name, long_tailed.parent).count_images()
     assert counts["train"].tolist() == TRAIN
     assert counts["validation"].tolist() == VALIDATION
@@ -79,7 +81,7 @@ def test_gini_is_half_the_relative_mean_difference():
     assert gini(np.array([0, 0, 0, 8])) == pytest.approx(3 / 4)
 
 
-def test_a_broken_list_is_named(long_tailed):
+def test_an_invalid_list_is_reported(long_tailed):
     with (long_tailed / "val.txt").open("a") as file:
         file.write("no label\n")
     error = report(long_tailed, code=1)

@@ -1,4 +1,4 @@
-"""The table of archives, and a dataset downloaded from a server on this machine."""
+"""The table of sources, and downloads from a local server."""
 
 import hashlib
 import re
@@ -18,7 +18,7 @@ from slim.datasets.registry import KNOWN
 from tests.conftest import run
 from tests.loopback import Loopback, pack
 
-NEED_A_LOGIN = {"nabirds", "stanford_cars", "ILSVRC2012"}
+REQUIRE_A_LOGIN = {"nabirds", "stanford_cars", "ILSVRC2012"}
 
 
 FILES = {
@@ -42,7 +42,7 @@ def server():
 
 @pytest.fixture
 def sources(server):
-    """A table of one dataset with three files of every kind, and one that needs a login."""
+    """Returns a source with a file of each kind and a source that requires a login."""
     hashes = {name: f"md5:{hashlib.md5(content).hexdigest()}" for name, content in FILES.items()}
 
     def archive(name, *rest, **options):
@@ -71,13 +71,13 @@ def read_tree(folder):
 
 def test_download(server, sources, tmp_path):
     download("dogs", tmp_path / "new", sources)
-    assert read_tree(tmp_path / "new") == TREE  # the archives are gone
+    assert read_tree(tmp_path / "new") == TREE  # the archives are removed
     assert [path for path, _ in server.requests] == ["/images.tgz", "/lists.tar", "/setid.mat"]
     download("dogs", tmp_path / "new", sources)
     assert len(server.requests) == 3
 
 
-def test_download_goes_on(server, sources, tmp_path):
+def test_download_resumes(server, sources, tmp_path):
     server.stops_after = 100
     with pytest.raises(UserError, match=r"images\.tgz: the connection failed after 100B"):
         download("dogs", tmp_path, sources)
@@ -97,14 +97,14 @@ def test_download_goes_on(server, sources, tmp_path):
     assert read_tree(tmp_path) == TREE
 
 
-def test_an_archive_that_is_there_is_not_fetched(server, sources, tmp_path):
+def test_an_existing_archive_is_not_fetched(server, sources, tmp_path):
     (tmp_path / "images.tgz").write_bytes(FILES["images.tgz"])
     download("dogs", tmp_path, sources)
     assert [path for path, _ in server.requests] == ["/lists.tar", "/setid.mat"]
     assert read_tree(tmp_path) == TREE
 
 
-def test_what_is_there_is_not_overwritten(server, sources, tmp_path):
+def test_existing_files_are_not_overwritten(server, sources, tmp_path):
     (tmp_path / "Images").mkdir()
     with pytest.raises(UserError, match="Images is there already"):
         download("dogs", tmp_path, sources)
@@ -118,7 +118,7 @@ def test_an_archive_with_another_hash_is_not_unpacked(server, sources, tmp_path)
     assert read_tree(tmp_path) == {}
 
 
-def test_what_needs_a_login(sources, tmp_path):
+def test_a_source_that_requires_a_login(sources, tmp_path):
     with pytest.raises(
         UserError, match=r"cats cannot be downloaded automatically: .* https://cats; ask"
     ):
@@ -126,15 +126,15 @@ def test_what_needs_a_login(sources, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_unknown(tmp_path):
+def test_an_unknown_dataset_is_refused(tmp_path):
     with pytest.raises(UserError, match="food_102: unknown, did you mean food_101"):
         download("food_102", tmp_path)
 
 
-def test_the_table():
+def test_sources_are_well_formed():
     assert set(SOURCES) == set(KNOWN)
-    assert {name for name, source in SOURCES.items() if source.by_hand} == NEED_A_LOGIN
-    assert {name for name, source in SOURCES.items() if not source.files} == NEED_A_LOGIN
+    assert {name for name, source in SOURCES.items() if source.by_hand} == REQUIRE_A_LOGIN
+    assert {name for name, source in SOURCES.items() if not source.files} == REQUIRE_A_LOGIN
     archives = [archive for source in SOURCES.values() for archive in source.files]
     for archive in [*archives, MINIVAL]:
         assert re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", archive.known_hash)
@@ -143,10 +143,10 @@ def test_the_table():
         assert (archive.top is None) == (archive.name.rpartition(".")[2] in ("mat", "txt"))
     for name, source in SOURCES.items():
         assert source.page in where_to_get(name)
-        assert ("--download fetches it" in where_to_get(name)) == (name not in NEED_A_LOGIN)
+        assert ("--download fetches it" in where_to_get(name)) == (name not in REQUIRE_A_LOGIN)
         assert "\n" not in where_to_get(name)
 
 
-def test_without_tensorflow():
+def test_the_minival_command_does_not_load_tensorflow():
     code = "import sys, slim.datasets.minival; sys.exit('tensorflow' in sys.modules)"
     assert run("python", "-c", code).returncode == 0

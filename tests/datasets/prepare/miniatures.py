@@ -1,7 +1,7 @@
-"""Miniatures of the nine official archives: three classes or so, in the formats of the real ones.
+"""Miniatures of the nine official archives: about three classes each, in the published formats.
 
-Each is drawn from a table of images, classes and splits; what preparation has to make of it is
-given beside it, and follows from that table rather than from any list that was read.
+Each is drawn from a table of images, classes and splits. The expected result of preparation follows
+from the same table.
 """
 
 import json
@@ -20,17 +20,17 @@ TRAIN, VALIDATION = "train", "validation"
 
 @dataclass
 class Miniature:
-    """An unpacked archive, and what it holds."""
+    """An unpacked archive and the expected result of preparation."""
 
-    root: Path  # the folder that it was unpacked to
-    images: Path  # the folder of its images
-    splits: dict[str, list[tuple[str, int]]]  # paths below that and labels, in the official order
+    root: Path  # the folder of the unpacked archive
+    images: Path  # the folder of the images
+    splits: dict[str, list[tuple[str, int]]]  # paths and labels in the official order
     class_names: list[str]
-    options: tuple[str, ...] = ()  # of preparation
+    options: tuple[str, ...] = ()  # further flags of the command
 
 
 def draw(folder: Path, paths: Iterable[str]) -> None:
-    """Draws an image at each path, no two of them alike."""
+    """Draws a different image at each path."""
     for index, path in enumerate(paths):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(encode(picture(index), quality=85))
@@ -42,14 +42,14 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def cell(values: Iterable[str], shape: tuple[int, int]) -> np.ndarray:
-    """A cell array of MATLAB."""
+    """Returns a MATLAB cell array."""
     array = np.empty(shape, object)
     array.flat = list(values)
     return array
 
 
 def structs(shape: tuple[int, int], **fields: Iterable) -> np.ndarray:
-    """A struct array of MATLAB."""
+    """Returns a MATLAB struct array."""
     array = np.empty(shape, [(name, object) for name in fields])
     for name, values in fields.items():
         for index, value in enumerate(values):
@@ -58,7 +58,7 @@ def structs(shape: tuple[int, int], **fields: Iterable) -> np.ndarray:
 
 
 def split_of(images: Iterable[tuple[str, int, bool]]) -> dict[str, list[tuple[str, int]]]:
-    """Path, label and whether it is for training, of each image, to the images of each split."""
+    """Splits images, given by path, label and whether they are for training."""
     splits = {TRAIN: [], VALIDATION: []}
     for path, label, training in images:
         splits[TRAIN if training else VALIDATION].append((path, label))
@@ -66,7 +66,7 @@ def split_of(images: Iterable[tuple[str, int, bool]]) -> dict[str, list[tuple[st
 
 
 def birds(root: Path, ids: list[str], images: list[tuple[str, int, bool]], class_ids: list) -> None:
-    """The tables that CUB-200-2011 and NABirds have in common, but for the classes."""
+    """Writes the tables that CUB-200-2011 and NABirds have in common except the classes."""
     rows = [(i, *image) for i, image in zip(ids, images, strict=True)]
     write_lines(root / "images.txt", (f"{i} {path}" for i, path, _, _ in rows))
     labels = (f"{i} {class_ids[label]}" for i, _, label, _ in rows)
@@ -89,7 +89,7 @@ def cub_200(folder: Path) -> Miniature:
 
 
 def nabirds(folder: Path) -> Miniature:
-    """Class ids are sparse and the groups of birds are among them; ids of images are UUIDs."""
+    """Class ids are sparse and include groups of birds; image ids are UUIDs."""
     root = folder / "nabirds"
     names = {
         0: "Birds",
@@ -167,7 +167,7 @@ BOX = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
 def stanford_cars(folder: Path) -> Miniature:
-    """Two folders and a development kit; images of both have the same names."""
+    """Two folders whose images have the same names, and a development kit."""
     splits = {}
     train, test = [2, 0, 1, 0, 2, 1], [1, 2, 0, 0]
     for split_name, part, labels in ((TRAIN, "train", train), (VALIDATION, "test", test)):
@@ -178,7 +178,7 @@ def stanford_cars(folder: Path) -> Miniature:
         labelled = {**boxes, "class": np.uint8(labels) + 1, "fname": names}
         if part == "train":
             path = folder / "devkit" / "cars_train_annos.mat"
-        else:  # it is published apart from the kit, whose own file has no labels
+        else:  # published separately, since the file of the kit has no labels
             path = folder / "cars_test_annos_withlabels.mat"
             unlabelled = structs((1, len(names)), **boxes, fname=names)
             savemat(folder / "devkit" / "cars_test_annos.mat", {"annotations": unlabelled})
@@ -229,12 +229,12 @@ def stanford_dogs(folder: Path) -> Miniature:
     return Miniature(folder, folder / "Images", splits, names)
 
 
-# ILSVRC2012's own numbers of the classes are not in the order of their WordNet ids.
+# The class numbers of ILSVRC2012 are not in the order of the WordNet ids.
 SYNSETS = {
     1: ("n02119789", "kit fox, Vulpes macrotis"),
     2: ("n01440764", "tench, Tinca tinca"),
     3: ("n15075141", "toilet tissue, toilet paper, bathroom tissue"),
-    1001: ("n02118333", "fox"),  # of a higher level: not one of the classes
+    1001: ("n02118333", "fox"),  # a category above the classes
 }
 IMAGENET = ["n01440764", "n02119789", "n15075141"]
 
@@ -247,7 +247,7 @@ IMAGENET_TRAIN = [
 
 
 def ilsvrc2012(folder: Path) -> Miniature:
-    """Validation images in one folder, and the development kit."""
+    """Validation images in one folder and the development kit."""
     numbers = [3, 1, 2, 1]
     labels = [IMAGENET.index(SYNSETS[number][0]) for number in numbers]
     validation = [(f"val/ILSVRC2012_val_{i:08d}.JPEG", k) for i, k in enumerate(labels, 1)]
@@ -272,7 +272,7 @@ def ilsvrc2012(folder: Path) -> Miniature:
 
 
 def ilsvrc2012_in_folders(folder: Path) -> Miniature:
-    """Validation images in a folder a class, as the training ones, and nothing else."""
+    """Validation images in one folder per class, without the development kit."""
     labels = [2, 1, 0, 1]
     validation = [
         (f"val/{IMAGENET[label]}/ILSVRC2012_val_{i:08d}.JPEG", label)
@@ -284,7 +284,7 @@ def ilsvrc2012_in_folders(folder: Path) -> Miniature:
 
 
 def inat2017(folder: Path) -> Miniature:
-    """The json of COCO, and a list of the two images that validate."""
+    """COCO JSON files and a list of the two validation images."""
     names = ["Corvus cornix", "Danaus plexippus", "Bellis perennis"]
     groups = ["Aves", "Insecta", "Plantae"]
 
@@ -312,7 +312,7 @@ def inat2017(folder: Path) -> Miniature:
             "categories": [
                 {"id": i, "name": names[i], "supercategory": groups[i]} for i in (1, 0, 2)
             ],
-            "annotations": [  # not in the order of the images
+            "annotations": [  # in another order than the images
                 {"id": first + i, "image_id": first + i, "category_id": images[i][1]}
                 for i in reversed(range(len(images)))
             ],
@@ -342,4 +342,4 @@ NINE: dict[str, Callable[[Path], Miniature]] = {
     "ILSVRC2012": ilsvrc2012,
     "inat2017": inat2017,
 }
-OTHER_FORMS = {"stanford_cars": stanford_cars_in_one_folder, "ILSVRC2012": ilsvrc2012_in_folders}
+OTHER_LAYOUTS = {"stanford_cars": stanford_cars_in_one_folder, "ILSVRC2012": ilsvrc2012_in_folders}

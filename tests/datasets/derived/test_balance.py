@@ -1,4 +1,4 @@
-"""The class-balanced subset, from lists to a converted dataset."""
+"""Balanced subsets, from lists to a converted dataset."""
 
 import shutil
 from collections import Counter
@@ -12,22 +12,22 @@ from slim.datasets.lists import Entry
 from slim.datasets.registry import get_dataset
 from tests.datasets.conftest import check, convert, leftovers
 
-TRAIN = [30, 12, 5, 5, 1]  # images of each class
+TRAIN = [30, 12, 5, 5, 1]  # images per class
 
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder of datasets with one that has a long tail; its images are empty files."""
+    """Returns a folder with a long-tailed dataset, whose images are empty files."""
     folder = tmp_path / "data" / "species"
     (folder / "images").mkdir(parents=True)
     for name, counts in (("train.txt", TRAIN), ("val.txt", [2] * len(TRAIN))):
-        # The classes take turns, as in lists that are not sorted by class.
+        # Unlike most lists, this one is not sorted by class.
         order = [(i, k) for k, count in enumerate(counts) for i in range(count)]
         lines = [f"images/{name[0]}{k}_{i}.jpg: {k}\n" for i, k in sorted(order)]
         (folder / name).write_text("".join(lines))
         for i, k in order:
             (folder / f"images/{name[0]}{k}_{i}.jpg").touch()
-    names = "".join(f"{k}  species {k}\n" for k in range(len(TRAIN)))  # two blanks: as it is
+    names = "".join(f"{k}  species {k}\n" for k in range(len(TRAIN)))  # two spaces, which are kept
     (folder / "classes.txt").write_text(names)
     return tmp_path / "data"
 
@@ -46,7 +46,7 @@ def without_source(line):
     return line.removeprefix("species/")
 
 
-def test_no_class_has_more_than_asked_for(data):
+def test_no_class_exceeds_the_limit(data):
     make(data, "--max_per_class=6")
     made, source = data / "species_balanced_6", data / "species"
     taken, images = lines_of(made / "train.txt"), lines_of(source / "train.txt")
@@ -66,7 +66,7 @@ def test_no_class_has_more_than_asked_for(data):
     assert leftovers(made) == []
 
 
-def test_what_it_prints(data):
+def test_printed_statistics(data):
     out = make(data, "--max_per_class=5")
     cells = (line.strip("| ").split(" | ") for line in out.splitlines())
     rows = {row: values for row, *values in cells}
@@ -75,7 +75,7 @@ def test_what_it_prints(data):
     assert rows["classes with images"] == ["5", "5"]
     assert rows["most in a class"] == ["30", "5"]
     assert rows["least in a class"] == ["1", "1"]
-    # Half the mean difference of two classes: of 5, 5, 5, 5, 1 8 of 25 pairs differ, by 4.
+    # Half the relative mean difference: 8 of 25 pairs of 5, 5, 5, 5, 1 differ, by 4.
     differences = np.abs(np.subtract.outer(TRAIN, TRAIN)).mean()
     expected = [differences / 2 / np.mean(TRAIN), 8 * 4 / 25 / 2 / (21 / 5)]
     assert rows["Gini coefficient"] == [f"{gini:.2f}" for gini in expected]
@@ -85,7 +85,7 @@ def test_what_it_prints(data):
     assert out.splitlines()[-1] == next_
 
 
-def test_the_seed_decides(data):
+def test_the_seed_determines_the_choice(data):
     def train(name, *arguments):
         make(data, "--max_per_class=6", f"--output_name={name}", *arguments)
         files = {path.name: path for path in (data / name).iterdir() if path.is_file()}
@@ -94,10 +94,10 @@ def test_the_seed_decides(data):
     first = train("a")
     assert train("a") == train("b") == train("c", "--seed=0") == first
     assert train("d", "--seed=1")["train.txt"] != first["train.txt"]
-    assert train("a", "--seed=1") == train("d", "--seed=1")  # its own folder is written anew
+    assert train("a", "--seed=1") == train("d", "--seed=1")  # a balanced subset may be overwritten
 
 
-def test_a_class_does_not_depend_on_the_others_nor_on_the_order():
+def test_the_choice_is_independent_of_other_classes_and_of_order():
     images = [Entry(f"{i}.jpg", i % 3, i + 1) for i in range(90)]
     taken = take_images(images, 7, seed=5)
     for label in range(3):
@@ -129,14 +129,14 @@ def test_from_images_to_shards(make_dataset):
     assert "nothing to do" in convert(folder.parent / "few", "--num_shards=1").output
 
 
-def test_a_run_that_was_killed_at_once_is_begun_again(data):
+def test_killed_runs_can_be_repeated(data):
     made = data / "species_balanced_6"
     made.mkdir()
     (made / ".conversion.lock").touch()
     (made / "balance.tsv.tmp").write_text("half a li")
     make(data, "--max_per_class=6")
     assert len(lines_of(made / "train.txt")) == sum(min(count, 6) for count in TRAIN)
-    (made / "train.txt").unlink()  # and one that was killed before its end
+    (made / "train.txt").unlink()  # killed later
     (made / "species").unlink()
     (made / "species").symlink_to("nowhere")
     make(data, "--max_per_class=6")
@@ -166,7 +166,7 @@ def test_a_subset_of_a_subset(data):
         (["--max_per_class=3", "--dataset_name=broken"], "train.txt line 1: 'no label' is not of"),
     ],
 )
-def test_errors_are_one_line_and_leave_all_as_it_is(data, arguments, message):
+def test_errors_are_one_line_and_change_nothing(data, arguments, message):
     shutil.copytree(data / "species", data / "other")
     shutil.copytree(data / "species", data / "broken")
     (data / "broken/train.txt").write_text("no label\n")

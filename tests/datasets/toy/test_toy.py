@@ -1,3 +1,5 @@
+"""The toy domains."""
+
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +42,7 @@ def read_list(directory, name):
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """All five domains; the images of the sources are blank, which takes less time."""
+    """Returns a folder with all domains; the images of the sources are blank to save time."""
     directory = tmp_path_factory.mktemp("data")
     flags = (f"--dataset_dir={directory}", f"--domains={','.join(TARGETS)}")
     result = run("python", "-m", "slim.datasets.toy", *flags, env={"PYTHONHASHSEED": "1"})
@@ -108,7 +110,7 @@ def test_toy_inat_has_a_long_tail(drawn):
     assert labels == dict.fromkeys(range(40), 6)
 
 
-def test_toy_imagenet_is_even_and_has_cars_and_a_few_birds(drawn):
+def test_toy_imagenet_is_balanced_and_has_cars_and_a_few_birds(drawn):
     labels = Counter(label for _, label in read_list(drawn / "toy_imagenet", "train.txt"))
     assert labels == dict.fromkeys(range(40), 25)
     kinds = Counter(type(subject) for subject in DOMAINS["toy_imagenet"].classes.values())
@@ -141,13 +143,31 @@ def test_images_are_rgb_jpegs_of_more_than_one_size(drawn, name, tmp_path, monke
     assert {(128, 128), (160, 128)} <= sizes and max(map(max, sizes)) == 160
 
 
-def test_an_image_depends_on_its_arguments_alone():
+def test_an_image_depends_only_on_its_arguments():
     image = draw_image("toy_birds", 3, 7)
     assert draw_image("toy_birds", 3, 7).tobytes() == image.tobytes()
     for other in (("toy_birds", 4, 7), ("toy_birds", 3, 8)):
         assert draw_image(*other).tobytes() != image.tobytes()
     assert draw_image("toy_birds", 3, 7, seed=1).tobytes() != image.tobytes()
     assert min(draw_image("toy_birds", 3, 7, image_size=64).size) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "left", "right"),
+    [
+        ("toy_birds", (72, 64), [198, 197, 200], [167, 167, 164]),
+        ("toy_flowers", (72, 64), [121, 145, 70], [108, 133, 64]),
+        ("toy_cars", (64, 64), [135, 118, 128], [124, 110, 118]),
+        ("toy_inat", (72, 64), [132, 103, 76], [155, 124, 95]),
+        ("toy_imagenet", (80, 64), [83, 108, 113], [58, 83, 85]),
+    ],
+)
+def test_the_drawing_has_not_changed(name, size, left, right):
+    """A change of the images requires another `VERSION`; Pillow's may differ a little."""
+    image = draw_image(name, 5, 2, image_size=64)
+    halves = np.asarray(image.resize((2, 1), Image.Resampling.BOX), int)
+    assert image.size == size
+    np.testing.assert_allclose(halves, [[left, right]], atol=1)
 
 
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(
@@ -165,7 +185,7 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(
     assert images.items() <= contents(drawn / "toy_flowers").items()
 
 
-def test_a_complete_domain_is_left_alone(drawn):
+def test_complete_domains_are_skipped(drawn):
     images = drawn / "toy_cars"
     before = {path: path.stat().st_mtime_ns for path in images.rglob("*")}
     done = check(toy, f"--dataset_dir={drawn}", "--domains=toy_cars")
@@ -173,14 +193,14 @@ def test_a_complete_domain_is_left_alone(drawn):
     assert {path: path.stat().st_mtime_ns for path in images.rglob("*")} == before
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(drawn, tmp_path):
+def test_a_killed_run_resumes_to_the_same_bytes(drawn, tmp_path):
     directory = tmp_path / "toy_birds"
     flags = (f"--dataset_dir={tmp_path}", "--domains=toy_birds")
     with Process("slim.datasets.toy", *flags, log=tmp_path / "log") as process:
         wait_until(lambda: len(list(directory.glob("images/*/*.jpg"))) >= 40)
         workers = workers_of(process)
         process.kill()
-        wait_until(lambda: not any(map(is_running, workers)))  # none outlives the command
+        wait_until(lambda: not any(map(is_running, workers)))  # all end with the command
     assert workers
     so_far = contents(directory)
     assert not set(LISTS) & set(so_far) and len(so_far) < 540
@@ -188,7 +208,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(drawn, tmp_path):
     assert contents(directory) == contents(drawn / "toy_birds")
 
 
-def test_what_is_missing_is_drawn_again(drawn, tmp_path, monkeypatch):
+def test_missing_files_are_written_again(drawn, tmp_path, monkeypatch):
     monkeypatch.setitem(DOMAINS, "toy_birds", first_classes("toy_birds", 2, 3, 1))
     assert draw_domain("toy_birds", tmp_path)
     before = contents(tmp_path)
@@ -200,7 +220,7 @@ def test_what_is_missing_is_drawn_again(drawn, tmp_path, monkeypatch):
     assert contents(tmp_path) == before
 
 
-def test_a_mistyped_domain_is_named_before_anything_is_drawn(tmp_path):
+def test_a_mistyped_domain_is_refused_before_drawing(tmp_path):
     error = check(toy, f"--dataset_dir={tmp_path}", "--domains=toy_cars,toy_brids", code=1).error
     assert not list(tmp_path.iterdir())
     assert "--domains=toy_cars,toy_brids: did you mean toy_birds" in error
@@ -209,7 +229,7 @@ def test_a_mistyped_domain_is_named_before_anything_is_drawn(tmp_path):
         draw_domain("birds", tmp_path)
 
 
-def test_a_folder_drawn_with_another_seed_is_not_touched(drawn):
+def test_a_folder_drawn_with_another_seed_is_not_changed(drawn):
     before = contents(drawn / "toy_cars")
     error = check(toy, f"--dataset_dir={drawn}", "--domains=toy_cars", "--seed=1", code=1).error
     assert error.startswith(f'error: {drawn}/toy_cars/toy.json has {{"seed": 0,')
@@ -219,7 +239,7 @@ def test_a_folder_drawn_with_another_seed_is_not_touched(drawn):
 
 
 @pytest.mark.parametrize("path", ["train.txt", "images/wren/0000.jpg"])
-def test_a_folder_made_by_hand_is_not_touched(tmp_path, path):
+def test_a_folder_made_by_hand_is_not_changed(tmp_path, path):
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_text("images/wren/0000.jpg: 0\n")
     before = contents(tmp_path)
@@ -229,7 +249,7 @@ def test_a_folder_made_by_hand_is_not_touched(tmp_path, path):
 
 
 @pytest.mark.parametrize("file", LISTS)
-def test_an_edited_list_is_not_touched(tmp_path, monkeypatch, file):
+def test_an_edited_list_is_not_changed(tmp_path, monkeypatch, file):
     monkeypatch.setitem(DOMAINS, "toy_birds", Domain({"wren": Bird("tan", "tan")}, (1,), 1))
     draw_domain("toy_birds", tmp_path)
     (tmp_path / file).write_text("0 mine\n")
@@ -238,7 +258,7 @@ def test_an_edited_list_is_not_touched(tmp_path, monkeypatch, file):
     assert (tmp_path / file).read_text() == "0 mine\n"
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+def test_an_unwritable_folder_is_reported_in_one_line(tmp_path):
     (tmp_path / "file").touch()
     flags = (f"--dataset_dir={tmp_path / 'file'}", "--domains=toy_birds")
     error = check(toy, *flags, code=1).error
@@ -246,12 +266,12 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     assert "cannot write" in error and "Not a directory" in error
 
 
-def test_starts_without_tensorflow():
-    code = "import sys, slim.datasets.toy; sys.exit('tensorflow' in sys.modules)"
+def test_tensorflow_is_not_loaded():
+    code = "import sys, slim.datasets.toy.__main__; sys.exit('tensorflow' in sys.modules)"
     assert run("python", "-c", code).returncode == 0
 
 
-# How hard the targets are: colour must not do, shape must help.
+# The difficulty of the targets: colour must not suffice, shape must help.
 
 
 def read_images(directory, name, side=96):
@@ -274,7 +294,7 @@ def nearest_histogram(train, labels, images):
 
 
 def ridge_on_edges(train, labels, images):
-    """A linear classifier on how much edge of each direction there is in each cell."""
+    """Classifies linearly by the strength of the edges of each direction in each cell."""
 
     cell = np.arange(96) // 8
     cell = cell[:, None] * 12 + cell
@@ -295,7 +315,7 @@ def ridge_on_edges(train, labels, images):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_colour_does_not_tell_the_classes_apart_and_shape_helps(drawn, name):
+def test_colour_does_not_separate_the_classes_and_shape_helps(drawn, name):
     train, labels = read_images(drawn / name, "train.txt")
     images, truth = read_images(drawn / name, "val.txt")
     assert (nearest_mean_colour(train, labels, images) == truth).mean() < 0.3

@@ -1,4 +1,4 @@
-"""The list of iNaturalist 2017's validation images: fetched, checked, read."""
+"""The list of validation images of iNaturalist 2017."""
 
 import hashlib
 from dataclasses import replace
@@ -26,7 +26,7 @@ def server():
 
 @pytest.fixture
 def source(server):
-    """Where a short list is, and its hash."""
+    """Returns the address and hash of a short list."""
     return replace(
         MINIVAL,
         address=f"{server.address}/{MINIVAL.name}",
@@ -63,7 +63,7 @@ def test_another_list_is_refused_and_kept(server, source, tmp_path, capsys):
     assert capsys.readouterr().err.startswith(f"warning: {path} is not the published list: sha256:")
 
 
-def test_no_list(tmp_path):
+def test_a_missing_list_is_reported(tmp_path):
     expected = "list.txt: No such file .* python -m slim.datasets.minival --path=.*list.txt fetches"
     with pytest.raises(UserError, match=expected):
         read_minival(tmp_path / "list.txt")
@@ -71,7 +71,7 @@ def test_no_list(tmp_path):
 
 def test_the_published_list():
     path = shared("data/inat_minival.txt")
-    MINIVAL.fetch(path)  # is there, and right
+    MINIVAL.fetch(path)  # exists and is valid
     names = read_minival(path)
     assert len(names) == 9697
     assert {name.count("/") for name in names} == {3}

@@ -1,0 +1,145 @@
+"""Preparation of folders of images."""
+
+import random
+from pathlib import Path
+
+from slim.datasets.prepare.folders import split_classes
+from slim.datasets.tfrecord import LISTS
+from tests.datasets.conftest import convert, encode, picture, read_records
+from tests.datasets.prepare.conftest import prepare, texts
+from tests.datasets.prepare.miniatures import draw
+
+
+def draw_folders(root: Path, counts: dict[str, int], reverse: bool = False) -> list[str]:
+    """Draws one folder per class and returns the sorted paths of the images."""
+    paths = [f"{name}/{index:02d}.jpg" for name, count in counts.items() for index in range(count)]
+    draw(root, reversed(paths) if reverse else paths)
+    return sorted(paths)
+
+
+def listed(folder: Path, split_name: str) -> list[tuple[str, int]]:
+    lines = (folder / LISTS[split_name]).read_text().splitlines()
+    parts = (line.removeprefix("images/").rsplit(": ", 1) for line in lines)
+    return [(path, int(label)) for path, label in parts]
+
+
+def flags_for(root: Path, data: Path, *more: str) -> list[str]:
+    flags = ["--dataset_name=my_set", f"--from_folders={root}", f"--dataset_dir={data}"]
+    return [*flags, *more]
+
+
+COUNTS = {"b class": 10, "a: 7": 5, "C": 2, "lonely": 1}
+
+
+def test_each_class_is_split(tmp_path, data):
+    root = tmp_path / "mine"
+    paths = draw_folders(root, COUNTS)
+    prepare(*flags_for(root, data))
+    folder = data / "my_set"
+    train, validation = listed(folder, "train"), listed(folder, "validation")
+    assert sorted(path for path, _ in train + validation) == paths
+    names = sorted(COUNTS)
+    assert (folder / "classes.txt").read_text() == "".join(
+        f"{i} {n}\n" for i, n in enumerate(names)
+    )
+    for images in (train, validation):
+        assert images == sorted(images, key=lambda image: (image[1], image[0]))
+        assert all(path.split("/")[0] == names[label] for path, label in images)
+    held_out = [sum(label == k for _, label in validation) for k in range(4)]
+    assert dict(zip(names, held_out, strict=True)) == {"b class": 2, "a: 7": 1, "C": 1, "lonely": 0}
+    assert (folder / "images").resolve() == root
+
+    convert(folder, "--num_shards=1", "--num_workers=1")
+    records = read_records([folder / "validation_00000-of-00001.tfrecord"])
+    expected = [((root / path).read_bytes(), label) for path, label in validation]
+    assert [(record.jpeg, record.label) for record in records] == expected
+
+
+def test_the_split_depends_only_on_names_and_seed(tmp_path):
+    lists = []
+    for index, (reverse, seed) in enumerate(((False, 0), (True, 0), (False, 1))):
+        draw_folders(tmp_path / f"mine{index}", COUNTS, reverse)
+        data = tmp_path / f"data{index}"
+        prepare(*flags_for(tmp_path / f"mine{index}", data, f"--seed={seed}"))
+        lists.append(texts(data / "my_set"))
+    assert lists[0] == lists[1]
+    assert lists[0] != lists[2]
+    more = draw_folders(tmp_path / "mine0", {"another": 4})
+    prepare(*flags_for(tmp_path / "mine0", tmp_path / "more"))
+    others = {path for path, _ in listed(tmp_path / "more" / "my_set", "validation")} - {*more}
+    assert others == {path for path, _ in listed(tmp_path / "data0" / "my_set", "validation")}
+
+
+def test_every_class_has_images_in_both_splits():
+    chance = random.Random(0)
+    for _ in range(200):
+        count, fraction = chance.randint(1, 40), chance.uniform(0.01, 0.99)
+        paths = [f"{i}.jpg" for i in range(count)]
+        split = split_classes({"it": paths}, fraction, chance.random())
+        train, validation = (split[name].get("it", []) for name in ("train", "validation"))
+        assert sorted(train + validation) == sorted(paths)
+        assert len(train) >= 1 and (count == 1 or len(validation) >= 1)
+        if 1 <= fraction * count <= count - 1:
+            assert abs(len(validation) - fraction * count) <= 0.5
+
+
+def test_train_and_val_folders_are_the_splits(tmp_path, data):
+    root = tmp_path / "mine"
+    train = draw_folders(root / "train", {"x": 3, "y": 2})
+    validation = draw_folders(root / "val", {"x": 1, "y": 2})
+    prepare(*flags_for(root, data))
+    folder = data / "my_set"
+    assert listed(folder, "train") == [(f"train/{p}", int(p[0] == "y")) for p in train]
+    assert listed(folder, "validation") == [(f"val/{p}", int(p[0] == "y")) for p in validation]
+
+    draw_folders(root / "val", {"z": 1})
+    (root / "test").mkdir()
+    out, error = prepare(*flags_for(root, tmp_path / "other"), code=1)
+    assert "classes in only one of train and val (1): z" in error
+    assert "ignored files and folders (1): test" in out
+    prepare(*flags_for(root, tmp_path / "other", "--allow_partial"))
+    assert listed(tmp_path / "other" / "my_set", "validation")[-1] == ("val/z/00.jpg", 2)
+
+
+def test_other_files_are_ignored_and_nested_folders_are_read(tmp_path, data):
+    root = tmp_path / "mine"
+    paths = draw_folders(root, {"x": 2, "y/deep/er": 3})
+    (root / "x" / "upper.JPEG").write_bytes(encode(picture(7)))
+    (root / "x" / "grey.png").write_bytes(encode(picture(8), "PNG"))
+    for name in ("notes.txt", "x/Thumbs.db", "y/deep/video.mp4"):
+        (root / name).write_bytes(b"")
+    for name in ("x/.DS_Store", "x/._00.jpg", ".hidden.jpg"):
+        (root / name).write_bytes(b"")
+    (root / "empty").mkdir()
+    out, _ = prepare(*flags_for(root, data))
+    assert "ignored files and folders (4): " in out
+    folder = data / "my_set"
+    found = sorted(path for split in LISTS for path, _ in listed(folder, split))
+    assert found == sorted([*paths, "x/upper.JPEG", "x/grey.png"])
+    assert (folder / "classes.txt").read_text() == "0 x\n1 y\n"
+
+
+def test_images_may_lie_in_the_folder_of_the_dataset(data):
+    root = data / "my_set" / "images"
+    paths = draw_folders(root, {"x": 4, "y": 3})
+    prepare(*flags_for(root, data))
+    assert not root.is_symlink()
+    found = [path for split in LISTS for path, _ in listed(data / "my_set", split)]
+    assert sorted(found) == paths
+    prepare(*flags_for(root, data))
+    _, error = prepare(*flags_for(data / "my_set", data), code=1)
+    assert "nothing was written" in error
+
+
+def test_folders_without_images_are_refused(tmp_path, data):
+    (tmp_path / "mine" / "x").mkdir(parents=True)
+    assert "no images for train" in prepare(*flags_for(tmp_path / "mine", data), code=1)[1]
+    draw_folders(tmp_path / "mine", {"x": 1})
+    assert "no images for validation" in prepare(*flags_for(tmp_path / "mine", data), code=1)[1]
+    draw_folders(tmp_path / "mine", {"x": 3})
+    (tmp_path / "mine" / "x" / "line\nbreak.jpg").write_bytes(encode(picture(9)))
+    assert (
+        "file names with a line break (1): "
+        in prepare(*flags_for(tmp_path / "mine", data), code=1)[1]
+    )
+    assert not data.exists()
