@@ -15,7 +15,7 @@ from slim.datasets.tfrecord import LISTS
 class ListedDataset:
     """The images, labels and class names of a dataset."""
 
-    folder: Path  # that the paths of the images are relative to
+    folder: Path  # the base of the relative image paths
     splits: Mapping[str, Sequence[Entry]]  # "train" and "validation"
     class_names: Sequence[str]  # in the order of the labels
 

@@ -42,7 +42,7 @@ class ArchiveSource:
     """The origin of a dataset."""
 
     page: str
-    files: tuple[RemoteFile, ...] = ()  # that can be downloaded without a login
+    files: tuple[RemoteFile, ...] = ()  # downloads without a login
     by_hand: str = ""  # instructions, if there are no such files
 
 

@@ -16,7 +16,7 @@ SHOWN = 3  # names in an error
 
 
 def count_some(what: str, names: Sequence[object]) -> str:
-    """Returns the number of some things and the names of the first ones."""
+    """Returns a phrase with the number of names and the first few of them."""
     shown = [str(name) for name in names[:SHOWN]] + ["..."] * (len(names) > SHOWN)
     return f"{what} ({len(names)}): {', '.join(shown)}"
 

@@ -6,7 +6,7 @@ from random import Random
 from typing import ClassVar
 
 from slim.datasets.toy.pen import Pen, parse_points
-from slim.datasets.toy.subject import Subject
+from slim.datasets.toy.pictures import Subject
 
 # The outline of the bill, from the forehead around its tip to the chin.
 BILLS = {

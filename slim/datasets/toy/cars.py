@@ -7,7 +7,7 @@ from random import Random
 from typing import ClassVar
 
 from slim.datasets.toy.pen import PAINTS, Pen, Point, divide_circle, parse_points, polar
-from slim.datasets.toy.subject import Subject
+from slim.datasets.toy.pictures import Subject
 
 # The foot of the rear window, the rear and the front of the roof, the foot of the windscreen.
 ROOFS = {

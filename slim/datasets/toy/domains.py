@@ -10,8 +10,7 @@ from PIL.Image import Image
 from slim.datasets.toy.birds import Bird
 from slim.datasets.toy.cars import Car
 from slim.datasets.toy.flowers import Flower
-from slim.datasets.toy.pictures import draw_picture
-from slim.datasets.toy.subject import Subject
+from slim.datasets.toy.pictures import Subject, draw_picture
 from slim.datasets.toy.things import THINGS
 
 TOY_BIRDS = {
@@ -59,7 +58,7 @@ TOY_CARS = {
     "black_striped_hatchback": Car("hatch", "oval", "slit", "five", stripe="black"),
 }
 
-# Other species than the targets', the commonest first.
+# Species other than those of the targets, the most frequent first.
 TOY_INAT = {
     "yellow_bellied_olive_siskin": Bird("olive", "yellow", "cone", wing_bars=1, cap="black"),
     "tall_white_oxeye": Flower("white", 12, "strap", "disc", "lobed"),

@@ -7,7 +7,7 @@ from random import Random
 from typing import ClassVar
 
 from slim.datasets.toy.pen import Pen, Point, divide_circle, parse_points, polar
-from slim.datasets.toy.subject import Subject
+from slim.datasets.toy.pictures import Subject
 
 # One edge of a petal, from its base: distance from the centre, width (1: the petals' spacing).
 PETALS = {

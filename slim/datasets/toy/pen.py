@@ -71,7 +71,7 @@ class Pen:
         draw: The image.
         pose: Maps a point in object coordinates to a pixel.
         tint: Factors of red, green and blue.
-        axes: The frame: the images of the x axis, the y axis and the origin, two numbers each.
+        axes: The frame: the unit vectors in x and y and the origin, two numbers each.
     """
 
     def __init__(

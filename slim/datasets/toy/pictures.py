@@ -1,12 +1,14 @@
 """Pictures of subjects: pose, scene, light, occlusion and camera are random."""
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from random import Random
+from typing import ClassVar
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from slim.datasets.toy.pen import COLOURS, Pen, Point, polar
-from slim.datasets.toy.subject import Subject
 
 OVERSAMPLING = 3  # subjects are drawn this many times larger, then reduced, for smooth edges
 
@@ -23,6 +25,27 @@ SCENES = (
     ((206, 206, 200), (160, 150, 132), ((112, 92, 72), (84, 70, 58)), 16, 0.02, 0.5),
     ((210, 190, 156), (160, 132, 96), ((184, 160, 126), (128, 104, 78)), 40, 0.05, 0.03),
 )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A class of objects with the same traits; all other properties are random.
+
+    Attributes:
+        varying: Values of the traits that differ between the images of a coarse class.
+        on_road: Whether the object is rigid and stands on a road.
+    """
+
+    varying: ClassVar[Mapping[str, Sequence]] = {}
+    on_road: ClassVar[bool] = False
+
+    def draw(self, pen: Pen, rng: Random) -> None:
+        """Draws one object."""
+        raise NotImplementedError
+
+    def vary(self, rng: Random) -> "Subject":
+        """Returns a subject with random values of the varying traits."""
+        return replace(self, **{trait: rng.choice(v) for trait, v in self.varying.items()})
 
 
 def draw_picture(subject: Subject, rng: Random, image_size: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Coarse things, drawn from recipes.
+"""Everyday objects, drawn from recipes.
 
 A recipe lists shapes in drawing order, separated by `;`: `poly`, `blob` or `line`, a colour and
 points (the width of a line comes last), or `oval`, a colour, its centre and its half axes. The
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from random import Random
 
 from slim.datasets.toy.pen import PAINTS, Pen, parse_points
-from slim.datasets.toy.subject import Subject
+from slim.datasets.toy.pictures import Subject
 
 
 @dataclass(frozen=True)
 class Thing(Subject):
-    """A kind of things, slightly distorted in every image."""
+    """A kind of object, slightly distorted in every image."""
 
     recipe: str
 

@@ -14,7 +14,7 @@ from slim.datasets.listed import compose_files
 from slim.datasets.lists import compose_class_names
 from slim.datasets.toy.domains import DOMAINS, Domain, ToyImage, draw_image
 
-VERSION = 1  # of the drawing: must change when the same seed gives other images
+VERSION = 1  # must change when the same seed gives other images
 NOTE = "toy.json"  # the settings that a folder was drawn with
 IMAGES_PER_JOB = 10
 
@@ -74,7 +74,7 @@ def _run(name: str, draw: Callable, images: Sequence[ToyImage], num_workers: int
             run_jobs(draw, jobs, num_workers=num_workers, report=bar.update)
     except WorkerError as error:
         raise UserError(
-            f"a process that draws {name} ended early ({error}), maybe for lack of memory: run "
+            f"a process that draws {name} ended early ({error}), possibly out of memory: run "
             "the command again to resume"
         ) from error
 
