@@ -1,6 +1,8 @@
-"""Fetches inat_minival.txt, the list of images that validate iNaturalist 2017, or checks it.
+"""Fetches inat_minival.txt, the list of images that validate iNaturalist 2017.
 
-python -m slim.datasets.minival --path=./inat_minival.txt
+    python -m slim.datasets.minival --path=./inat_minival.txt
+
+An existing file is checked and left as it is.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Selects the source classes nearest to targets (section 4.2 of the paper).
+r"""Selects the source classes nearest to targets (section 4.2 of the paper).
 
     python -m slim.transfer.source_selection --feature_dir=feature/inception_v3_iNat_299 \
         --sources=ILSVRC2012,inat2017 --targets=cub_200,nabirds --top_k=400 --output_name=birds
