@@ -20,7 +20,8 @@ from slim.deployment.model_deploy import (
 from slim.nets.nets_factory import get_network_fn
 from slim.nets.sizes import count_multiply_adds
 from slim.preprocessing.preprocessing_factory import get_preprocessing
-from slim.training.graph import build_clone, build_train_op, variables_to_train
+from slim.training.graph import build_train_op
+from slim.training.networks import build_clone, variables_to_train
 
 LAST_LAYER = ("Logits",)  # the scopes that train.sh trains
 SIDE = 3072  # of the matrices
@@ -100,9 +101,8 @@ def training_task(
             loss,
             gradients,
             optimizer,
-            tf.get_collection(tf.GraphKeys.UPDATE_OPS),
-            moving_average_decay=None,
             global_step=tf.train.get_or_create_global_step(),
+            update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
         )
         session = tf.Session(config=session_config())
         session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop, which what is under way can answer in its own time."""
+"""Ctrl-C and SIGTERM as requests to stop."""
 
 import os
 import signal
@@ -9,12 +9,15 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_signals(note: str) -> Iterator[list[int]]:
-    """A list that the first Ctrl-C or SIGTERM is put into; the second ends the process at once.
+    """Collects Ctrl-C and SIGTERM while the block runs.
 
-    A thread takes them, since the main thread may be waiting in TensorFlow for other machines.
+    A thread receives the signals, since the main thread may be waiting in TensorFlow.
 
     Args:
-        note: Printed when the first one comes.
+        note: Printed at the first signal; the second ends the process at once.
+
+    Yields:
+        A list that receives the first signal.
     """
     received: list[int] = []
     reader, writer = os.pipe()
@@ -25,7 +28,7 @@ def stop_signals(note: str) -> Iterator[list[int]]:
             if received:
                 os._exit(128 + number[0])
             received.append(number[0])
-            print(f"{note}; once more to end at once", flush=True)
+            print(f"{note}; repeat to end at once", flush=True)
         os.close(reader)
 
     thread = threading.Thread(target=receive, daemon=True)

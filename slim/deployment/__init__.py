@@ -1,1 +1,1 @@
-"""Clones of a network over the devices of one machine."""
+"""Training on several devices and machines."""

@@ -1,52 +1,40 @@
-"""Synchronous training without parameter servers: each replica has all variables of its own."""
+"""Synchronous training without parameter servers: every replica has its own variables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from slim.common.compat import tf
+from slim.deployment.replicas import Gradients, Replicas
 
 GROUP_KEY = 1
 
 
-class AllReduce(tf.train.SessionRunHook):
-    """Means over the replicas by TensorFlow's ring all-reduce, which every replica has to join.
+class AllReduce(Replicas):
+    """Replicas that average their gradients with TensorFlow's ring all-reduce.
 
-    All replicas take the same steps. They begin with the chief's variables.
-
-    Attributes:
-        stop: A placeholder, bool scalar, default false: whether this replica wants to stop.
-        stopping: Whether any replica does, bool scalar; known to all after the same step.
+    All replicas take part in every step and begin with the variables of the chief.
 
     Args:
-        num_replicas: Replicas that train.
-        replica_id: Which of them this is; 0 is the chief.
+        num_replicas: Number of replicas.
+        replica_id: Index of this replica; 0 is the chief.
     """
 
     def __init__(self, num_replicas: int, replica_id: int) -> None:
-        self._num_replicas = num_replicas
+        self.gradients_per_step = num_replicas
         self._replica_id = replica_id
         self._instances = 0
 
-    def means(
-        self, loss: tf.Tensor, gradients: Sequence[tuple[tf.Tensor, tf.Variable]]
-    ) -> tuple[tf.Tensor, list[tuple[tf.Tensor, tf.Variable]]]:
-        """The mean loss and gradients of all replicas.
-
-        Args:
-            loss: This replica's loss, float32 scalar.
-            gradients: Its (gradient, variable) pairs, float32.
-
-        Returns:
-            The same of all replicas.
-        """
-        self.stop = tf.placeholder_with_default(False, [])
-        own = [tf.cast(self.stop, tf.float32), loss, *(gradient for gradient, _ in gradients)]
+    def combine(self, loss: tf.Tensor, gradients: Gradients) -> tuple[tf.Tensor, Gradients]:
+        """Returns the means of the losses and of the gradients over all replicas."""
+        self._stop = tf.placeholder_with_default(False, [])
+        own = [tf.cast(self._stop, tf.float32), loss, *(gradient for gradient, _ in gradients)]
         stopping, loss, *means = self._sums(own, "Div")
-        self.stopping = stopping > 0
+        self._stopping = stopping > 0
         return loss, [(mean, v) for mean, (_, v) in zip(means, gradients, strict=True)]
 
     def begin(self) -> None:
-        """Builds what gives every replica the chief's variables."""
-        self._take = []
+        """Builds the operations that copy the chief's variables to every replica."""
+        self._copies = []
         by_type: dict[tf.DType, list[tf.Variable]] = {}
         for variable in tf.global_variables():
             by_type.setdefault(variable.dtype.base_dtype, []).append(variable)
@@ -55,24 +43,32 @@ class AllReduce(tf.train.SessionRunHook):
             if self._replica_id:
                 values = [tf.zeros_like(value) for value in values]
             sums = self._sums(values, "Id")
-            self._take += [v.assign(value) for v, value in zip(variables, sums, strict=True)]
+            self._copies += [v.assign(value) for v, value in zip(variables, sums, strict=True)]
 
     def after_create_session(self, session: tf.Session, _: tf.train.Coordinator) -> None:
-        """Begins with the chief's variables."""
-        session.run(self._take)
+        """Copies the chief's variables to every replica."""
+        session.run(self._copies)
 
-    def around(self, hooks: Sequence[tf.train.SessionRunHook]) -> list[tf.train.SessionRunHook]:
-        """A session's hooks, this one in its place among them."""
-        return [self, *hooks]
+    def run_step(
+        self,
+        session: tf.train.SingularMonitoredSession,
+        step: Any,
+        feed: Mapping[tf.Tensor, Any],
+        stop_requests: Sequence[int],
+    ) -> tuple[Any, bool]:
+        """Runs a step; all replicas stop after the same one if any of them is asked to."""
+        feed = {**feed, self._stop: bool(stop_requests)}
+        done, stopping = session.run([step, self._stopping], feed)
+        return done, bool(stopping)
 
     def _sums(self, tensors: Sequence[tf.Tensor], final_op: str) -> list[tf.Tensor]:
-        """Sums over the replicas; with `Div` divided by their number. One collective for all."""
+        """Returns sums over the replicas, or means with `Div`, from one collective operation."""
         self._instances += 1
         with tf.device(f"/job:worker/replica:0/task:{self._replica_id}/device:CPU:0"):
             flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
             flat = tf.raw_ops.CollectiveReduce(
                 input=flat,
-                group_size=self._num_replicas,
+                group_size=self.gradients_per_step,
                 group_key=GROUP_KEY,
                 instance_key=self._instances,
                 merge_op="Add",

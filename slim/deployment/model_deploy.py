@@ -1,13 +1,13 @@
-"""Clones of a network on the devices of a machine: shared variables, averaged gradients.
+"""Clones of a network on the devices of a machine, with shared variables and averaged gradients.
 
-Every clone sees a batch of its own. The total loss is the mean of the clones' losses plus the
-regularization losses once; batch norm's moving averages are updated by the first clone, as
-published. Of several machines each is a replica with clones of its own, and the variables stand on
-parameter servers.
+Every clone has its own batch. The total loss is the mean of the losses of the clones plus the
+regularization losses once. The first clone updates the moving averages of batch norm, as published.
+Each of several machines is a replica with its own clones.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,41 +22,30 @@ Device = str | Callable[[tf.Operation], str]
 
 @dataclass(frozen=True)
 class DeploymentConfig:
-    """Where clones and variables stand.
-
-    Attributes:
-        num_clones: Number of clones.
-        clone_on_cpu: All clones on the CPU; else clone i on GPU i.
-        replica_id: This replica: the task of job `worker` that it is.
-        num_replicas: Number of replicas.
-        num_ps_tasks: Tasks of job `ps`, which variables are dealt out to; 0 on one machine.
-
-    Raises:
-        ValueError: `num_clones` is below 1.
-    """
+    """The placement of clones and variables."""
 
     num_clones: int = 1
-    clone_on_cpu: bool = False
-    replica_id: int = 0
+    clone_on_cpu: bool = False  # else clone i is on GPU i
+    replica_id: int = 0  # the task of job `worker`
     num_replicas: int = 1
-    num_ps_tasks: int = 0
+    num_ps_tasks: int = 0  # the tasks of job `ps`, over which variables are distributed
 
     def __post_init__(self) -> None:
         if self.num_clones < 1:
-            raise ValueError(f"num_clones must be 1 at least, not {self.num_clones}")
+            raise ValueError(f"num_clones must be at least 1, not {self.num_clones}")
 
     def clone_scope(self, index: int) -> str:
-        """The name scope of a clone; a single clone stands in none, as published."""
+        """Returns the name scope of a clone; a single clone has none, as published."""
         return f"clone_{index}" if self.num_clones > 1 else ""
 
     @property
     def worker_device(self) -> str:
-        """The replica's task: where all stands but what is on parameter servers; else nothing."""
+        """Returns the device of this replica, empty if it is the only one."""
         several = self.num_replicas > 1 or self.num_ps_tasks
         return f"/job:worker/task:{self.replica_id}" if several else ""
 
     def clone_device(self, index: int) -> str:
-        """The device that a clone computes on; a single clone's is TensorFlow's choice."""
+        """Returns the device of a clone; TensorFlow chooses that of a single clone."""
         if self.clone_on_cpu:
             return f"{self.worker_device}/device:CPU:0"
         return self.worker_device + (f"/device:GPU:{index}" if self.num_clones > 1 else "")
@@ -68,26 +57,18 @@ class DeploymentConfig:
         )
 
     def variables_device(self) -> Device:
-        """Where variables live.
-
-        Beside a single clone, on the CPU when several share them; on the parameter servers in turn
-        where there are any.
-        """
+        """Returns the device of the variables: parameter servers in turn, the CPU or a clone's."""
         if self.num_ps_tasks:
             return self._parameter_servers
         on_cpu = self.clone_on_cpu or self.num_clones > 1
         return self.worker_device + ("/device:CPU:0" if on_cpu else "")
 
     def inputs_device(self) -> str:
-        """Where batches are made."""
+        """Returns the device of the input."""
         return f"{self.worker_device}/device:CPU:0"
 
     def check_devices(self, num_gpus: int) -> None:
-        """Refuses more clones than there are GPUs.
-
-        Raises:
-            UserError: Naming both numbers.
-        """
+        """Checks that there is a GPU for every clone."""
         if self.num_clones > 1 and not self.clone_on_cpu and self.num_clones > num_gpus:
             raise UserError(
                 f"--num_clones={self.num_clones} needs as many GPUs, found {num_gpus}; "
@@ -95,25 +76,40 @@ class DeploymentConfig:
             )
 
 
-def session_config(xla: bool = False) -> tf.ConfigProto:
-    """GPU memory as it is needed, and what has no GPU kernel on the CPU, as published.
+@contextmanager
+def replica_graph(config: DeploymentConfig, seed: int | None) -> Iterator[tf.Variable]:
+    """Makes a new graph on the device of a replica the default graph, and yields its global step.
 
     Args:
-        xla: Let XLA compile what it can on the GPU.
+        config: The placement of the replica.
+        seed: The seed of replica 0; the index of the replica is added to it.
+    """
+    with tf.Graph().as_default(), tf.device(config.worker_device or None):
+        tf.set_random_seed(None if seed is None else seed + config.replica_id)
+        with tf.device(config.variables_device() or None):
+            global_step = tf.train.create_global_step()
+        yield global_step
+
+
+def session_config(xla: bool = False) -> tf.ConfigProto:
+    """Returns session options: GPU memory grows, operations without a GPU kernel run on the CPU.
+
+    Args:
+        xla: Whether XLA compiles operations on the GPU.
     """
     config = tf.ConfigProto(allow_soft_placement=True)
     if xla:
         config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
     config.gpu_options.allow_growth = True
-    # The input runs in the same pool. With two threads for both, one batch in two was computed on
-    # one core only: 19 to 25 images/s in feature extraction where 38 were possible.
+    # The input runs in the same pool. With two threads, every other batch was computed on one core
+    # only: 19 to 25 images/s in feature extraction instead of 38.
     config.inter_op_parallelism_threads = max(MIN_INTER_OP_THREADS, os.cpu_count() or 1)
     return config
 
 
 @dataclass(frozen=True)
 class Clone:
-    """A clone: what its `model_fn` returned, its name scope (with a slash) and its device."""
+    """A clone: the result of its `model_fn`, its name scope (with a slash) and its device."""
 
     outputs: Any
     scope: str
@@ -123,16 +119,9 @@ class Clone:
 def create_clones(
     config: DeploymentConfig, model_fn: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> list[Clone]:
-    """Builds the clones; the variables of the first are reused by the others.
+    """Builds the clones, which share the variables of the first one.
 
-    Args:
-        config: Where they stand.
-        model_fn: Builds a clone and adds its losses to the collection of losses.
-        *args: Passed to `model_fn`.
-        **kwargs: Passed to `model_fn`.
-
-    Returns:
-        `config.num_clones` clones.
+    `model_fn` builds a clone from `args` and `kwargs`, and adds its losses to their collection.
     """
     clones = []
     for index in range(config.num_clones):
@@ -153,22 +142,19 @@ def optimize_clones(
     clones: Sequence[Clone],
     optimizer: tf.train.Optimizer,
     var_list: Sequence[tf.Variable] | None = None,
-    regularization_losses: Sequence[tf.Tensor] | None = None,
 ) -> tuple[tf.Tensor, list[tuple[tf.Tensor, tf.Variable]]]:
-    """The total loss and the gradients that all clones make together.
+    """Computes the total loss of all clones and its gradients.
 
     Args:
-        clones: The clones, their losses in the collection of losses.
+        clones: The clones, whose losses are in the collection of losses.
         optimizer: Computes the gradients.
-        var_list: The variables to train. Default: all trainable ones.
-        regularization_losses: Counted once. Default: those in the collection.
+        var_list: The variables to train. Default: all trainable variables.
 
     Returns:
-        The total loss, a float32 scalar, and (gradient, variable) pairs for the variables that
-        the loss depends on.
+        The loss, a float32 scalar, and (gradient, variable) pairs for the variables that it
+        depends on.
     """
-    if regularization_losses is None:
-        regularization_losses = tf.losses.get_regularization_losses()
+    regularization_losses = tf.losses.get_regularization_losses()
     total_losses = []
     clones_gradients = []
     for index, clone in enumerate(clones):
@@ -184,7 +170,7 @@ def optimize_clones(
 def _sum_gradients(
     clones_gradients: Sequence[list[tuple[tf.Tensor | None, tf.Variable]]],
 ) -> list[tuple[tf.Tensor, tf.Variable]]:
-    """Adds up the clones' gradients variable by variable, leaving out those without any."""
+    """Returns the sums of the gradients of the clones per variable, without missing gradients."""
     summed = []
     for pairs in zip(*clones_gradients, strict=True):
         gradients = [gradient for gradient, _ in pairs if gradient is not None]

@@ -1,62 +1,54 @@
-"""Synchronous training: a step is made of the gradients of several replicas."""
+"""Synchronous training with parameter servers."""
 
 import threading
 import time
 from collections.abc import Sequence
 
-from slim.common.compat import tf
+from slim.common.compat import slim, tf
+from slim.deployment.replicas import Gradients, Replicas
 
 POLL_SECS = 0.01
 
 
-class SynchronousReplicas(tf.train.SessionRunHook):
-    """Runs TensorFlow's `SyncReplicasOptimizer`: gradients are averaged, then applied once.
+class SynchronousReplicas(Replicas):
+    """Replicas that average their gradients with TensorFlow's `SyncReplicasOptimizer`.
 
-    A replica adds its gradients to accumulators and waits for a token, which it gets once enough
-    gradients are there and applied; those computed from older variables are dropped. The chief
-    applies them, in a thread of its own: the hook that comes with the optimizer leaves it waiting
-    for gradients when training is over, and closing the session then takes two minutes.
+    A replica adds its gradients to accumulators on the parameter servers and waits for a token.
+    The chief hands out the tokens once enough gradients are there and applied; gradients computed
+    from older variables are dropped. The chief does so in a thread of its own: the hook of the
+    optimizer would leave it waiting for gradients when training is over, and closing the session
+    would take two minutes.
 
     Args:
-        num_replicas: Replicas that train.
-        replicas_to_aggregate: Gradients of a step. Fewer than there are replicas: the slowest are
-            not waited for; more: replicas compute several.
+        num_replicas: Number of replicas.
+        gradients_per_step: Number of gradients per update. If it is less than the number of
+            replicas, the slowest are not waited for; if it is more, replicas compute several.
         is_chief: Whether this replica applies the gradients.
     """
 
-    def __init__(self, num_replicas: int, replicas_to_aggregate: int, is_chief: bool) -> None:
+    def __init__(self, num_replicas: int, gradients_per_step: int, is_chief: bool) -> None:
+        self.gradients_per_step = gradients_per_step
         self._num_replicas = num_replicas
-        self._replicas_to_aggregate = replicas_to_aggregate
         self._is_chief = is_chief
 
     def apply_gradients(
         self,
         optimizer: tf.train.Optimizer,
-        gradients: Sequence[tuple[tf.Tensor, tf.Variable]],
+        gradients: Gradients,
         global_step: tf.Variable,
-        average: tf.train.ExponentialMovingAverage | None,
-        averaged: Sequence[tf.Variable],
+        *,
+        update_ops: Sequence[tf.Operation] = (),
+        average: tf.train.ExponentialMovingAverage | None = None,
     ) -> tf.Operation:
-        """One replica's share of a step.
-
-        Args:
-            optimizer: Applies the averaged gradients.
-            gradients: This replica's (gradient, variable) pairs.
-            global_step: The step; 1 is added to it once for all replicas.
-            average: Updated after it, by the chief. Default: none.
-            averaged: What it averages.
-
-        Returns:
-            Ends when the step is made.
-        """
+        """Contributes gradients to a step, whose update and moving averages are the chief's."""
         synchronous = tf.train.SyncReplicasOptimizer(
             optimizer,
-            self._replicas_to_aggregate,
+            self.gradients_per_step,
             self._num_replicas,
             variable_averages=average,
-            variables_to_average=averaged,
+            variables_to_average=slim.get_model_variables(),
         )
-        train_op = synchronous.apply_gradients(gradients, global_step)
+        update = synchronous.apply_gradients(gradients, global_step)
         synchronous.ready_for_local_init_op.mark_used()  # for a hook that is not used here
         self._global_step = global_step
         self._begin = [synchronous.local_step_init_op]
@@ -65,21 +57,21 @@ class SynchronousReplicas(tf.train.SessionRunHook):
             with tf.control_dependencies(synchronous.get_chief_queue_runner().enqueue_ops):
                 self._update = tf.identity(global_step.read_value())
         self._release = synchronous.get_init_tokens_op(self._num_replicas)
-        return train_op
+        return tf.group(update, *update_ops)
 
     def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
-        """Begins at the step that the variables are at."""
+        """Begins at the step of the variables."""
         for operation in self._begin:
             session.run(operation)
         if self._is_chief:
             self._step = session.run(self._global_step)
             self._thread = threading.Thread(
-                target=self._updates, args=(session, coord), daemon=True
+                target=self._apply_updates, args=(session, coord), daemon=True
             )
             self._thread.start()
 
-    def _updates(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
-        """Applies gradients, step after step, until the session is closed."""
+    def _apply_updates(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
+        """Applies the gradients of step after step until the session is closed."""
         try:
             while not coord.should_stop():
                 self._step = session.run(self._update)
@@ -88,12 +80,12 @@ class SynchronousReplicas(tf.train.SessionRunHook):
                 coord.request_stop(error)
 
     def end(self, session: tf.Session) -> None:
-        """Waits until the last step is whole, its moving averages too."""
+        """Waits until the last step is complete, including its moving averages."""
         if self._is_chief:
             step = session.run(self._global_step)
             while self._step < step and self._thread.is_alive():
                 time.sleep(POLL_SECS)
 
     def around(self, hooks: Sequence[tf.train.SessionRunHook]) -> list[tf.train.SessionRunHook]:
-        """A session's hooks, this one first; at the very end replicas that wait are let go."""
+        """Returns the hooks with this one first; at the very end, waiting replicas are released."""
         return [self, *hooks, tf.train.FinalOpsHook(self._release)]

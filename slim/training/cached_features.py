@@ -1,8 +1,8 @@
-"""Training the last layer on features that are computed once, rather than in every epoch.
+"""Training the last layer on features that are computed once rather than in every epoch.
 
-Where images are not distorted and nothing below the last layer is trained, an image's features are
-the same in every epoch. They are what feature extraction gives, batch norm with the checkpoint's
-averages; training that computes them anew normalizes by each batch instead.
+If images are not distorted and only the last layer is trained, the features of an image are the
+same in every epoch. The features are those of feature extraction, where batch norm uses the
+averages of the checkpoint; training on images normalizes by each batch instead.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,69 +13,136 @@ import numpy as np
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.common.files import make_folder
+from slim.datasets.input import InputSettings
 from slim.datasets.registry import Dataset
 from slim.datasets.tfrecord import LISTS
+from slim.deployment.model_deploy import DeploymentConfig, create_clones
 from slim.features.extractor import Extractor, load_network
 from slim.features.files import Settings, find_split, hash_checkpoint, is_done
 from slim.features.splits import extract_split
 from slim.nets.nets_factory import get_network
+from slim.training.networks import (
+    CloneOutputs,
+    NetworkFn,
+    NetworkSettings,
+    TrainingNetwork,
+    split_scopes,
+    training_network_fn,
+    variables_to_train,
+)
+
+
+def build_on_features(
+    config: DeploymentConfig,
+    settings: NetworkSettings,
+    data: InputSettings,
+    *,
+    features: np.ndarray,
+    labels: np.ndarray,
+) -> TrainingNetwork:
+    """Builds a network whose last layer is trained on the result of `cache_features`.
+
+    Raises:
+        UserError: A variable below the last layer is to be trained.
+    """
+    clones = create_clones(
+        config,
+        build_last_layer,
+        training_network_fn(settings, data.num_classes, tf.float32),
+        get_network(settings.model_name).feature_endpoint,
+        data.num_classes,
+        settings.label_smoothing,
+    )
+    inputs = clones[0].outputs
+    trained = variables_to_train(split_scopes(settings.trainable_scopes))
+    check_trained_above(inputs.inputs, trained)
+    # The meta optimizer would rewrite the neighbourhood of the fed tensor and require images.
+    options = tf.ConfigProto()
+    options.graph_options.rewrite_options.disable_meta_optimizer = True
+    return TrainingNetwork(
+        clones=clones,
+        trained=trained,
+        update_ops=[],
+        feeds=(
+            {inputs.inputs: rows[:, np.newaxis, np.newaxis], inputs.labels: row_labels}
+            for rows, row_labels in feature_batches(features, labels, data.batch_size, data.seed)
+        ),
+        dtype=tf.float32,
+        session_options=options,
+    )
 
 
 def cache_features(
-    folder: Path,
     dataset: Dataset,
+    settings: NetworkSettings,
+    data: InputSettings,
+    *,
     dataset_dir: str,
-    model_name: str,
     checkpoint: str,
-    image_size: int,
-    batch_size: int,
-    precision: str,
+    folder: Path,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the features of a dataset's images, or takes those of an earlier run.
+    """Computes the features of a split, or loads those of an earlier run.
+
+    The images are read from the list of the dataset, not from its shards.
 
     Args:
-        folder: Where they are kept.
-        dataset: The split; its images are read by its list, not from the shards.
+        dataset: The split.
+        settings: Settings of the network; its precision is that of the features.
+        data: Settings of the batches.
         dataset_dir: The folder that holds the datasets.
-        model_name: The network.
-        checkpoint: The prefix of the checkpoint to compute them from.
-        image_size: Height and width in pixels.
-        batch_size: Images a batch.
-        precision: What the layers compute in.
+        checkpoint: Prefix of the checkpoint that the features are computed from.
+        folder: The folder for the features.
 
     Returns:
-        Features, float32 `[images, depth]`, not held in memory, and labels, int32 `[images]`.
-
-    Raises:
-        UserError: The checkpoint does not fit, or an image or the list cannot be read.
+        Memory-mapped features, float32 `[images, depth]`, and labels, int32 `[images]`.
     """
-    endpoint = get_network(model_name).feature_endpoint
-    settings = Settings(
-        model_name, hash_checkpoint(checkpoint), False, endpoint, image_size, precision
+    feature_settings = Settings(
+        model_name=settings.model_name,
+        checkpoint_hash=hash_checkpoint(checkpoint),
+        averages=False,
+        endpoint=get_network(settings.model_name).feature_endpoint,
+        image_size=data.image_size,
+        precision=settings.precision,
     )
     split = find_split(dataset.name, Path(LISTS[dataset.split_name]).stem, dataset_dir, folder)
     make_folder(folder, "train_dir")
-    if not is_done(split, settings):
-        with Extractor(load_network(settings, checkpoint), settings, batch_size) as extractor:
-            extract_split(split, settings, extractor)
-    return np.load(split.feature_path, mmap_mode="r"), np.load(split.label_path)
+    if not is_done(split, feature_settings):
+        network = load_network(feature_settings, checkpoint)
+        with Extractor(network, feature_settings, data.batch_size) as extractor:
+            extract_split(split, feature_settings, extractor)
+    features = np.load(split.feature_path, mmap_mode="r")
+    return features, np.load(split.label_path) - data.labels_offset
+
+
+def build_last_layer(
+    network_fn: NetworkFn, endpoint: str, num_classes: int, label_smoothing: float
+) -> CloneOutputs:
+    """Builds a clone of which only the layers above an end point run.
+
+    The auxiliary classifier is below: it has its variables but no loss.
+    """
+    images = tf.placeholder(tf.float32, [None, None, None, 3])  # never fed
+    logits, end_points = network_fn(images)
+    features = end_points[endpoint]
+    labels = tf.placeholder(tf.int64, [None])
+    tf.losses.softmax_cross_entropy(
+        tf.one_hot(labels, num_classes), logits, label_smoothing=label_smoothing
+    )
+    return CloneOutputs(features, labels, {"features": features}, tf.constant(0, tf.float64))
 
 
 def feature_batches(
     features: np.ndarray, labels: np.ndarray, batch_size: int, seed: int | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields endless batches of shuffled epochs, each of which has every image once.
+    """Yields endless batches of shuffled epochs, each with every image once.
 
-    An epoch's last batch is filled up from the next epoch.
+    The last batch of an epoch is completed from the next epoch.
 
     Args:
         features: float32 `[images, depth]`.
         labels: Integers `[images]`.
-        batch_size: Images a batch.
-        seed: The order depends on it. Default: another one in every run.
-
-    Returns:
-        Features, float32 `[batch_size, depth]`, and labels `[batch_size]`.
+        batch_size: Images per batch.
+        seed: Determines the order. Default: different in every run.
     """
     random = np.random.default_rng(seed)
     order = np.empty(0, np.int64)
@@ -87,14 +154,10 @@ def feature_batches(
 
 
 def check_trained_above(features: tf.Tensor, variables: Sequence[tf.Variable]) -> None:
-    """Refuses to train what the features depend on.
-
-    Args:
-        features: What is cached.
-        variables: What is to be trained.
+    """Checks that cached features do not depend on the variables to train.
 
     Raises:
-        UserError: Naming one of them.
+        UserError: They do; names one of the variables.
     """
     found, to_visit = set(), [features.op]
     while to_visit:
@@ -105,7 +168,7 @@ def check_trained_above(features: tf.Tensor, variables: Sequence[tf.Variable]) -
     below = [variable.op.name for variable in variables if variable.op in found]
     if below:
         raise UserError(
-            f"--cache_features: {len(below)} variables below the last layer are to be trained, "
-            f"such as {below[0]}; give --trainable_scopes=Logits (ResNet: logits), or leave "
-            "--cache_features out"
+            f"--cache_features: --trainable_scopes selects {len(below)} variables below the last "
+            f"layer, such as {below[0]}; give --trainable_scopes=Logits (ResNets: logits), or "
+            "leave --cache_features out"
         )

@@ -1,29 +1,39 @@
 """The start of a training run: its folder, its last step, its first values."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from slim.checkpoints.reading import by_name, check_fits, find_checkpoint, read_shapes, read_step
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
+from slim.common.files import make_folder
+from slim.deployment.all_reduce import AllReduce
+from slim.deployment.cluster import Cluster
+from slim.deployment.replicas import Replicas
+from slim.deployment.synchronous import SynchronousReplicas
+from slim.training.graph import Averages, RunSettings
+from slim.training.networks import split_scopes
 
 
-def prepare_train_dir(train_dir: Path) -> None:
-    """Makes the folder, and removes what a killed run left half-written in it.
+@dataclass(frozen=True, kw_only=True)
+class StartSettings:
+    """The flags of the same names."""
 
-    Raises:
-        UserError: The path is no folder and cannot become one.
-    """
-    try:
-        train_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--train_dir={train_dir}: cannot make the folder ({error.strerror}); give another one"
-        ) from error
-    for leftover in train_dir.glob("model.ckpt-*.tempstate*"):
-        leftover.unlink()
+    checkpoint_path: str | None
+    checkpoint_exclude_scopes: str | None = None
+    ignore_missing_vars: bool = False
+
+
+def choose_replicas(cluster: Cluster, sync_replicas: bool, replicas_to_aggregate: int) -> Replicas:
+    """Returns the replicas with their synchronization; the flags hold for parameter servers."""
+    if cluster.all_reduce:
+        return AllReduce(cluster.worker_replicas, cluster.task)
+    if sync_replicas and max(cluster.worker_replicas, replicas_to_aggregate) > 1:
+        return SynchronousReplicas(cluster.worker_replicas, replicas_to_aggregate, cluster.is_chief)
+    return Replicas()
 
 
 def find_last_step(
@@ -32,36 +42,42 @@ def find_last_step(
     num_samples: int,
     images_per_step: int,
 ) -> int | None:
-    """The step to stop at: as given, or that with which the epochs are full, if that is earlier.
-
-    Args:
-        max_number_of_steps: Steps, None for no end.
-        max_number_of_epochs: Epochs, None for no end.
-        num_samples: Images of an epoch.
-        images_per_step: Images of a step, over all clones and replicas.
+    """Returns the step that completes the steps or the epochs, whichever is first.
 
     Raises:
-        UserError: The epochs are not a number above 0.
+        UserError: The number of epochs is not positive.
     """
     if max_number_of_epochs is None:
         return max_number_of_steps
     if not 0 < max_number_of_epochs < math.inf:
         raise UserError(f"--max_number_of_epochs={max_number_of_epochs}: expected more than 0")
-    # 1.1 epochs of 50 images are 55 images, and not 55.00000000000001.
+    # 1.1 epochs of 50 images are 55 images, not 55.00000000000001.
     images = Fraction(str(max_number_of_epochs)) * num_samples
     return min(max_number_of_steps or math.inf, math.ceil(images / images_per_step))
 
 
-def announce_start(train_dir: Path, max_number_of_steps: int | None) -> int:
-    """Says whether a run begins, goes on, or is done already, and returns its step."""
-    latest = tf.train.latest_checkpoint(str(train_dir))
+def begin_run(settings: RunSettings, checkpoint_path: str | None) -> int:
+    """Makes the folder of a run and says whether the run begins, resumes or is complete.
+
+    Returns:
+        The step to begin or resume at.
+
+    Raises:
+        UserError: The run begins and there is no checkpoint to fine-tune from.
+    """
+    latest = settings.latest_checkpoint
+    if checkpoint_path and latest is None:
+        find_checkpoint(checkpoint_path)
+    make_folder(settings.train_dir, "train_dir")
+    for leftover in settings.train_dir.glob("model.ckpt-*.tempstate*"):
+        leftover.unlink()  # of a run that was killed
     if latest is None:
         return 0
     step = read_step(latest)
-    if max_number_of_steps and step >= max_number_of_steps:
+    if settings.ends_at(step):
         print(
-            f"nothing to do: {latest} is at step {step} of {max_number_of_steps}; to go on give a "
-            "larger --max_number_of_steps or --max_number_of_epochs, to begin anew another "
+            f"nothing to do: {latest} is at step {step} of {settings.last_step}; to continue give "
+            "a larger --max_number_of_steps or --max_number_of_epochs, to start over another "
             "--train_dir"
         )
     else:
@@ -70,54 +86,51 @@ def announce_start(train_dir: Path, max_number_of_steps: int | None) -> int:
 
 
 def start_from(
-    train_dir: Path,
-    checkpoint_path: str | None,
-    exclude_scopes: Sequence[str],
-    ignore_missing_vars: bool,
-    averages: Sequence[tuple[tf.Variable, tf.Variable]],
+    train_dir: Path, settings: StartSettings, averages: Averages
 ) -> Callable[[tf.Session], None]:
-    """Chooses where the first step's variables come from, and checks that they fit.
+    """Chooses and checks the checkpoint whose values the variables start from.
 
     Args:
-        train_dir: A checkpoint in it wins: the run is resumed.
-        checkpoint_path: The checkpoint, or the folder of them, to fine-tune from.
-        exclude_scopes: Variables whose name contains one of these keep their initial values.
-        ignore_missing_vars: So do variables that the checkpoint lacks.
-        averages: Model variables and their moving averages, which begin at the variables' values.
+        train_dir: The folder of the run; a checkpoint in it takes precedence.
+        settings: The checkpoint to fine-tune from.
+        averages: Model variables with their moving averages, which start from the variables.
 
     Returns:
-        Sets the variables of a session whose variables are initialized and that is not resumed.
+        A function that sets the initialized variables of a session that is not resumed.
 
     Raises:
         UserError: The checkpoint is missing or does not fit.
     """
+    checkpoint_path = settings.checkpoint_path
     latest = tf.train.latest_checkpoint(str(train_dir))
     if latest is not None:
         if checkpoint_path:
             print(f"ignoring --checkpoint_path={checkpoint_path}: {train_dir} has a checkpoint")
         hint = (
-            f"{train_dir} holds a run with another network, dataset or optimizer: give another "
-            "--train_dir, or the flags of that run"
+            f"{train_dir} belongs to a run with another network, dataset or optimizer: give "
+            "another --train_dir, or the flags of that run"
         )
         check_fits(latest, by_name(tf.global_variables()), hint, hint)
 
     restore = None
     if checkpoint_path and latest is None:
         source = find_checkpoint(checkpoint_path)
+        excluded = split_scopes(settings.checkpoint_exclude_scopes)
         wanted = {
             name: variable
             for name, variable in by_name(slim.get_model_variables()).items()
-            if not any(scope in name for scope in exclude_scopes)
+            if not any(scope in name for scope in excluded)
         }
-        if ignore_missing_vars:
+        if settings.ignore_missing_vars:
             stored = read_shapes(source)
             wanted = {name: variable for name, variable in wanted.items() if name in stored}
         check_fits(
             source,
             wanted,
-            "is it of --model_name? Leave them out with --checkpoint_exclude_scopes or "
+            "does it match --model_name? Skip the variables with --checkpoint_exclude_scopes or "
             "--ignore_missing_vars",
-            "a classifier for other classes is left out with --checkpoint_exclude_scopes=Logits",
+            "skip the classifier of other classes with --checkpoint_exclude_scopes=Logits "
+            "(ResNets: logits)",
         )
         print(f"fine-tuning from {source}: {len(wanted)} variables", flush=True)
         restore = tf.train.Saver(wanted)

@@ -1,0 +1,87 @@
+"""Flags of training. Nothing here loads TensorFlow."""
+
+from absl import flags
+
+from slim.common.command_line import FlagSet, define_shared_flags, define_speed_flags
+
+OPTIMIZERS = ("adadelta", "adagrad", "adam", "ftrl", "momentum", "rmsprop", "sgd")
+DECAY_TYPES = ("fixed", "exponential", "polynomial")
+
+
+def define_training_flags(values: flags.FlagValues) -> None:
+    """Adds the flags of training, the published ones with their published defaults."""
+    define = FlagSet(values)
+    define_shared_flags(define, split="train", batch_size=64)
+    define.string("train_dir", None, "Folder for checkpoints and event files.")
+    define.integer("train_image_size", 299, "Height and width of the images in pixels.", 1)
+    define.integer("max_number_of_steps", None, "Step to stop at. Default: run until stopped.", 1)
+    define.real(
+        "max_number_of_epochs", None, "Epochs to stop after, if reached first. Default: no limit."
+    )
+    define.integer("num_readers", 4, "Shards read in parallel.", 1)
+    define.integer("log_every_n_steps", 10, "Steps between two lines of the log.", 1)
+    define.integer("save_summaries_secs", 10, "Seconds between two summaries.", 0)
+    define.integer("save_interval_secs", 60, "Seconds between two checkpoints.", 0)
+    define.integer("seed", None, "Seed of weights, order and distortions. Default: none.")
+    define.boolean("histograms", False, "Write histograms of all variables and end points.")
+
+    define.integer("num_clones", 1, "Clones of the network, one per GPU, each with its batch.", 1)
+    define.boolean("clone_on_cpu", False, "Place the clones on the CPU.")
+    define.integer("worker_replicas", 1, "Number of workers.", 1)
+    define.integer("num_ps_tasks", 0, "Number of parameter servers.", 0)
+    define.integer("task", 0, "Index of this process in its job; worker 0 is the chief.", 0)
+    define.boolean("sync_replicas", True, "Synchronize the workers; else each updates on its own.")
+    define.integer("replicas_to_aggregate", 1, "Gradients to collect per update.", 1)
+    define.words("worker_hosts", [], "Addresses of the workers, comma-separated host:port.")
+    define.words("ps_hosts", [], "Addresses of the parameter servers, comma-separated host:port.")
+    define.choice("job_name", "worker", ("worker", "ps"), "Job of this process.")
+    define.boolean("all_reduce", False, "Synchronize the workers without parameter servers.")
+    define.integer("cluster_timeout_secs", 600, "Seconds to wait for another process.", 1)
+
+    define.real("weight_decay", 0.00004, "Coefficient of the L2 loss on the weights.", 0)
+    define.real("label_smoothing", 0.0, "Share of the label spread over all classes.", 0)
+    define.real(
+        "batch_norm_decay", None, "Decay of moving mean and variance. Default: the network's."
+    )
+    define.integer("quantize_delay", -1, "Steps before quantized training; -1: none.")
+    define.choice("optimizer", "momentum", OPTIMIZERS, "Name of the optimizer.")
+    define.real("adadelta_rho", 0.95, "Decay rate of adadelta.")
+    define.real("adagrad_initial_accumulator_value", 0.1, "Initial accumulators of adagrad.")
+    define.real("adam_beta1", 0.9, "Decay rate of adam's first moment.")
+    define.real("adam_beta2", 0.999, "Decay rate of adam's second moment.")
+    define.real("opt_epsilon", 1.0, "Epsilon of adadelta, adam and rmsprop.")
+    define.real("ftrl_learning_rate_power", -0.5, "Learning rate power of ftrl.")
+    define.real("ftrl_initial_accumulator_value", 0.1, "Initial accumulators of ftrl.")
+    define.real("ftrl_l1", 0.0, "L1 regularization strength of ftrl.")
+    define.real("ftrl_l2", 0.0, "L2 regularization strength of ftrl.")
+    define.real("momentum", 0.9, "Momentum of the momentum optimizer.")
+    define.real("rmsprop_momentum", 0.9, "Momentum of rmsprop.")
+    define.real("rmsprop_decay", 0.9, "Decay rate of rmsprop.")
+
+    define.choice("learning_rate_decay_type", "exponential", DECAY_TYPES, "Type of the decay.")
+    define.real("learning_rate", 0.01, "Initial learning rate.")
+    define.real("end_learning_rate", 0.0001, "Final learning rate of polynomial decay.")
+    define.real("learning_rate_decay_factor", 0.1, "Factor of exponential decay.")
+    define.real("num_epochs_per_decay", 30.0, "Epochs between two decays, counted per clone.")
+
+    define.string("checkpoint_path", None, "Checkpoint, or folder with some, to fine-tune from.")
+    define.string(
+        "checkpoint_exclude_scopes",
+        None,
+        "Comma-separated; variables whose name contains one of these are not restored.",
+    )
+    define.string(
+        "trainable_scopes",
+        None,
+        "Comma-separated; only variables whose name contains one of these are trained.",
+    )
+    define.boolean("ignore_missing_vars", False, "Skip variables that the checkpoint lacks.")
+
+    define.boolean("augment", True, "Distort the images; --noaugment: preprocess for evaluation.")
+    define.boolean(
+        "cache_features",
+        False,
+        "Compute the features of each image once, in --train_dir/features, and train the last "
+        "layer on them. Needs --noaugment, and --trainable_scopes of the last layer.",
+    )
+    define_speed_flags(define)
