@@ -97,11 +97,11 @@ def test_learns_what_logistic_regression_by_gradient_descent_learns(colours, sou
 
 def test_what_cannot_be_cached_is_refused(colours, source, tmp_path):
     for flags, message in (
-        (["--augment"], "distorted images have other features every time; give --noaugment"),
+        (["--augment"], "distorted images have different features every time; give --noaugment"),
         (["--checkpoint_path="], "--checkpoint_path is missing"),
         (["--num_clones=2", "--clone_on_cpu"], "leave --num_clones out"),
         (["--preprocessing_name=vgg"], "leave --preprocessing_name out"),
-        (["--trainable_scopes=block2,logits"], "below the last layer are to be trained, such as"),
+        (["--trainable_scopes=block2,logits"], "variables below the last layer, such as"),
     ):
         code, _, error = cached(
             colours, tmp_path / "run", source, "--max_number_of_steps=1", *flags

@@ -19,14 +19,17 @@ from slim.checkpoints.reading import read_shapes, read_step
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
 from slim.nets.nets_factory import get_network_fn
-from slim.training.graph import build_clone, build_train_op, variables_to_train
+from slim.training.flags import OPTIMIZERS as OPTIMIZER_NAMES
+from slim.training.graph import build_train_op
+from slim.training.networks import build_clone, variables_to_train
 from slim.training.optimizers import (
     OPTIMIZERS,
+    OptimizerSettings,
     configure_learning_rate,
-    decay_steps,
-    with_scaled_loss,
+    find_decay_steps,
 )
-from slim.training.start import start_from
+from slim.training.settings import from_flags
+from slim.training.start import StartSettings, start_from
 from tests.conftest import NUM_TRAIN
 from tests.support import SMALL_NETWORK, SMALL_SIZE, Process, invoke, write_checkpoint
 
@@ -287,12 +290,14 @@ def test_a_scaled_loss_keeps_small_gradients_and_leaves_out_steps_that_overflow(
         with tf.Graph().as_default(), tf.Session() as session:
             variable = tf.get_variable("w", initializer=1.0)
             scale = tf.mixed_precision.DynamicLossScale()
-            optimizer = with_scaled_loss(tf.train.GradientDescentOptimizer(1.0), scale)
+            optimizer = tf.mixed_precision.MixedPrecisionLossScaleOptimizer(
+                tf.train.GradientDescentOptimizer(1.0), scale
+            )
             step = tf.train.create_global_step()
             # The gradient comes back through the cast as 16 bits.
             loss = tf.cast(tf.cast(variable, tf.float16), tf.float32) * slope
             pairs = optimizer.compute_gradients(loss)
-            update, _ = build_train_op(loss, pairs, optimizer, [], None, step, loss_scale=scale)
+            update, _ = build_train_op(loss, pairs, optimizer, global_step=step, loss_scale=scale)
             session.run(tf.global_variables_initializer())
             for _ in range(halvings):
                 session.run(update)
@@ -335,8 +340,8 @@ def test_errors_before_anything_is_built(colours, tmp_path):
         ({"batch_size": 0}, "batch_size=0"),
         ({"quantize_delay": 0}, "--quantize_delay=0: TensorFlow 2 has no contrib quantizer"),
         ({"master": "grpc://x"}, "--master=grpc://x: expected grpc://host:port"),
-        ({"worker_replicas": 2}, "--worker_replicas=2: where they are is missing; give --ps_hosts"),
-        ({"num_ps_tasks": 1}, "--num_ps_tasks=1: where they are is missing"),
+        ({"worker_replicas": 2}, "--worker_replicas=2: addresses are missing; give --ps_hosts"),
+        ({"num_ps_tasks": 1}, "--num_ps_tasks=1: addresses are missing"),
         ({"task": 1}, "--task=1: expected 0 to 0, worker has 1 task"),
         ({"unknown_flag": 1}, "Unknown command line flag 'unknown_flag'"),
     ):
@@ -370,8 +375,13 @@ def small_checkpoint(tmp_path) -> str:
     return write_checkpoint(tmp_path / "small/model.ckpt-7", {**values, "global_step": 7})
 
 
-def choose_start(tmp_path: Path, checkpoint: str, exclude=(), ignore_missing_vars=False):
-    return start_from(tmp_path / "run", checkpoint, exclude, ignore_missing_vars, [])
+def choose_start(tmp_path: Path, checkpoint: str, exclude="", ignore_missing_vars=False):
+    settings = StartSettings(
+        checkpoint_path=checkpoint,
+        checkpoint_exclude_scopes=exclude,
+        ignore_missing_vars=ignore_missing_vars,
+    )
+    return start_from(tmp_path / "run", settings, [])
 
 
 def test_checkpoint_that_lacks_variables_or_has_other_shapes(tmp_path, small_checkpoint):
@@ -387,11 +397,11 @@ def test_checkpoint_that_lacks_variables_or_has_other_shapes(tmp_path, small_che
         )
         assert "--ignore_missing_vars" in str(lacking.value)
         with pytest.raises(UserError) as differing:
-            choose_start(tmp_path, small_checkpoint, exclude=["more"])
+            choose_start(tmp_path, small_checkpoint, exclude="more")
         assert "net/Logits/weights is [2, 5] there and [2, 4] here" in str(differing.value)
         assert "--checkpoint_exclude_scopes=Logits" in str(differing.value)
         session.run(tf.global_variables_initializer())
-        choose_start(tmp_path, small_checkpoint, ["Logits"], ignore_missing_vars=True)(session)
+        choose_start(tmp_path, small_checkpoint, "Logits", ignore_missing_vars=True)(session)
         stored = tf.train.load_variable(small_checkpoint, "net/weights")
         np.testing.assert_array_equal(session.run(kept), stored)
 
@@ -409,7 +419,7 @@ def test_resuming_another_kind_of_run(tmp_path, small_checkpoint):
         slim.model_variable("net/weights", [3, 2])
         slim.model_variable("net/Momentum", [3, 2])
         with pytest.raises(UserError, match=r"lacks 1 of 2 variables: net/Momentum; .* another"):
-            start_from(Path(small_checkpoint).parent, None, [], False, [])
+            start_from(Path(small_checkpoint).parent, StartSettings(checkpoint_path=None), [])
 
 
 def test_trainable_scopes_are_substrings_and_must_match():
@@ -428,10 +438,23 @@ def test_trainable_scopes_are_substrings_and_must_match():
 # The arithmetic of a step, against closed forms.
 
 
+def optimizer_settings(*given: str) -> OptimizerSettings:
+    values = flags.FlagValues()
+    training.define_flags(values)
+    values(["train", *given])
+    return from_flags(OptimizerSettings, values, decay_steps=10)
+
+
 def rates(decay_type: str, steps: list[int]) -> list[float]:
+    settings = optimizer_settings(
+        f"--learning_rate_decay_type={decay_type}",
+        "--learning_rate=0.1",
+        "--learning_rate_decay_factor=0.5",
+        "--end_learning_rate=0.02",
+    )
     with tf.Graph().as_default(), tf.Session() as session:
         global_step = tf.placeholder(tf.int64, [])
-        rate = configure_learning_rate(decay_type, 0.1, global_step, 10, 0.5, 0.02)
+        rate = configure_learning_rate(settings, global_step)
         return [session.run(rate, {global_step: step}) for step in steps]
 
 
@@ -445,8 +468,8 @@ def test_learning_rates():
 
 
 def test_decay_steps_are_those_of_one_clone():
-    assert decay_steps(5994, 10.0, 64) == 936
-    assert decay_steps(3, 1.0, 64) == 1
+    assert find_decay_steps(5994, 10.0, 64) == 936
+    assert find_decay_steps(3, 1.0, 64) == 1
 
 
 def momentum(w, g, lr, s):
@@ -497,28 +520,23 @@ def ftrl(w, g, lr, s):
 )
 def test_optimizers_take_their_flags(update, request):
     """Three steps on (w - 1)² from w = 3, whose gradient is 2 (w - 1), as the papers write them."""
-    values = flags.FlagValues()
-    training.define_flags(values)
-    values(
-        [
-            "train",
-            "--momentum=0.8",
-            "--adam_beta1=0.7",
-            "--adam_beta2=0.6",
-            "--opt_epsilon=0.5",
-            "--rmsprop_decay=0.75",
-            "--rmsprop_momentum=0.85",
-            "--adagrad_initial_accumulator_value=0.3",
-            "--adadelta_rho=0.9",
-            "--ftrl_initial_accumulator_value=0.3",
-            "--ftrl_l1=0.01",
-            "--ftrl_l2=0.02",
-        ]
+    settings = optimizer_settings(
+        "--momentum=0.8",
+        "--adam_beta1=0.7",
+        "--adam_beta2=0.6",
+        "--opt_epsilon=0.5",
+        "--rmsprop_decay=0.75",
+        "--rmsprop_momentum=0.85",
+        "--adagrad_initial_accumulator_value=0.3",
+        "--adadelta_rho=0.9",
+        "--ftrl_initial_accumulator_value=0.3",
+        "--ftrl_l1=0.01",
+        "--ftrl_l2=0.02",
     )
     name = request.node.callspec.id
     with tf.Graph().as_default(), tf.Session() as session:
         variable = tf.get_variable("w", initializer=3.0)
-        optimizer = OPTIMIZERS[name](tf.constant(0.1), values.flag_values_dict())
+        optimizer = OPTIMIZERS[name](tf.constant(0.1), settings)
         step = optimizer.minimize((variable - 1) ** 2)
         session.run(tf.global_variables_initializer())
         found = []
@@ -532,6 +550,10 @@ def test_optimizers_take_their_flags(update, request):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+def test_every_optimizer_is_a_choice_of_the_flag():
+    assert tuple(OPTIMIZERS) == OPTIMIZER_NAMES
+
+
 def test_averages_follow_the_updated_variables():
     """With the published warm-up of the decay."""
     with tf.Graph().as_default(), tf.Session() as session:
@@ -542,9 +564,8 @@ def test_averages_follow_the_updated_variables():
             loss,
             [(tf.constant(1.0), variable)],
             tf.train.GradientDescentOptimizer(0.5),
-            [],
-            0.9,
-            global_step,
+            global_step=global_step,
+            moving_average_decay=0.9,
         )
         session.run(tf.global_variables_initializer())
         ((_, average),) = averages

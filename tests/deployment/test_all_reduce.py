@@ -1,12 +1,13 @@
 """All-reduce between two servers of this process: means, the chief's variables, a common stop."""
 
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from slim.common.compat import tf
 from slim.deployment.all_reduce import AllReduce
-from slim.deployment.cluster import find_cluster
+from slim.deployment.cluster import Cluster, find_cluster
 from tests.support import free_addresses
 
 START = np.float32([[1, 2], [3, 4]])
@@ -19,7 +20,7 @@ def replica(task: int, cluster, server: tf.train.Server) -> list:
         variable = tf.get_variable("w", initializer=START if task == 0 else np.zeros_like(START))
         all_reduce = AllReduce(2, task)
         gradient = tf.fill([2, 2], task + 1.0)
-        loss, gradients = all_reduce.means(tf.constant(10.0 * task), [(gradient, variable)])
+        loss, gradients = all_reduce.combine(tf.constant(10.0 * task), [(gradient, variable)])
         step = tf.train.GradientDescentOptimizer(1.0).apply_gradients(gradients, global_step)
         # Worker 1 alone wants to stop, after its second step.
         with tf.train.SingularMonitoredSession(
@@ -27,16 +28,19 @@ def replica(task: int, cluster, server: tf.train.Server) -> list:
         ) as session:
             found = [session.raw_session().run(variable)]
             for number in (1, 2):
-                stop = bool(task == 1 and number == 2)
-                fetches = [loss, all_reduce.stopping, step]
-                found += session.run(fetches, {all_reduce.stop: stop})[:2]
+                stop_requests = [signal.SIGINT] if task == 1 and number == 2 else []
+                (mean, _), stopping = all_reduce.run_step(session, [loss, step], {}, stop_requests)
+                found += [mean, stopping]
             return [*found, *session.raw_session().run([variable, global_step])]
 
 
 def test_replicas_stay_alike():
     addresses = free_addresses(2)
     clusters = [
-        find_cluster([], addresses, "worker", task, "", 1, 0, True, 60, {}) for task in (0, 1)
+        find_cluster(
+            Cluster(worker_hosts=addresses, task=task, all_reduce=True, cluster_timeout_secs=60), {}
+        )
+        for task in (0, 1)
     ]
     servers = [
         tf.train.Server({"worker": addresses}, "worker", task, config=cluster.session_config())

@@ -8,7 +8,7 @@ import pytest
 from slim import train_image_classifier as training
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
-from slim.deployment.cluster import find_cluster
+from slim.deployment.cluster import Cluster, find_cluster
 from slim.deployment.model_deploy import DeploymentConfig
 from tests.conftest import NUM_CLASSES
 from tests.support import SMALL_NETWORK, SMALL_SIZE, free_addresses, invoke
@@ -17,18 +17,7 @@ PS, WORKERS = ["a:1"], ["b:1", "c:1"]
 
 
 def find(environment: dict | None = None, **given):
-    defaults = {
-        "ps_hosts": [],
-        "worker_hosts": [],
-        "job_name": "worker",
-        "task": 0,
-        "master": "",
-        "worker_replicas": 1,
-        "num_ps_tasks": 0,
-        "all_reduce": False,
-        "timeout_secs": 600,
-    }
-    return find_cluster(**{**defaults, **given}, environment=environment or {})
+    return find_cluster(Cluster(**given), environment or {})
 
 
 def tf_config(cluster: dict, job: str, index: int) -> dict[str, str]:
@@ -41,13 +30,13 @@ def test_one_machine():
         find({"TF_CONFIG": "{}"}),
         find(tf_config({"chief": ["a:1"]}, "chief", 0)),
     ):
-        assert (cluster.num_workers, cluster.num_ps, cluster.is_chief) == (1, 0, True)
+        assert (cluster.worker_replicas, cluster.num_ps_tasks, cluster.is_chief) == (1, 0, True)
         assert not cluster.session_config().device_filters
 
 
 def test_hosts():
     cluster = find(ps_hosts=PS, worker_hosts=WORKERS, task=1)
-    assert (cluster.num_workers, cluster.num_ps, cluster.is_chief) == (2, 1, False)
+    assert (cluster.worker_replicas, cluster.num_ps_tasks, cluster.is_chief) == (2, 1, False)
     assert set(cluster.session_config().device_filters) == {"/job:ps", "/job:worker/task:1"}
     # The published flags may say the same once more, and the environment does not count.
     again = find(
@@ -65,14 +54,14 @@ def test_hosts():
 def test_tf_config_numbers_the_workers_from_the_chief():
     jobs = {"chief": ["b:1"], "worker": ["c:1", "d:1"], "ps": ["a:1"]}
     found = [find(tf_config(jobs, *task)) for task in (("chief", 0), ("worker", 1), ("ps", 0))]
-    assert [(cluster.job, cluster.task) for cluster in found] == [
+    assert [(cluster.job_name, cluster.task) for cluster in found] == [
         ("worker", 0),
         ("worker", 2),
         ("ps", 0),
     ]
     for cluster in found:
-        assert cluster.workers == ("b:1", "c:1", "d:1")
-        assert cluster.ps == ("a:1",)
+        assert cluster.worker_hosts == ["b:1", "c:1", "d:1"]
+        assert cluster.ps_hosts == ["a:1"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +74,7 @@ def test_tf_config_numbers_the_workers_from_the_chief():
         ),
         ({"master": "grpc://a:1", "worker_replicas": 2, "all_reduce": True}, "--worker_hosts"),
         ({"ps_hosts": PS}, "--ps_hosts without --worker_hosts"),
-        ({"ps_hosts": PS, "worker_hosts": ["b"]}, "'b' is no address"),
+        ({"ps_hosts": PS, "worker_hosts": ["b"]}, "'b' is not an address"),
         ({"ps_hosts": PS, "worker_hosts": ["b:1", "a:1"]}, "a:1 is given twice"),
         ({"ps_hosts": PS, "worker_hosts": WORKERS, "task": 2}, "--task=2: expected 0 to 1, worker"),
         (

@@ -94,7 +94,7 @@ def test_devices():
     assert [two.clone_device(0), two.clone_device(1)] == ["/device:GPU:0", "/device:GPU:1"]
     assert two.variables_device() == "/device:CPU:0"
     assert DeploymentConfig(2, clone_on_cpu=True).clone_device(1) == "/device:CPU:0"
-    with pytest.raises(ValueError, match="num_clones must be 1 at least"):
+    with pytest.raises(ValueError, match="num_clones must be at least 1"):
         DeploymentConfig(0)
 
 

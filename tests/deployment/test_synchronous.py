@@ -2,7 +2,7 @@
 
 import pytest
 
-from slim.common.compat import tf
+from slim.common.compat import slim, tf
 from slim.deployment.synchronous import SynchronousReplicas
 
 
@@ -10,7 +10,7 @@ def test_a_step_is_the_mean_of_its_gradients():
     """Of one replica that computes two gradients a step, 1 and 3, then 7 and 9."""
     with tf.Graph().as_default():
         global_step = tf.train.create_global_step()
-        variable = tf.get_variable("w", initializer=10.0)
+        variable = slim.model_variable("w", [], initializer=tf.constant_initializer(10.0))
         numbers = tf.data.Dataset.from_tensor_slices([1.0, 3.0, 5.0, 7.0, 9.0])
         iterator = tf.data.make_initializable_iterator(numbers)
         tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
@@ -21,8 +21,7 @@ def test_a_step_is_the_mean_of_its_gradients():
             tf.train.GradientDescentOptimizer(0.5),
             [(gradient, variable)],
             global_step,
-            average,
-            [variable],
+            average=average,
         )
         found = []
 
