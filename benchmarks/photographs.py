@@ -104,7 +104,8 @@ def make_dataset(data: Path, photographs: list[Path], count: int) -> None:
 def convert_folder(folder: Path) -> None:
     """Converts as `convert_dataset.py` does by default, on all cores, and says nothing."""
     lists = {split_name: read_list(folder / LISTS[split_name]) for split_name in LISTS}
-    plan = Plan(folder, lists, NUM_SHARDS, seed=0, verify=True, on_error="fail")
+    settings = {"num_shards": NUM_SHARDS, "seed": 0, "verify": True, "on_error": "fail"}
+    plan = Plan(folder=folder, lists=lists, **settings)
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         convert(plan, available_cores())
 

@@ -16,15 +16,15 @@ from slim.datasets.tfrecord import LISTS
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the command's flags."""
+    """Adds the flags of the command."""
     define = FlagSet(values)
-    define.string("dataset_name", None, "The dataset: a folder in --dataset_dir.")
+    define.string("dataset_name", None, "The dataset, a folder in --dataset_dir.")
     define.string("dataset_dir", "./data", "The folder that holds the datasets.")
-    define.integer("num_shards", 10, "Files of each split.", 1)
-    define.integer("num_workers", None, "Processes. Default: the cores available.", 1)
-    define.integer("seed", 0, "Of the order of the training images.")
-    define.boolean("verify", True, "Decode every image; otherwise a JPEG's header is read only.")
-    define.choice("on_error", "fail", ["fail", "skip"], "What to do about unusable images.")
+    define.integer("num_shards", 10, "Shards per split.", 1)
+    define.integer("num_workers", None, "Worker processes. Default: one per CPU core.", 1)
+    define.integer("seed", 0, "Determines the order of the training images.")
+    define.boolean("verify", True, "Decode every image. Otherwise only read the header of a JPEG.")
+    define.choice("on_error", "fail", ["fail", "skip"], "What to do about invalid images.")
     ray_cluster.define_ray_flags(define)
 
 
@@ -46,8 +46,8 @@ def main(values: flags.FlagValues) -> None:
             convert(plan, values.num_workers or available_cores())
     except OSError as error:
         raise UserError(
-            f"{error.filename or folder}: {error.strerror}: once that is mended, the same command "
-            f"goes on from here"
+            f"{error.filename or folder}: {error.strerror}: fix this, then run the same command "
+            "to resume"
         ) from error
 
 

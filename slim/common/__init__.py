@@ -1,1 +1,1 @@
-"""Code that every other package may use."""
+"""Modules that every other package may use."""

@@ -1,12 +1,12 @@
-"""TensorFlow and TF-Slim for this project: `from slim.common.compat import slim, tf`.
+"""TensorFlow and TF-Slim as this project uses them.
 
-`tf` is the version 1 interface of TensorFlow (graphs and sessions), and `slim` is TF-Slim. Every
-other module imports them from here, because they need some preparation:
+`tf` is the version 1 interface of TensorFlow (graphs and sessions), `slim` is TF-Slim. All modules
+import both from here, so that this module alone makes them work together:
 
-- `slim.batch_norm` asks for `tf_keras.legacy_tf_layers`, which tf-keras 2.21 has only under
-  `tf_keras.src`, hence the alias;
-- start-up notes of TensorFlow (CPU instructions, CUDA libraries) and deprecation warnings of its
-  version 1 interface are of no use to a user.
+- `slim.batch_norm` needs `tf_keras.legacy_tf_layers`, which tf-keras 2.21 only has as
+  `tf_keras.src.legacy_tf_layers`;
+- TensorFlow's notes about CPU instructions and CUDA libraries, and deprecation warnings about the
+  interface that TF-Slim uses, are of no use to a user.
 """
 
 import os
@@ -20,9 +20,9 @@ from pathlib import Path
 
 @contextmanager
 def _without_start_up_notes() -> Iterator[None]:
-    """Holds back the output to file descriptor 2, and shows it if an exception occurs.
+    """Suppresses output to file descriptor 2, and prints it only if an exception is raised.
 
-    The C++ side of TensorFlow logs while it is loaded, before `TF_CPP_MIN_LOG_LEVEL` takes effect.
+    The C++ part of TensorFlow writes log messages before it reads `TF_CPP_MIN_LOG_LEVEL`.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as notes:
@@ -39,7 +39,7 @@ def _without_start_up_notes() -> Iterator[None]:
             os.close(stderr)
 
 
-# Without an NVIDIA device the search for one ends in an error message that means nothing.
+# On a machine without a GPU, TensorFlow logs an irrelevant error about CUDA.
 _has_gpu = Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if _has_gpu else "3")
 with _without_start_up_notes():
@@ -55,10 +55,10 @@ warnings.filterwarnings("ignore", message="`layer.apply` is deprecated")
 
 @contextmanager
 def compared_by_identity() -> Iterator[None]:
-    """Compares tensors and variables by identity, as version 1 does, while a network is built.
+    """Compares tensors and variables by identity, as TensorFlow 1 does, while a network is built.
 
-    In a graph they are compared by identity anyway, but after a slow check, and layers put all
-    variables into a set for each new one. A network of 1,000 variables is built in half the time.
+    A graph compares them by identity in any case, but the check takes time, and layers put all
+    variables into a set for each new one. A network with 1,000 variables is built twice as fast.
     """
     tf.disable_tensor_equality()
     try:

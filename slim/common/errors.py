@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one line, exit code 1, no traceback."""
+"""Errors that a user can fix: one line, exit code 1, no traceback."""
 
 import sys
 from collections.abc import Sequence
@@ -8,21 +8,25 @@ SHOWN_PROBLEMS = 20
 
 
 class UserError(Exception):
-    """What is wrong, where, what was expected, and what to do, in one line."""
+    """An error that a user can fix.
+
+    Its message is one line that says where the problem is, what was found, what was expected, and
+    what to do.
+    """
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows."""
+        """Returns the lines that a notebook shows instead of a traceback."""
         return [f"error: {self}"]
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """The known names nearest to a mistyped one, else all of them, to end a `UserError` with."""
+    """Returns the end of an error about an unknown name: similar known names, else all of them."""
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
 
 
 def show_problems(problems: Sequence[object]) -> None:
-    """Prints problems on stderr, a line each: the first 20, and how many more there are."""
+    """Prints the first 20 problems to stderr, one per line, and the number of the others."""
     for problem in problems[:SHOWN_PROBLEMS]:
         print(problem, file=sys.stderr)
     if len(problems) > SHOWN_PROBLEMS:
@@ -30,5 +34,5 @@ def show_problems(problems: Sequence[object]) -> None:
 
 
 def warn(text: str) -> None:
-    """Writes a warning."""
+    """Prints a warning to stderr."""
     print(f"warning: {text}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Folders, locks, and files that are written as a whole or not at all."""
 
 import fcntl
 import os
@@ -9,29 +9,38 @@ from pathlib import Path
 
 from slim.common.errors import UserError
 
+LOCK = ".conversion.lock"
+LOCK_SECONDS = 5  # workers of a killed run stop after the current image
+
 
 @contextmanager
 def replacing(path: Path, writer: str = "") -> Iterator[Path]:
-    """Gives a temporary path, and renames it to the path meant when all has gone well.
+    """Yields a temporary path in the same folder, and renames it to `path` on success.
 
     Args:
-        path: The file meant.
-        writer: Keeps the temporary files of several writers apart.
+        path: The final path.
+        writer: Distinguishes the temporary files of several writers.
 
     Yields:
-        A path that ends in `.tmp`, in the same folder.
+        A path that ends in `.tmp`.
     """
     temporary = path.with_name(f"{path.name}{writer and f'.{writer}'}.tmp")
     yield temporary
     temporary.replace(path)
 
 
+def write_whole(path: Path, text: str, writer: str = "") -> None:
+    """Writes a text file as a whole or not at all; for `writer` see `replacing`."""
+    with replacing(path, writer) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
 def make_folder(path: Path, flag: str) -> None:
-    """Makes a folder and its parents unless it exists.
+    """Makes a folder and its parents if they do not exist.
 
     Args:
         path: The folder.
-        flag: The flag that names it, for the error.
+        flag: The flag that sets it, for the error message.
 
     Raises:
         UserError: The folder cannot be made.
@@ -40,29 +49,19 @@ def make_folder(path: Path, flag: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"--{flag}={path}: cannot make the folder ({error.strerror}); give another one"
+            f"--{flag}={path}: cannot make the folder ({error.strerror}); choose another one"
         ) from error
-
-
-def write_whole(path: Path, text: str, writer: str = "") -> None:
-    """Writes a text file whole or not at all; `writer` as in `replacing`."""
-    with replacing(path, writer) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
-
-
-LOCK = ".conversion.lock"
-LOCK_SECONDS = 5  # workers of a killed run stop after the image at hand
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Locks a folder against other runs, on other machines too where the file system has locks.
+    """Locks a folder against other runs, on this machine and on others that share the folder.
 
-    Worker processes inherit the lock. After a run is killed, the folder is free once its workers
-    have noticed.
+    Worker processes inherit the lock: after a run is killed, the lock is released when its workers
+    notice that.
 
     Raises:
-        UserError: Another run holds the lock and does not release it within `LOCK_SECONDS`.
+        UserError: Another run does not release the lock within `LOCK_SECONDS`.
     """
     path = folder / LOCK
     deadline = time.monotonic() + LOCK_SECONDS
@@ -78,7 +77,7 @@ def exclusive(folder: Path) -> Iterator[None]:
                 time.sleep(0.1)
                 continue
             except OSError:
-                pass  # the file system has no locks
+                pass  # not every network file system has locks
             if not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino:
                 continue  # the previous holder has just removed this file
             try:

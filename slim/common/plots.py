@@ -1,4 +1,4 @@
-"""Plotting helpers: colours, and accuracy against class size."""
+"""Parts that several figures share: colours, and accuracy against class size."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Distinguishable for colour-blind people: Okabe and Ito, except for the last.
+# All but the last are from Okabe and Ito: colour-blind people can tell them apart.
 COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f6b00"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 FIFTHS = 5
 TICKS = 5
-OPAQUE = 250  # classes, beyond which points are paler
+OPAQUE = 250  # with more classes than this, points become more transparent
 
 
 def draw_class_accuracy(
@@ -28,14 +28,14 @@ def draw_class_accuracy(
     colours: tuple[str, str],
     labels: tuple[str, str],
 ) -> None:
-    """Draws the accuracy of classes against their training images, and means of similar sizes.
+    """Draws the accuracy of each class against its size, and the mean of each fifth of the classes.
 
     Args:
-        axes: The axes to draw on.
-        class_sizes: `[C]`, training images; classes without any are left out.
-        class_accuracy: `[C]`, NaN for classes to leave out.
-        colours: The colours of the points and of the line.
-        labels: Their labels in the legend; labels that begin with `_` are left out.
+        axes: Receives the points and a line.
+        class_sizes: `[C]`, training images per class; classes without images are omitted.
+        class_accuracy: `[C]`; classes whose accuracy is NaN are omitted.
+        colours: Colours of the points and of the line.
+        labels: Legend labels of the points and of the line; labels that begin with `_` are hidden.
     """
     shown = np.isfinite(class_accuracy) & (class_sizes > 0)
     sizes, accuracy = class_sizes[shown], class_accuracy[shown]

@@ -1,9 +1,10 @@
-"""Work over the machines of a Ray cluster, through Ray Data.
+"""Work on the machines of a Ray cluster, through Ray Data.
 
-Ray is imported when it is asked for: one machine does without. The package `slim` is sent to the
-workers; what they read and write must lie under the same path on all machines.
+Ray is imported only where it is used; a single machine does not need it. The package `slim` is
+copied to the workers. The files that they read and write must have the same path on all machines.
 """
 
+import itertools
 import logging
 import os
 import pickle
@@ -20,13 +21,13 @@ from slim.common.command_line import FlagSet
 from slim.common.errors import UserError
 from slim.common.workers import Work, WorkerError
 
-RETRIES = 3  # of a job, when its worker was killed
+RETRIES = 3  # per job whose worker was killed
 CONNECT_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The workers that a cluster has room for, each with the same share of a machine."""
+    """The workers that fit on a cluster, each with the same share of a machine."""
 
     num_workers: int
     num_cpus: int
@@ -34,13 +35,13 @@ class Pool:
 
 
 def define_ray_flags(define: FlagSet) -> None:
-    """Adds the flags that say whether to work on a cluster, and on which.
-
-    Args:
-        define: Receives the flags.
-    """
-    define.boolean("ray", False, "Work on the Ray cluster at $RAY_ADDRESS, or on one started here.")
-    define.string("ray_address", None, "That Ray cluster: host:port, or auto for this machine's.")
+    """Adds the flags for work on a cluster."""
+    define.boolean(
+        "ray", False, "Work on the Ray cluster at $RAY_ADDRESS, or start one on this machine."
+    )
+    define.string(
+        "ray_address", None, "Work on this Ray cluster: host:port, or auto for this machine's."
+    )
 
 
 @contextmanager
@@ -48,22 +49,22 @@ def connected(address: str | None) -> Iterator[Pool]:
     """Connects to a Ray cluster, or starts one on this machine.
 
     Args:
-        address: As `host:port`, `auto` for the one that this machine is part of; None for that of
-            the environment variable RAY_ADDRESS, else one on this machine.
+        address: `host:port`, or `auto` for the cluster that this machine belongs to. Default: the
+            environment variable RAY_ADDRESS, else a new cluster on this machine.
 
     Yields:
-        What it has room for: a worker a GPU where there are GPUs, else a worker a machine.
+        The workers that fit on the cluster, see `find_room`.
 
     Raises:
         UserError: Ray is not installed, or there is no such cluster.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which would be sent to its makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray sends them to its makers
     try:
         import ray
         import ray.data
     except ImportError:
         raise UserError(
-            "--ray: the package ray is not installed: pip install -r requirements-cluster.txt"
+            "--ray: ray is not installed: run 'pip install -r requirements-cluster.txt'"
         ) from None
     _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
     try:
@@ -79,8 +80,8 @@ def connected(address: str | None) -> Iterator[Pool]:
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"no Ray cluster at {address or 'this machine'}: {error}; this machine must be part of "
-            f"it: ray start --address=host:port"
+            f"no Ray cluster at {address or 'this machine'}: {error}; connect this machine "
+            "to it with 'ray start --address=host:port'"
         ) from error
     try:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -90,11 +91,7 @@ def connected(address: str | None) -> Iterator[Pool]:
 
 
 def _check_reachable(address: str) -> None:
-    """Sees that somebody listens at an address: Ray would try for minutes, then end the process.
-
-    Raises:
-        UserError: Nobody does.
-    """
+    """Checks that a server listens at an address: Ray tries for minutes, then ends the process."""
     host, _, port = address.rpartition(":")
     if not port.isdecimal():
         return
@@ -108,20 +105,20 @@ def _check_reachable(address: str) -> None:
 
 
 def find_room(machines: Sequence[dict[str, float]]) -> Pool:
-    """The workers that machines have room for.
+    """Returns the workers that fit on a cluster.
 
     Args:
-        machines: The number of each one's "CPU" and "GPU".
+        machines: The numbers "CPU" and "GPU" of each machine.
 
     Returns:
-        A worker a GPU where there are GPUs, else one for as many CPUs as the smallest machine has.
+        One worker per GPU if there are GPUs, else workers with all CPUs of the smallest machine.
     """
     with_gpus = [machine for machine in machines if machine.get("GPU")]
     if with_gpus:
         num_cpus = min(machine.get("CPU", 0) // machine["GPU"] for machine in with_gpus)
         return Pool(int(sum(machine["GPU"] for machine in with_gpus)), int(num_cpus), 1)
     cpus = [int(machine["CPU"]) for machine in machines if machine.get("CPU")]
-    cpus = cpus or [1]  # a cluster that grows when there is work
+    cpus = cpus or [1]  # a cluster may add machines when there is work
     return Pool(sum(count // min(cpus) for count in cpus), min(cpus), 0)
 
 
@@ -133,29 +130,26 @@ def run_jobs(
     num_workers: int,
     report: Callable[[int], None],
 ) -> None:
-    """Does jobs on a Ray cluster, a CPU each; what a killed worker was doing is done by another.
+    """Runs jobs on a Ray cluster with one CPU per job.
+
+    If a worker is killed, another one repeats its job.
 
     Args:
-        address: Of the cluster, see `connected`.
-        work: Does a job, and may do it again. An `OSError` that it raises is raised here.
-        jobs: What to call it with.
-        num_workers: Jobs at a time, if there are so many CPUs.
-        report: Is called here with the number of steps of each finished job.
+        address: Address of the cluster, see `connected`.
+        work: Runs one job; must allow repetition. An `OSError` that it raises is raised here.
+        jobs: The jobs.
+        num_workers: Maximum number of jobs at the same time.
+        report: Called in this process with the number of steps of each finished job.
 
     Raises:
-        WorkerError: Workers were killed again and again.
+        WorkerError: Workers were killed repeatedly.
         UserError: There is no such cluster.
     """
 
     def count_steps(job: Any) -> int:
-        steps = 0
-
-        def count_step() -> None:
-            nonlocal steps
-            steps += 1
-
-        work(job, count_step)
-        return steps
+        steps = itertools.count()
+        work(job, steps.__next__)
+        return next(steps)
 
     def answer(row: dict[str, bytes]) -> dict[str, bytes]:
         return _answer(count_steps, row)
@@ -165,27 +159,28 @@ def run_jobs(
         return
     with connected(address):
         options = {"concurrency": num_workers, "num_cpus": 1}
-        for steps in _results(answer, jobs, {"max_retries": RETRIES}, False, **options):
+        remote_args = {"max_retries": RETRIES}
+        for steps in _results(answer, jobs, remote_args, ordered=False, **options):
             report(steps)
 
 
 def map_in_order(
     pool: Pool, make_work: Callable[[], Callable[[Any], Any]], items: Sequence
 ) -> Iterator[Any]:
-    """Yields what the workers of a connected cluster make of items, in the items' order.
+    """Maps items to results on a connected cluster, and yields the results in order.
 
     Args:
-        pool: The cluster's.
-        make_work: Is called once in each worker; gives the function from an item to its result.
-            An `OSError` or a `UserError` that this raises is raised here.
-        items: What to call it with.
+        pool: The workers of the cluster.
+        make_work: Called once per worker; returns the function from an item to its result. An
+            `OSError` or a `UserError` that this function raises is raised here.
+        items: The items.
 
     Raises:
-        WorkerError: Workers were killed again and again.
+        WorkerError: Workers were killed repeatedly.
     """
     import ray
 
-    stored = ray.put(make_work)  # once, for it may be large
+    stored = ray.put(make_work)  # once, because it may be large
 
     class Worker:
         def __init__(self) -> None:
@@ -198,16 +193,14 @@ def map_in_order(
         def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
             return _answer(self.work, row)
 
+    # Ray would wait for a lost machine to come back. New workers use the remaining machines.
+    once = {"max_restarts": 0, "max_task_retries": 0}
     options = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus}
     done = failures = 0
     while done < len(items):
-        concurrency = min(pool.num_workers, len(items) - done)
-        # Ray would wait for a lost machine to come back; new workers stand on those that are left.
-        once = {"max_restarts": 0, "max_task_retries": 0}
+        options["concurrency"] = min(pool.num_workers, len(items) - done)
         try:
-            for result in _results(
-                Worker, items[done:], once, True, concurrency=concurrency, **options
-            ):
+            for result in _results(Worker, items[done:], once, ordered=True, **options):
                 yield result
                 done, failures = done + 1, 0
         except WorkerError:
@@ -217,7 +210,7 @@ def map_in_order(
 
 
 def _answer(work: Callable[[Any], Any], row: dict[str, bytes]) -> dict[str, bytes]:
-    """Does the work of one row in a worker; errors that a user can mend are answers, too."""
+    """Processes one row in a worker and returns the result or an error that a user can fix."""
     try:
         result = work(pickle.loads(row["item"]))
     except UserError as error:
@@ -228,9 +221,12 @@ def _answer(work: Callable[[Any], Any], row: dict[str, bytes]) -> dict[str, byte
 
 
 def _results(
-    work: Callable, items: Iterable, remote_args: dict[str, int], ordered: bool, **options: Any
+    work: Callable, items: Iterable, remote_args: dict[str, int], *, ordered: bool, **options: Any
 ) -> Iterator[Any]:
-    """Maps items, a block each, with Ray Data. They are pickled: file names are not always text."""
+    """Maps items with Ray Data, one item per block.
+
+    Items are pickled, because file names are not always valid text.
+    """
     from ray.data import from_items
     from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
@@ -239,7 +235,7 @@ def _results(
     data.context.enable_progress_bars = False
     data.context.execution_options.preserve_order = ordered
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Ray 2.64 will have another way
+        warnings.simplefilter("ignore", DeprecationWarning)  # Ray 2.64 replaces this argument
         data = data.map(work, ray_remote_args_fn=lambda: remote_args, **options)
     try:
         for row in data.iter_rows():

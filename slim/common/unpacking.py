@@ -1,8 +1,8 @@
-"""Archives that are unpacked whole or not at all."""
+"""Archives that are unpacked as a whole or not at all."""
 
 import gzip
 import json
-import os
+import platform
 import shutil
 import stat
 import tarfile
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from slim.common.errors import UserError
 from slim.common.files import write_whole
 
-# What tarfile, zipfile and the decompressors raise for archives that are broken or encrypted.
+# Raised by tarfile, zipfile and the decompressors for broken or encrypted archives.
 _UNREADABLE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -28,22 +28,21 @@ _UNREADABLE = (
 
 
 def unpack(archive: Path, folder: Path) -> list[Path]:
-    """Unpacks an archive into a folder, all of it or nothing.
+    """Unpacks an archive into a folder, completely or not at all.
 
-    It is unpacked beside and then moved into place. A hidden file `.<archive>.unpacked` in the
-    folder remembers that, so that another call does nothing, even without the archive; after a
-    call that was killed, the next one starts over or ends the moving.
+    The content is unpacked to a hidden folder and then moved. A hidden file
+    `.<archive>.unpacked` marks success, so that another call does nothing, even without the
+    archive. After a call was killed, the next one starts over or completes the move.
 
     Args:
         archive: A .tar, compressed or not, or a .zip.
-        folder: Where to; it is made where there is none.
+        folder: The target; made if it does not exist.
 
     Returns:
-        The files and folders at the archive's top, sorted.
+        The top-level files and folders of the archive, sorted.
 
     Raises:
-        UserError: The archive is unreadable, a member would leave the folder, or what the archive
-            holds is there already.
+        UserError: The archive is unreadable or unsafe, or its content exists already.
     """
     if found := unpacked(archive, folder):
         return found
@@ -62,12 +61,12 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
         write_whole(stamp, json.dumps(names))
     except _UNREADABLE as error:
         raise UserError(
-            f"{archive} cannot be unpacked ({error}), expected a whole .tar, .tar.gz or .zip: "
-            "remove it, and run this again"
+            f"{archive} cannot be unpacked ({error}), expected a complete .tar, .tar.gz or .zip: "
+            "remove it, then run this again"
         ) from error
     except OSError as error:
         raise UserError(
-            f"{error.filename or aside}: {error.strerror}: once that is mended, run this again"
+            f"{error.filename or aside}: {error.strerror}: fix this, then run this again"
         ) from error
     finally:
         if not stamp.exists():
@@ -76,9 +75,9 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
 
 
 def unpacked(archive: Path, folder: Path) -> list[Path] | None:
-    """What `unpack` has returned for an archive, which may be gone; None where it is to be called.
+    """Returns the result of an earlier `unpack`, or None if the archive must be unpacked.
 
-    Ends what a killed call has left to do.
+    Completes the move if the earlier call was killed. The archive may have been removed.
     """
     aside, stamp = _aside(archive, folder), _stamp(archive, folder)
     if not stamp.exists():
@@ -100,72 +99,72 @@ def _stamp(archive: Path, folder: Path) -> Path:
 
 
 def refuse_existing(path: Path, archive: str) -> None:
-    """Keeps what is there from being overwritten or mixed with what an archive holds.
+    """Checks that unpacking does not overwrite a file or add to a folder.
 
     Raises:
-        UserError: There is such a file or folder.
+        UserError: `path` exists.
     """
     if path.exists():
         raise UserError(
-            f"{path} is there already, and not by unpacking {archive} here: use it without "
+            f"{path} exists already and was not unpacked from {archive} here: use it without "
             "downloading, or move it away and run this again"
         )
 
 
 def _extract_tar(archive: Path, folder: Path) -> None:
-    """Extracts a tar file; raises UserError for a member that leaves the folder."""
-    # Releases of Python before June 2023 have no filters, and some filters have had holes: the
-    # members are judged here as well.
-    safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    """Extracts a tar file through the `data` filter of `tarfile`, which refuses unsafe members."""
+    if not hasattr(tarfile, "data_filter"):
+        raise UserError(
+            f"{archive}: Python {platform.python_version()} cannot unpack tar files safely: "
+            "update to Python 3.10.12, 3.11.4, 3.12 or newer, or unpack it by hand"
+        )
     with (
         archive.open("rb") as raw,
         tarfile.open(fileobj=raw) as tar,
         _progress(archive, archive.stat().st_size) as bar,
     ):
         for member in tar:
-            link = member.linkname if member.issym() or member.islnk() else None
-            plain = member.isreg() or member.isdir() or link is not None
-            _refuse_unsafe(archive, member.name, link, plain)
-            member.mode = 0o755 if member.isdir() or member.mode & stat.S_IXUSR else 0o644
-            member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
-            tar.extract(member, folder, **safely)
+            _check_paths(archive, member.name, member.linkname)
+            try:
+                tar.extract(member, folder, filter="data")
+            except tarfile.FilterError as error:
+                raise _unsafe(archive, str(error)) from None
             bar.update(raw.tell() - bar.n)
 
 
 def _extract_zip(archive: Path, folder: Path) -> None:
-    """Extracts a zip file; raises UserError for a member that leaves the folder."""
+    """Extracts a zip file."""
     with (
         zipfile.ZipFile(archive) as members,
         _progress(archive, sum(member.compress_size for member in members.infolist())) as bar,
     ):
         for member in members.infolist():
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            _refuse_unsafe(archive, member.filename, None, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+            _check_paths(archive, member.filename)
+            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _unsafe(archive, f"'{member.filename}' is neither a file nor a folder")
             members.extract(member, folder)
             bar.update(member.compress_size)
 
 
 def _progress(archive: Path, size: int) -> tqdm:
-    """A bar in bytes of the archive."""
+    """Returns a progress bar that counts the bytes of an archive."""
     text = f"unpacking {archive.name}"
     return tqdm(total=size, desc=text, unit="B", unit_scale=True, disable=None)
 
 
-def _refuse_unsafe(archive: Path, name: str, link: str | None, plain: bool) -> None:
-    """Judges a member by its name and, of a link, its target: neither may be absolute or go up.
+def _check_paths(archive: Path, name: str, link: str = "") -> None:
+    """Checks that neither the name of a member nor its link target is absolute or contains `..`.
 
-    Where no path goes up, a chain of links cannot leave the folder either.
-
-    Raises:
-        UserError: The member is not to be unpacked.
+    `tarfile` and `zipfile` turn such names into others, and early versions of the `data` filter
+    follow some links out of the folder (CVE-2025-4517).
     """
-    for path in (name, link or ""):
+    for path in (name, link):
         if path.startswith("/") or ".." in PurePosixPath(path).parts:
-            target = f" -> '{link}'" if link is not None else ""
-            problem = f"its member '{name}'{target} leads out of the folder"
-            break
-    else:
-        if plain:
-            return
-        problem = f"its member '{name}' is no file, folder or link"
-    raise UserError(f"{archive}: {problem}: nothing was unpacked; get the archive from its source")
+            target = f" -> '{link}'" if link else ""
+            raise _unsafe(archive, f"'{name}'{target} leads out of the folder")
+
+
+def _unsafe(archive: Path, problem: str) -> UserError:
+    return UserError(
+        f"{archive}: its member {problem}: nothing was unpacked; get the archive from its source"
+    )

@@ -1,4 +1,4 @@
-"""Worker processes that end when they are told to, and when nobody is left to tell them."""
+"""Worker processes that end when they are stopped, and when their parent is killed."""
 
 import os
 import signal
@@ -8,33 +8,34 @@ from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-REPORT_SECONDS = 0.1  # between a worker's reports of progress
+REPORT_SECONDS = 0.1  # minimum time between two progress reports of a worker
 
-Work = Callable[[Any, Callable[[], None]], None]  # of a job; calls its second argument every step
+# A function of a job and of a callback, which it calls after each step.
+Work = Callable[[Any, Callable[[], None]], None]
 
 
 class WorkerError(Exception):
-    """A worker has ended before its work did."""
+    """A worker process ended before its work was done."""
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_jobs(
     work: Work, jobs: Iterable, *, num_workers: int, report: Callable[[int], None]
 ) -> None:
-    """Does jobs in worker processes, each as soon as a worker is free.
+    """Runs jobs in worker processes, each as soon as a worker is free.
 
-    Workers are forked: they start at once, and share what the parent has read and locked. None is
-    left when this returns or raises.
+    Workers are forked, so that they start at once and inherit the memory and the locks of the
+    parent. All have ended when this function returns or raises.
 
     Args:
-        work: Does a job in a worker. An `OSError` that it raises is raised here.
-        jobs: What to call it with.
-        num_workers: Processes.
-        report: Is called here with the number of steps done since the last call.
+        work: Runs one job in a worker. An `OSError` that it raises is raised here.
+        jobs: The jobs.
+        num_workers: Number of processes.
+        report: Called in this process with the number of steps since its last call.
 
     Raises:
         WorkerError: A worker crashed or was killed.
@@ -69,25 +70,26 @@ def run_jobs(
 
 
 def _start(work: Work) -> tuple[connection.Connection, BaseProcess]:
-    """Starts a worker; returns this end of the pipe to it, and its process."""
+    """Starts a worker and returns its process and the parent's end of a pipe to it."""
     context = get_context("fork")
-    pipe, its_end = context.Pipe()
-    process = context.Process(target=_serve, args=(work, its_end, pipe, os.getpid()), daemon=True)
-    # Ctrl-C reaches the whole group of processes, and the parent alone shall answer.
+    pipe, worker_pipe = context.Pipe()
+    arguments = (work, worker_pipe, pipe, os.getpid())
+    process = context.Process(target=_serve, args=arguments, daemon=True)
+    # Ctrl-C reaches all processes of the group, but only the parent must react.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    its_end.close()
+    worker_pipe.close()
     return pipe, process
 
 
 def _serve(
-    work: Work, pipe: connection.Connection, parents_end: connection.Connection, parent: int
+    work: Work, pipe: connection.Connection, parent_pipe: connection.Connection, parent: int
 ) -> None:
-    """Asks for jobs (by None) and does them, until told to stop or until the parent is gone."""
-    parents_end.close()  # left open, it would keep the pipe alive without the parent
+    """Requests jobs by sending None and runs them, until terminated or orphaned."""
+    parent_pipe.close()  # or the pipe would stay open after the parent is gone
     steps, reported = 0, time.monotonic()
 
     def count_step() -> None:

@@ -1,1 +1,1 @@
-"""From image lists to sharded TFRecords to batches."""
+"""Image lists, sharded TFRecords, and batches."""

@@ -1,7 +1,7 @@
-"""Image files of any kind to the RGB JPEG that training decodes.
+"""Conversion of image files to RGB JPEGs, which training decodes.
 
-Pillow is imported only where an image needs it: a header is read faster without, and a small
-dataset is converted in less time than Pillow takes to start.
+Pillow is imported only when an image needs it: reading a header is faster without it, and loading
+Pillow takes longer than converting a small dataset.
 """
 
 import re
@@ -12,39 +12,39 @@ from pathlib import Path
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
 
-# Formats that Pillow decodes by itself: EPS, for one, would start Ghostscript.
+# Formats that Pillow decodes by itself. EPS, for example, would start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 _JPEG_START = b"\xff\xd8\xff"
-# A marker that begins a segment: neither a stuffed or filling byte nor a restart marker, which
-# all stand within the coded image itself.
+# Markers that begin a segment. Stuffed bytes, fill bytes and restart markers are part of the
+# entropy-coded data.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _END_OF_IMAGE = 0xD9
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all kinds of JPEG
-_PLAIN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: what every decoder reads
-_MAX_SAMPLES = 2**29 - 1  # height x width x 3; TensorFlow refuses to decode more
+_PLAIN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: every decoder reads these
+_MAX_SAMPLES = 2**29 - 1  # height x width x 3; TensorFlow does not decode larger images
 
 
 class ImageError(Exception):
-    """Why a file cannot be used as an image, in a few words."""
+    """A file cannot be used as an image."""
 
 
 def load_image(path: Path, verify: bool) -> tuple[bytes, int, int]:
-    """Reads an image file, whatever its ending says, as an RGB JPEG.
+    """Reads an image file of any format, regardless of its extension, as an RGB JPEG.
 
-    A plain JPEG (three components of 8 bits) goes through byte for byte. Anything else is decoded,
-    laid on white where it is transparent, and encoded.
+    The bytes of a plain JPEG (three components of 8 bits) are returned unchanged. Other images are
+    decoded, composed with a white background if they are transparent, and encoded. Like
+    `tf.io.decode_jpeg`, this ignores the orientation in EXIF.
 
     Args:
         path: The image file.
-        verify: Decode a plain JPEG to see that training can, too; otherwise read its header only.
+        verify: Decode a plain JPEG to check that training can. Otherwise only read its header.
 
     Returns:
-        The encoded image, its height and its width in pixels. The orientation that EXIF may ask
-        for is left to whoever looks at it, as `tf.io.decode_jpeg` does.
+        The encoded image, and its height and width in pixels.
 
     Raises:
-        ImageError: The file is missing, empty, not an image or damaged.
+        ImageError: The file does not exist, is empty, is not an image, or is damaged.
     """
     try:
         content = path.read_bytes()
@@ -65,7 +65,7 @@ def load_image(path: Path, verify: bool) -> tuple[bytes, int, int]:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """Yields each segment's marker and where its payload begins, the end of image last."""
+    """Yields the marker and the start of the payload of each segment, up to the end of image."""
     position = 2
     while match := _MARKER.search(content, position):
         marker, position = content[match.end() - 1], match.end()
@@ -73,11 +73,11 @@ def _segments(content: bytes) -> Iterator[tuple[int, int]]:
         if marker == _END_OF_IMAGE:
             return
         position += int.from_bytes(content[position : position + 2], "big")
-    raise ImageError("truncated: its end is missing")
+    raise ImageError("truncated: the end is missing")
 
 
 def _plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """The height and width of a plain JPEG, None for another kind of JPEG."""
+    """Returns the height and width of a plain JPEG, or None for other kinds of JPEG."""
     for marker, start in _segments(content):
         if marker in _FRAMES:
             precision = content[start + 2 : start + 3]
@@ -85,21 +85,21 @@ def _plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
             width = int.from_bytes(content[start + 5 : start + 7], "big")
             components = content[start + 7 : start + 8]
             if not (height and width and components):
-                raise ImageError("damaged: its header gives no size")
+                raise ImageError("damaged: the header has no size")
             plain = marker in _PLAIN_FRAMES and precision == b"\x08" and components == b"\x03"
             return (height, width) if plain else None
-    raise ImageError("damaged: no image in it")
+    raise ImageError("damaged: it has no image")
 
 
 def _check_jpeg(content: bytes) -> None:
-    """Sees that a plain JPEG decodes, in TensorFlow too.
+    """Checks that Pillow and TensorFlow can decode a plain JPEG.
 
-    `draft` asks for an eighth of the size. That leaves out the larger part of the inverse cosine
-    transform and of the colour conversion, which cannot fail, but reads every coded bit: it finds
-    what decoding in full finds (tested on thousands of damaged files), in a third of the time.
+    `draft` requests an eighth of the size. This skips most of the inverse cosine transform and of
+    the colour conversion, which cannot fail, but still reads every coded bit: it finds the same
+    damage as full decoding (tested on thousands of damaged files) in a third of the time.
 
-    Pillow accepts one damage that TensorFlow does not: a stray marker in the coded image, found
-    when both go on to look for the end, that claims a segment beyond the end of the file.
+    Pillow accepts one kind of damage that TensorFlow does not: a stray marker in the coded data
+    that announces a segment beyond the end of the file.
     """
     from PIL import Image, JpegImagePlugin
 
@@ -109,7 +109,7 @@ def _check_jpeg(content: bytes) -> None:
             image = JpegImagePlugin.JpegImageFile(BytesIO(content))
             image.draft("RGB", (1, 1))
             image.load()
-    except Exception as error:  # damaged bytes raise all kinds
+    except Exception as error:  # damaged files raise many types
         raise ImageError(f"cannot be decoded: {error}") from None
     for marker, _ in _segments(content):
         if marker < 0xC0:
@@ -117,21 +117,21 @@ def _check_jpeg(content: bytes) -> None:
 
 
 def _encode(content: bytes) -> tuple[bytes, tuple[int, int]]:
-    """Decodes an image of any kind, and encodes it as an RGB JPEG."""
+    """Decodes an image and encodes it as an RGB JPEG; returns its height and width, too."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on sizes, palettes, EXIF: none is about the pixels
+            warnings.simplefilter("ignore")  # about sizes, palettes, EXIF, not about pixels
             image = _to_rgb(Image.open(BytesIO(content), formats=_FORMATS))
             output = BytesIO()
-            # As near to lossless as JPEG is worth: nothing that training resizes would show.
+            # Training resizes images, which hides the remaining loss.
             image.save(output, "JPEG", quality=95, subsampling=0)
     except UnidentifiedImageError:
         raise ImageError("not an image") from None
     except ImageError:
         raise
-    except Exception as error:  # damaged bytes raise all kinds
+    except Exception as error:  # damaged files raise many types
         raise ImageError(f"cannot be decoded: {error}") from None
     return output.getvalue(), (image.height, image.width)
 
@@ -149,5 +149,5 @@ def _to_rgb(image):
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     elif image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
-        image = ImageChops.invert(image)  # Pillow takes all for inverted, as Adobe writes them
+        image = ImageChops.invert(image)  # Pillow treats all as inverted, as Adobe writes them
     return image.convert("RGB")

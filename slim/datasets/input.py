@@ -16,21 +16,21 @@ Preprocess = Callable[..., tf.Tensor]
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """JPEG or PNG bytes (GIF and BMP too) to uint8 `[height, width, 3]`."""
+    """Decodes a JPEG, PNG, GIF or BMP to uint8 `[height, width, 3]`."""
     return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
 
 def decode_crop(
     image: tf.Tensor, box: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 ) -> tf.Tensor:
-    """A part of an image; of a JPEG little more is decoded than that part.
+    """Decodes a crop of an image; of a JPEG, little more than the crop is decoded.
 
-    The pixels are those of `decode_image`, cropped.
+    The pixels are equal to those of `decode_image`, cropped.
 
     Args:
-        image: As `decode_image` takes it, a string scalar, or decoded, uint8 `[height, width, 3]`.
-        box: From the image's shape, int32 `[3]`, to where the part begins and what it measures,
-            each int32 `[2]`, rows and columns.
+        image: An encoded image, string scalar, or a decoded one, uint8 `[height, width, 3]`.
+        box: Returns the start and the size of the crop, each int32 `[2]` (rows, columns), given
+            the shape of the image, int32 `[3]`.
 
     Returns:
         uint8 `[any, any, 3]`.
@@ -43,8 +43,8 @@ def decode_crop(
     def from_jpeg() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(image)
         begin, size = box(shape)
-        # Colours are stored at half the width and interpolated from both sides, which is why a
-        # column more is decoded at either side than is kept.
+        # Colours are stored at half the width and interpolated from both sides, so one more column
+        # is decoded on each side.
         left = tf.minimum(begin[1], 1)
         right = tf.minimum(shape[1] - begin[1] - size[1], 1)
         window = [begin[0], begin[1] - left, size[0], size[1] + left + right]
@@ -58,18 +58,18 @@ def decode_crop(
 
 
 def parse_example(serialized: tf.Tensor, num_classes: int, labels_offset: int = 0) -> tuple:
-    """One record of a shard.
+    """Parses a record of a shard.
 
     Args:
         serialized: A `tf.train.Example`, string scalar.
-        num_classes: Labels, the offset taken off, must lie in [0, num_classes).
+        num_classes: The label, less the offset, must be in [0, num_classes).
         labels_offset: Subtracted from the label.
 
     Returns:
-        The encoded image, a string scalar, and the label, int64.
+        The encoded image, string scalar, and the label, int64.
 
     Raises:
-        tf.errors.InvalidArgumentError: When run, `LABEL_OUT_OF_RANGE` in its message.
+        tf.errors.InvalidArgumentError: When run; its message has `LABEL_OUT_OF_RANGE`.
     """
     features = tf.io.parse_single_example(
         serialized,
@@ -119,8 +119,8 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Returns endless batches of shuffled epochs, each with every image of this worker once.
 
-    The order of the shards is shuffled, then the records read from several shards. The last batch
-    of an epoch is completed from the next epoch.
+    The order of the shards is shuffled, then the records that are read from several shards. The
+    last batch of an epoch is completed from the next epoch.
 
     Args:
         dataset: The training split.
@@ -131,15 +131,13 @@ def training_batches(
     Returns:
         Images, float32 `[batch_size, image_size, image_size, 3]`, and labels, int64 `[batch_size]`.
     """
-    ordered = settings.seed is not None
-    examples = tf.data.Dataset.zip(
-        (_training_records(dataset, settings), tf.data.Dataset.random(settings.seed).batch(2))
-    ).map(
-        partial(_prepare, preprocess, settings),
+    records = _training_records(dataset, settings)
+    examples = tf.data.Dataset.zip((records, tf.data.Dataset.random(settings.seed).batch(2))).map(
+        partial(_parse_and_preprocess, preprocess, settings),
         num_parallel_calls=settings.num_threads,
-        deterministic=ordered,
+        deterministic=settings.seed is not None,
     )
-    return made_ahead(examples.batch(settings.batch_size, drop_remainder=True))
+    return prefetch(examples.batch(settings.batch_size, drop_remainder=True))
 
 
 def _training_records(dataset: Dataset, settings: InputSettings) -> tf.data.Dataset:
@@ -181,12 +179,13 @@ def evaluation_batches(
     """
     records = tf.data.TFRecordDataset(list(dataset.files))
     examples = records.map(
-        partial(_prepare, preprocess, settings), num_parallel_calls=settings.num_threads
+        partial(_parse_and_preprocess, preprocess, settings),
+        num_parallel_calls=settings.num_threads,
     )
-    return made_ahead(examples.batch(settings.batch_size))
+    return prefetch(examples.batch(settings.batch_size))
 
 
-def _prepare(
+def _parse_and_preprocess(
     preprocess: Preprocess,
     settings: InputSettings,
     serialized: tf.Tensor,
@@ -198,11 +197,11 @@ def _prepare(
     return preprocess(encoded, size, size, **options), label
 
 
-def made_ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """The same batches, some of which are ready before they are asked for.
+def prefetch(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Prepares batches ahead of their use.
 
-    Nothing in them is tuned as they go, for the thread that would do it at times misses that it is
-    to end, and whoever ends the iterator, or begins it anew, waits for it for up to a minute.
+    Autotuning is disabled: its thread sometimes misses the end of an iterator, and closing or
+    restarting the iterator then takes up to a minute.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -210,13 +209,10 @@ def made_ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def next_batch(iterator: tf.data.Iterator) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The next batch, and how long the step that uses it waited for it.
-
-    Args:
-        iterator: Of images and labels.
+    """Returns the next batch and the time that the step waited for it.
 
     Returns:
-        Images, labels, and seconds, a float64 scalar: near 0 where the input stays ahead.
+        Images, labels, and seconds, a float64 scalar: near 0 while the input is fast enough.
     """
     with tf.device("/device:CPU:0"):
         asked = tf.timestamp()
@@ -227,24 +223,23 @@ def next_batch(iterator: tf.data.Iterator) -> tuple[tf.Tensor, tf.Tensor, tf.Ten
 
 
 def explain_input_error(error: tf.errors.OpError) -> Exception:
-    """What a user can do about an error that reading a shard raised, else the error itself."""
+    """Returns a `UserError` for a problem with a shard, or the error itself for other problems."""
     message = str(error)
     label = re.search(rf"{LABEL_OUT_OF_RANGE}\] \[(-?\d+)\] \[(-?\d+)\] \[(\d+)\]", message)
     if label:
         found, offset, classes = label.groups()
         return UserError(
-            f"label {found} in a shard, with --labels_offset={offset}, is beyond the network's "
-            f"{classes} classes (0 to {int(classes) - 1}); convert the dataset again, or mend the "
-            "offset"
+            f"label {found} in a shard is out of range with --labels_offset={offset}, the network "
+            f"has {classes} classes (0 to {int(classes) - 1}); convert the dataset again or "
+            "correct the offset"
         )
     if isinstance(error, tf.errors.DataLossError):
-        return UserError(
-            f"a shard is damaged ({message.splitlines()[0]}); remove the dataset's shards and its "
-            "dataset.json, and run convert_dataset.py again"
-        )
-    if re.search(r"Decode(Image|Jpeg|Png)|JPEG|Unknown image file format|parse example", message):
-        return UserError(
-            f"an image in a shard cannot be read ({message.splitlines()[0]}); remove the dataset's "
-            "shards and its dataset.json, and run convert_dataset.py again, with --verify"
-        )
-    return error
+        problem = "a shard is damaged"
+    elif re.search(r"Decode(Image|Jpeg|Png)|JPEG|Unknown image file format|parse example", message):
+        problem = "an image in a shard cannot be read"
+    else:
+        return error
+    return UserError(
+        f"{problem} ({message.splitlines()[0]}); delete the dataset's shards and dataset.json, "
+        "then convert it again with convert_dataset.py --verify"
+    )

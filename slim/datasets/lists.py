@@ -1,6 +1,6 @@
-"""Image lists: one line per image, `relative/path.jpg: label`, with dense labels from 0.
+"""Image lists: one line `relative/path.jpg: label` per image, with dense labels from 0.
 
-Beside its lists a dataset may have `classes.txt` with one line per class, `label name`.
+A dataset may also have a file `classes.txt` with one line `label name` per class.
 """
 
 import hashlib
@@ -17,15 +17,15 @@ _LABEL = re.compile(r"-?[0-9]{1,9}")
 
 
 class Entry(NamedTuple):
-    """One line of a list."""
+    """A line of a list."""
 
-    path: str  # relative to the dataset's folder
+    path: str  # relative to the folder of the dataset
     label: int
     line: int = 0  # counted from 1; 0 if the image is not from a list
 
 
 class Problem(NamedTuple):
-    """What stands in the way of one line, or of a whole list (line 0)."""
+    """A problem with a line, or with a whole list (line 0)."""
 
     list_name: str
     line: int
@@ -37,7 +37,7 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageList:
-    """A list as read: what can be used of it, what cannot, and the hash of its bytes."""
+    """The content of a list: valid entries, problems, and the hash of its bytes."""
 
     entries: list[Entry]
     problems: list[Problem]
@@ -45,21 +45,21 @@ class ImageList:
 
 
 def hash_list(path: Path) -> str:
-    """The SHA-256 of a list's bytes, in hexadecimal."""
+    """Returns the SHA-256 of a list in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_list(path: Path) -> ImageList:
-    """Reads and checks a list. Blank lines, a byte order mark and CRLF are fine.
+    """Reads and checks a list. Blank lines, a byte order mark and CRLF are allowed.
 
     Raises:
-        UserError: There is no such list, or nothing is in it.
+        UserError: The list does not exist or is empty.
     """
     expected = "expected a line 'relative/path.jpg: label' for each image"
     if not path.is_file():
         raise UserError(f"no list {path}: {expected}; data/README.md says how to make one")
     content = path.read_bytes()
-    # File names are bytes: those that are not UTF-8 go through as they are.
+    # File names are bytes, not necessarily UTF-8.
     lines = content.decode("utf-8-sig", errors="surrogateescape").split("\n")
     entries, problems = [], []
     first_line: dict[str, int] = {}
@@ -82,7 +82,7 @@ def read_valid_list(path: Path) -> ImageList:
     """Reads a list and checks that every line is valid.
 
     Raises:
-        UserError: The list is missing, empty, or has an invalid line.
+        UserError: The list does not exist, is empty, or has an invalid line.
     """
     image_list = read_list(path)
     if image_list.problems:
@@ -104,24 +104,25 @@ def compose_class_names(names: Iterable[str]) -> str:
 
 
 def _find_fault(image: str, label: str, line: str) -> str | None:
-    """What is wrong with one line, if anything."""
+    """Returns the problem with a line, if there is one."""
     if not image or "\0" in image or not _LABEL.fullmatch(label):
-        return f"'{line}' is not of the form 'relative/path.jpg: label', label an integer from 0"
+        form = "'relative/path.jpg: label' with an integer label from 0"
+        return f"'{line}' is not of the form {form}"
     if label.startswith("-"):
-        return f"{image}: label {label} is negative, labels count from 0"
-    # The text is judged, not where links lead: folders of images are often linked in.
+        return f"{image}: label {label} is negative, expected 0 or more"
+    # Links may lead out of the folder: image folders are often linked.
     if image.startswith("/") or ".." in image.split("/"):
-        return f"{image}: leaves the dataset's folder, paths are relative to it and without '..'"
+        return f"{image}: leaves the dataset's folder, expected a relative path without '..'"
     return None
 
 
 def count_classes(lists: dict[str, ImageList]) -> int:
-    """The number of classes over all splits: the largest label plus one."""
+    """Returns the number of classes over all splits, which is the largest label plus one."""
     return 1 + max((entry.label for list_ in lists.values() for entry in list_.entries), default=-1)
 
 
 def find_gaps(lists: dict[str, ImageList]) -> list[Problem]:
-    """A problem when some label from 0 to the largest occurs in no split, else none."""
+    """Returns a problem if a label from 0 to the largest occurs in no split."""
     labels = {entry.label for list_ in lists.values() for entry in list_.entries}
     num_classes = count_classes(lists)
     if len(labels) == num_classes:
@@ -135,6 +136,6 @@ def find_gaps(lists: dict[str, ImageList]) -> list[Problem]:
 
 
 def find_overlap(lists: dict[str, ImageList]) -> list[str]:
-    """The training images that are validation images, too."""
+    """Returns the images that are in both the training and the validation list."""
     validation = {entry.path for entry in lists["validation"].entries}
     return [entry.path for entry in lists["train"].entries if entry.path in validation]

@@ -1,4 +1,4 @@
-"""The datasets that are there: their shards, what was counted when they were converted."""
+"""Converted datasets: their shards, and the description that conversion writes."""
 
 import json
 import sys
@@ -11,28 +11,13 @@ from slim.common.errors import UserError, did_you_mean
 from slim.datasets.lists import CLASSES, hash_list
 from slim.datasets.tfrecord import LISTS, Shard, find_shards
 
-
-def number_of_classes(dataset_classes: int, labels_offset: int) -> int:
-    """The classes that the network tells apart.
-
-    Raises:
-        UserError: The offset leaves none.
-    """
-    if not 0 <= labels_offset < dataset_classes:
-        raise UserError(
-            f"--labels_offset={labels_offset}: expected 0 to {dataset_classes - 1}, "
-            f"the dataset has {dataset_classes} classes"
-        )
-    return dataset_classes - labels_offset
-
-
 DESCRIPTION = "dataset.json"
-FORMAT = 1  # of the shards and of their description
-STAGING = ".conversion-"  # begins the name of the folder that holds unfinished work
+FORMAT = 1  # version of the shards and of their description
+STAGING = ".conversion-"  # prefix of the folder of an unfinished conversion
 
 
 class Sizes(NamedTuple):
-    """Images of each split, and classes."""
+    """Number of images in each split, and number of classes."""
 
     train: int
     validation: int
@@ -57,47 +42,38 @@ KNOWN = {  # table 1 of the paper
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One split of a converted dataset.
-
-    Attributes:
-        name: Name of the dataset.
-        split_name: `train` or `validation`.
-        files: Paths of the shards, in order.
-        num_samples: Number of images in the split.
-        num_classes: Number of classes of the dataset.
-        class_names: Names of the classes by label, if `classes.txt` gives them.
-    """
+    """A split of a converted dataset."""
 
     name: str
-    split_name: str
-    files: tuple[str, ...]
+    split_name: str  # "train" | "validation"
+    files: tuple[str, ...]  # paths of the shards, in order
     num_samples: int
     num_classes: int
-    class_names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None  # from classes.txt, by label
 
 
 @dataclass(frozen=True)
 class SplitDescription:
-    """What a conversion counted in one split."""
+    """The part of `dataset.json` about one split."""
 
     samples: int
-    skipped: int  # lines of the list that were left out
-    shard_bytes: list[int]  # the size of each shard
+    skipped: int  # lines of the list
+    shard_bytes: list[int]  # size of each shard
     list_sha256: str
 
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """What a conversion counted: the content of `dataset.json`."""
+    """The content of `dataset.json`, which conversion writes."""
 
     classes: int
     seed: int
-    verified: bool  # every image was decoded
+    verified: bool  # whether every image was decoded
     on_error: str  # "fail" | "skip"
     splits: dict[str, SplitDescription]
 
     def to_json(self) -> str:
-        """As it is written to `dataset.json`."""
+        """Returns the text of `dataset.json`."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
 
     @property
@@ -110,7 +86,7 @@ class DatasetDescription:
         ]
 
     def find_damage(self, folder: Path, shards: Iterable[Shard]) -> str | None:
-        """Names the first of the given shards that is missing or not of the size written."""
+        """Returns a message about the first shard that is missing or has a wrong size."""
         for shard in shards:
             path = folder / shard.file_name
             expected = self.splits[shard.split_name].shard_bytes[shard.index]
@@ -122,10 +98,10 @@ class DatasetDescription:
 
 
 def read_dataset_description(folder: Path) -> DatasetDescription | None:
-    """Reads `dataset.json`, None where there is none.
+    """Reads `dataset.json`; returns None if it does not exist.
 
     Raises:
-        UserError: The file is not what a conversion writes.
+        UserError: Its content is invalid.
     """
     path = folder / DESCRIPTION
     try:
@@ -138,16 +114,30 @@ def read_dataset_description(folder: Path) -> DatasetDescription | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is not what this version of convert_dataset.py writes ({error}): "
-            f"delete it and the shards beside it, and convert again"
+            f"{path} was not written by this version of convert_dataset.py ({error}): "
+            f"delete it and the shards next to it, then convert again"
         ) from None
 
 
-def dataset_folder(name: str, dataset_dir: str | Path) -> Path:
-    """The folder of a dataset.
+def number_of_classes(dataset_classes: int, labels_offset: int) -> int:
+    """Returns the number of classes of a network.
 
     Raises:
-        UserError: There is none; says which names come near.
+        UserError: The offset is negative or leaves no class.
+    """
+    if not 0 <= labels_offset < dataset_classes:
+        raise UserError(
+            f"--labels_offset={labels_offset}: expected 0 to {dataset_classes - 1}, "
+            f"the dataset has {dataset_classes} classes"
+        )
+    return dataset_classes - labels_offset
+
+
+def dataset_folder(name: str, dataset_dir: str | Path) -> Path:
+    """Returns the folder of a dataset.
+
+    Raises:
+        UserError: It does not exist; suggests similar names.
     """
     folder = Path(dataset_dir, name or "")
     if name and folder.is_dir():
@@ -181,19 +171,14 @@ def new_dataset_folder(name: str, dataset_dir: str | Path, flag: str) -> Path:
 
 
 def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
-    """Finds the shards of a split, all of them and none of another conversion.
+    """Finds the shards of a split and checks that they are complete and up to date.
 
-    Shards of the published script, which have no `dataset.json`, are taken to be of the size that
-    the paper gives for the dataset's name.
-
-    Args:
-        name: The dataset, a folder in `dataset_dir`.
-        split_name: `train` or `validation`.
-        dataset_dir: The folder that holds the datasets.
+    The published script does not write `dataset.json`. For its shards, the sizes are those that
+    the paper gives for the name of the dataset.
 
     Raises:
-        UserError: The dataset or split is unknown, or its shards are missing, incomplete or stale;
-            says how to convert it.
+        UserError: The dataset or the split is unknown, or its shards are missing, incomplete or
+            stale; says how to convert the dataset.
     """
     if split_name not in LISTS:
         raise UserError(f"no split '{split_name}': expected {' or '.join(LISTS)}")
@@ -205,17 +190,16 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
     if not shards:
         raise UserError(f"no {split_name} shards in {folder}: make them with `{command}`")
     if description := read_dataset_description(folder):
-        _check_current(folder, description, split_name, shards, command)
+        _check_current(folder, description, shards, command)
         num_samples = description.splits[split_name].samples
         num_classes = description.classes
     else:
         sizes = _known_sizes(name, folder, shards, command)
         num_samples, num_classes = getattr(sizes, split_name), sizes.classes
-    files = tuple(str(folder / shard.file_name) for shard in shards)
     return Dataset(
         name=name,
         split_name=split_name,
-        files=files,
+        files=tuple(str(folder / shard.file_name) for shard in shards),
         num_samples=num_samples,
         num_classes=num_classes,
         class_names=read_class_names(folder / CLASSES, num_classes),
@@ -223,7 +207,7 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
 
 
 def conversion_command(name: str, dataset_dir: str | Path) -> str:
-    """The command that makes the shards of a dataset."""
+    """Returns the command that converts a dataset."""
     command = f"python convert_dataset.py --dataset_name={name}"
     if Path(dataset_dir) != Path("data"):
         command += f" --dataset_dir={dataset_dir}"
@@ -231,18 +215,16 @@ def conversion_command(name: str, dataset_dir: str | Path) -> str:
 
 
 def _check_current(
-    folder: Path,
-    description: DatasetDescription,
-    split_name: str,
-    shards: list[Shard],
-    command: str,
+    folder: Path, description: DatasetDescription, shards: list[Shard], command: str
 ) -> None:
-    """Refuses shards that are not, all of them, those of the description and of the lists."""
+    """Checks that the shards of a split agree with the description and with the lists."""
+    split_name = shards[0].split_name
     described = [shard for shard in description.shards if shard.split_name == split_name]
     if stale := [shard for shard in shards if shard not in described]:
         raise UserError(
-            f"{folder / stale[0].file_name} is not of the conversion that {DESCRIPTION} describes "
-            f"({len(described)} {split_name} shards): delete the {len(stale)} shards of that kind"
+            f"{folder / stale[0].file_name} is not part of the conversion that {DESCRIPTION} "
+            f"describes ({len(described)} {split_name} shards): delete the {len(stale)} "
+            f"{split_name} shards of other conversions"
         )
     if damage := description.find_damage(folder, described):
         raise UserError(f"{damage}: convert again with `{command}`")
@@ -256,10 +238,10 @@ def _check_current(
 
 
 def _known_sizes(name: str, folder: Path, shards: list[Shard], command: str) -> Sizes:
-    """The sizes of shards without a description, if they can be told."""
+    """Returns the sizes of a dataset of the paper that has no description."""
     remedy = f"{removal(folder)}, and convert with `{command}`"
     if name not in KNOWN:
-        raise UserError(f"{folder} has shards but no {DESCRIPTION} that counts them: {remedy}")
+        raise UserError(f"{folder} has shards but no {DESCRIPTION} with their sizes: {remedy}")
     counts = {shard.count for shard in shards}
     if len(counts) > 1 or len(shards) != max(counts):
         raise UserError(
@@ -267,26 +249,29 @@ def _known_sizes(name: str, folder: Path, shards: list[Shard], command: str) -> 
             f"{' or '.join(map(str, sorted(counts)))}: {remedy}"
         )
     print(
-        f"note: {folder} has no {DESCRIPTION}; taking the paper's sizes for {name}: {KNOWN[name]}",
+        f"note: {folder} has no {DESCRIPTION}; using the paper's sizes for {name}: {KNOWN[name]}",
         file=sys.stderr,
     )
     return KNOWN[name]
 
 
 def removal(folder: Path) -> str:
-    """How to remove all shards of a dataset."""
+    """Returns advice on how to delete all shards of a dataset."""
     return f"delete them (rm -f {folder}/*.tfrecord {folder / DESCRIPTION})"
 
 
 def read_class_names(path: Path, num_classes: int) -> tuple[str, ...] | None:
-    """The names of all classes from lines of `label name`, None where they are not given."""
+    """Reads the names of all classes from lines `label name`; returns None if there are none."""
     if not path.is_file():
         return None
     lines = [
         line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line.strip()
     ]
     if [line[0] for line in lines] != [str(label) for label in range(num_classes)]:
-        # Such as the file of that name in the archive of CUB-200, which counts from 1.
-        print(f"note: {path} does not name labels 0 to {num_classes - 1}: unused", file=sys.stderr)
+        # The classes.txt in the archive of CUB-200, for example, counts from 1.
+        print(
+            f"note: ignoring {path}, it does not name labels 0 to {num_classes - 1}",
+            file=sys.stderr,
+        )
         return None
     return tuple(line[-1].strip() for line in lines)

@@ -1,9 +1,9 @@
-"""TFRecord files as TensorFlow reads them, written without waiting for TensorFlow to start.
+"""TFRecord files, written without TensorFlow, which takes seconds to load.
 
-A record is framed as `tensorflow/core/lib/io/record_writer.h` describes: its length, the masked
-CRC-32C of the length, the data, the masked CRC-32C of the data. The data is a `tf.train.Example`, a
-small protocol buffer, encoded here with its features in alphabetical order: equal inputs give
-equal bytes, which protocol buffer libraries do not promise for maps.
+A record has the format of `tensorflow/core/lib/io/record_writer.h`: the length, its masked CRC-32C,
+the data, and their masked CRC-32C. The data is a `tf.train.Example`, whose features are encoded in
+alphabetical order. Equal inputs thus give equal bytes, which protocol buffer libraries do not
+guarantee.
 """
 
 import re
@@ -14,32 +14,32 @@ from typing import BinaryIO, NamedTuple
 
 import google_crc32c
 
-LISTS = {"train": "train.txt", "validation": "val.txt"}  # of each split
+LISTS = {"train": "train.txt", "validation": "val.txt"}  # by split
 
 _SHARD = re.compile(r"(train|validation)_([0-9]{5,})-of-([0-9]{5,})\.tfrecord")
 
 
 class Shard(NamedTuple):
-    """One file of a split."""
+    """A shard of a split."""
 
     split_name: str  # "train" | "validation"
     index: int
-    count: int  # of the split's shards
+    count: int  # number of shards of the split
 
     @property
     def file_name(self) -> str:
-        """Such as `train_00000-of-00010.tfrecord`."""
+        """Returns the file name, such as `train_00000-of-00010.tfrecord`."""
         return f"{self.split_name}_{self.index:05d}-of-{self.count:05d}.tfrecord"
 
 
 def find_shards(folder: Path) -> list[Shard]:
-    """The shards of all splits and counts that lie in a folder, sorted."""
+    """Returns all shards in a folder, sorted."""
     matches = (_SHARD.fullmatch(path.name) for path in folder.iterdir())
     return sorted(Shard(m[1], int(m[2]), int(m[3])) for m in matches if m)
 
 
 def write_record(file: BinaryIO, data: bytes) -> None:
-    """Appends one record to a TFRecord file."""
+    """Appends a record to a TFRecord file."""
     length = struct.pack("<Q", len(data))
     file.write(length + _masked_crc(length))
     file.write(data)
@@ -53,17 +53,10 @@ def _masked_crc(data: bytes) -> bytes:
 
 
 def encode_example(jpeg: bytes, label: int, *, height: int, width: int) -> bytes:
-    """Encodes one image as a serialized `tf.train.Example`.
+    """Encodes an image and its label as a serialized `tf.train.Example`.
 
-    Args:
-        jpeg: An encoded RGB image.
-        label: From 0.
-        height: In pixels, as the image decodes.
-        width: In pixels, as the image decodes.
-
-    Returns:
-        `image/encoded` and `image/format` (bytes), `image/class/label`, `image/height` and
-        `image/width` (int64).
+    Its features are `image/encoded` and `image/format` (bytes), `image/class/label`, `image/height`
+    and `image/width` (int64).
     """
     features = (
         _feature(b"image/class/label", _int64_list(label)),
@@ -75,11 +68,11 @@ def encode_example(jpeg: bytes, label: int, *, height: int, width: int) -> bytes
     return b"".join(_field(1, list(chain.from_iterable(features))))  # Example.features
 
 
-# Messages are nested five deep. They are lists of pieces, so that an image is copied once only.
+# Messages are nested five levels deep. They are lists of pieces, so that the image is copied once.
 
 
 def _feature(key: bytes, value: list[bytes]) -> list[bytes]:
-    return _field(1, _field(1, [key]) + _field(2, value))  # an entry of Features.feature
+    return _field(1, _field(1, [key]) + _field(2, value))  # entry of Features.feature
 
 
 def _bytes_list(value: bytes) -> list[bytes]:
@@ -96,8 +89,6 @@ def _field(number: int, pieces: list[bytes]) -> list[bytes]:
 
 
 def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
     groups = bytearray()
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)

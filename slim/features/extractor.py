@@ -12,7 +12,7 @@ from slim.common.compat import tf
 from slim.common.errors import UserError, did_you_mean, show_problems
 from slim.common.workers import available_cores
 from slim.datasets.images import ImageError, load_image
-from slim.datasets.input import made_ahead
+from slim.datasets.input import prefetch
 from slim.deployment.model_deploy import session_config
 from slim.features.files import Settings
 from slim.nets.frozen import FrozenNetwork, build_network
@@ -117,7 +117,7 @@ def image_batches(
         return preprocess(encoded, settings.image_size, settings.image_size)
 
     images = tf.data.Dataset.from_tensor_slices(paths).map(prepare, num_parallel_calls=num_threads)
-    return made_ahead(images.batch(batch_size))
+    return prefetch(images.batch(batch_size))
 
 
 def build_features(images: tf.Tensor, settings: Settings) -> tf.Tensor:

@@ -190,8 +190,8 @@ def test_all_problems_in_one_report(make_dataset):
     assert warning.endswith("the first is images/0005.jpg")
     assert shown == lines
     assert error == (
-        f"error: 10 problems in {folder}, all of them in {report}: mend them, or leave such lines "
-        "out with --on_error=skip; nothing was converted"
+        f"error: 10 problems in {folder}, all listed in {report}: fix them, or skip such lines "
+        "with --on_error=skip; nothing was converted"
     )
     assert contents(folder) == {}
 
@@ -202,8 +202,8 @@ def test_skip_leaves_out_what_is_wrong(make_dataset):
     done = convert(folder, "--on_error=skip", "--num_shards=3")
     report = folder / "conversion_problems.txt"
     assert len(report.read_text().splitlines()) == len(expected)
-    assert f"warning: 9 lines left out, all problems are in {report}" in done.error
-    assert "14 images, 6 classes, 6 shards, 9 lines left out" not in done.output
+    assert f"warning: 9 lines skipped, all problems are listed in {report}" in done.error
+    assert "15 images, 6 classes, 6 shards, 9 lines skipped, in" in done.output
     good = [f"images/{i:04d}.jpg" for i in (0, *range(4, 13), *range(14, 18))] + ["images/0005.jpg"]
     found = read_records(sorted(folder.glob("*.tfrecord")))
     assert sorted(r.jpeg for r in found) == sorted((folder / p).read_bytes() for p in good)
@@ -249,7 +249,7 @@ def test_many_problems_are_shown_in_part(make_dataset):
         ([], "list", "shards made with another val.txt: delete them"),
         ([], "no description", "shards without dataset.json, of another script or an unfinished"),
         ([], "stale shard", "of another conversion, such as train_00000-of-00007.tfrecord"),
-        ([], "description", "dataset.json is not what this version of convert_dataset.py writes"),
+        ([], "description", "dataset.json was not written by this version of convert_dataset.py"),
     ],
 )
 def test_shards_of_another_conversion_are_refused(make_dataset, options, change, message):
@@ -304,7 +304,7 @@ def test_a_full_disk(make_dataset):
     folder = make_dataset(train=40)
     with file_size_limit(20_000):  # less than a shard
         done = convert(folder, "--num_shards=1", code=1)
-    assert re.fullmatch(r"error: .*File too large.* the same command goes on .*\n", done.error)
+    assert re.fullmatch(r"error: .*File too large.* run the same command to resume\n", done.error)
     assert contents(folder) == {}
     assert not list(folder.glob(".conversion-*/*.tmp"))
 

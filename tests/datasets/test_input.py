@@ -161,10 +161,18 @@ def test_labels_offset(tmp_path):
         (
             [0, 1, 7],
             0,
-            r"label 7 in a shard, with --labels_offset=0, is beyond .* 3 classes \(0 to",
+            r"label 7 in a shard is out of range with --labels_offset=0, .* 3 classes \(0 to",
         ),
-        ([1, 2, 0], 1, r"label 0 in a shard, with --labels_offset=1, is beyond the network's 3"),
-        ([0, -2, 1], 0, r"label -2 in a shard, with --labels_offset=0, is beyond the network's 3"),
+        (
+            [1, 2, 0],
+            1,
+            r"label 0 in a shard is out of range with --labels_offset=1, the network has 3",
+        ),
+        (
+            [0, -2, 1],
+            0,
+            r"label -2 in a shard is out of range with --labels_offset=0, the network has 3",
+        ),
     ],
 )
 def test_label_beyond_the_classes(tmp_path, labels, offset, message):

@@ -134,7 +134,7 @@ def test_conversion_whose_worker_is_killed(start, make_dataset, convert, tmp_pat
     trap.serve()
     out, error = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, error
-    assert "27 images, 3 classes, 6 shards, 1 lines left out, in" in out
+    assert "27 images, 3 classes, 6 shards, 1 lines skipped, in" in out
     problems = [line for line in expected.stderr.splitlines() if "0011" in line]
     assert problems == [line for line in error.splitlines() if "0011" in line]
     assert contents(copy) == contents(folder)
@@ -242,5 +242,5 @@ def test_without_ray_or_a_cluster(make_dataset, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     refused(*flags, "--ray")
     error = capsys.readouterr().err
-    assert "ray is not installed: pip install -r requirements-cluster.txt\n" in error
+    assert "ray is not installed: run 'pip install -r requirements-cluster.txt'\n" in error
     assert contents(folder) == {}

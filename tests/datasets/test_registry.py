@@ -70,7 +70,9 @@ def test_incomplete_or_damaged(converted):
 def test_stale(converted):
     stale = converted / "train_00000-of-00005.tfrecord"
     stale.touch()
-    refused(converted, f"{stale} is not of the conversion that dataset.json describes", "delete")
+    refused(
+        converted, f"{stale} is not part of the conversion that dataset.json describes", "delete"
+    )
     stale.unlink()
     with (converted / "val.txt").open("a") as file:
         file.write("images/more.jpg: 1\n")

@@ -168,7 +168,7 @@ def test_interrupted(copy, whole_group):
             os.kill(receiver, signal.SIGINT)
         assert process.wait(10) == 130
         assert process.output.splitlines()[-2:] == [
-            "stopped: 3 of 20 shards are finished and kept, the same command goes on from there",
+            "stopped: 3 of 20 shards are finished and kept, run the same command to resume",
             "interrupted",
         ]
         assert "Traceback" not in process.output
@@ -185,7 +185,7 @@ def test_a_killed_worker(copy):
     with held(folder, 1, 2) as (process, traps):
         traps[0].kill()
         assert process.wait(10) == 1
-        error = "error: a worker was stopped (exit code -9; -9 is often a lack of memory)"
+        error = "error: a worker process was killed (exit code -9; -9 often means too little memory)"
         assert error in process.output
     convert(folder)
     assert contents(folder) == expected

@@ -1,1 +1,1 @@
-"""From image lists to sharded TFRecords."""
+"""Conversion of image lists to sharded TFRecords."""

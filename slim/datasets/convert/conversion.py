@@ -1,4 +1,4 @@
-"""Image lists to sharded TFRecords, in parallel, resumed where an earlier run was stopped."""
+"""Conversion in parallel processes, which resumes an interrupted run."""
 
 import sys
 import time
@@ -15,8 +15,8 @@ from slim.datasets.convert.staging import (
     note_path,
     publish,
     read_note,
-    remove_half_written,
     remove_staging,
+    remove_temporary,
 )
 from slim.datasets.lists import count_classes, find_gaps, find_overlap
 from slim.datasets.registry import (
@@ -32,47 +32,47 @@ from slim.datasets.registry import (
 from slim.datasets.tfrecord import LISTS, Shard, find_shards
 
 PROBLEMS = "conversion_problems.txt"
-BAR_SECONDS = 1  # shorter runs get no progress bar where there is no terminal
 
 
 def convert(plan: Plan, num_workers: int | None, distribute: Callable = run_jobs) -> None:
-    """Converts a dataset, or what an earlier run left of it.
+    """Converts a dataset or resumes an interrupted conversion.
 
     Args:
-        plan: What to convert.
-        num_workers: Processes, each of which makes a shard at a time. None: as many as can be.
-        distribute: Does the work in so many of them, called as `run_jobs` is.
+        plan: The conversion.
+        num_workers: Number of processes, each of which makes one shard at a time. None: as many
+            as possible.
+        distribute: Runs the jobs; has the interface of `run_jobs`.
 
     Raises:
-        UserError: Shards of another conversion lie in the folder, another conversion is running
-            there, or something is wrong with images or lists and `plan.on_error` is `fail`.
-        OSError: Something cannot be read or written.
+        UserError: The folder has shards of another conversion, another conversion is running, or
+            a list or an image is invalid and `plan.on_error` is `fail`.
+        OSError: A file cannot be read or written.
     """
     started = time.monotonic()
-    warn_of_oddities(plan)
+    warn_about_lists(plan)
     if is_converted(plan) and not any(plan.folder.glob(f"{STAGING}*")):
-        print(f"nothing to do: {summarize(plan.folder)}")
+        print(f"nothing to do: {summary(plan.folder)}")
         return
     with exclusive(plan.folder):
-        publish(plan)  # where a run was stopped in the midst of that
+        publish(plan)  # if a run was interrupted while it did that
         if is_converted(plan):
             remove_staging(plan.folder)
-            print(f"nothing left to do: {summarize(plan.folder)}")
+            print(f"nothing left to do: {summary(plan.folder)}")
             return
         refuse_other_shards(plan)
         remove_staging(plan.folder, keep=plan.staging)
         num_images = make_shards(plan, num_workers, distribute)
         notes = {shard: read_note(plan, shard) for shard in plan.shards}
-        judge_problems(plan, notes)
-        write_whole(plan.staging / DESCRIPTION, describe(plan, notes).to_json())
+        report_problems(plan, notes)
+        write_whole(plan.staging / DESCRIPTION, dataset_description(plan, notes).to_json())
         publish(plan)
     seconds = time.monotonic() - started
     speed = f"in {seconds:.1f} s ({num_images / seconds:.0f} images/s)"
-    print(f"{summarize(plan.folder)}, {speed}")
+    print(f"{summary(plan.folder)}, {speed}")
 
 
-def warn_of_oddities(plan: Plan) -> None:
-    """Says on stderr what is unusual about the lists, yet no reason to stop."""
+def warn_about_lists(plan: Plan) -> None:
+    """Prints a warning if the lists overlap or differ in size from the dataset of the paper."""
     found = Sizes(*(len(list_.entries) for list_ in plan.lists.values()), count_classes(plan.lists))
     expected = KNOWN.get(plan.folder.name, found)
     if found != expected:
@@ -81,20 +81,20 @@ def warn_of_oddities(plan: Plan) -> None:
         warn(f"{len(both)} images are in both lists of {plan.folder}, the first is {both[0]}")
 
 
-def summarize(folder: Path) -> str:
-    """A converted dataset in a few words."""
+def summary(folder: Path) -> str:
+    """Returns the sizes of a converted dataset."""
     description = read_dataset_description(folder)
     splits = description.splits.values()
     skipped = sum(split.skipped for split in splits)
     return (
         f"{folder}: {sum(split.samples for split in splits)} images, "
         f"{description.classes} classes, {len(description.shards)} shards"
-        f"{f', {skipped} lines left out' if skipped else ''}"
+        f"{f', {skipped} lines skipped' if skipped else ''}"
     )
 
 
 def is_converted(plan: Plan) -> bool:
-    """Whether the folder holds, whole, what the plan would make."""
+    """Returns whether the folder already holds the result of the plan."""
     found = read_dataset_description(plan.folder)
     return (
         found is not None
@@ -107,7 +107,7 @@ def is_converted(plan: Plan) -> bool:
 
 
 def differences(plan: Plan, found: DatasetDescription) -> list[str]:
-    """What the shards of an earlier conversion were made of that the plan has otherwise."""
+    """Returns how an earlier conversion differs from the plan."""
     different = []
     if plan.seed != found.seed:
         different.append(f"--seed={found.seed}, not {plan.seed}")
@@ -120,10 +120,10 @@ def differences(plan: Plan, found: DatasetDescription) -> list[str]:
 
 
 def refuse_other_shards(plan: Plan) -> None:
-    """Keeps shards of another conversion from being mixed with the plan's, or overwritten.
+    """Checks that the folder has no shards of another conversion.
 
     Raises:
-        UserError: There are some; says how they differ.
+        UserError: There are such shards; says how they differ.
     """
     shards = find_shards(plan.folder)
     if not shards:
@@ -137,16 +137,13 @@ def refuse_other_shards(plan: Plan) -> None:
         origin = f"of another conversion, such as {stale[0].file_name}"
     else:
         return
-    raise UserError(f"{plan.folder} has shards {origin}: {removal(plan.folder)} or keep to them")
+    raise UserError(
+        f"{plan.folder} has shards {origin}: {removal(plan.folder)}, or use them as they are"
+    )
 
 
 def make_shards(plan: Plan, num_workers: int | None, distribute: Callable) -> int:
-    """Makes the shards that are lacking, in worker processes, and shows progress.
-
-    Args:
-        plan: The conversion.
-        num_workers: See `convert`.
-        distribute: See `convert`.
+    """Makes the missing shards in worker processes, with a progress bar.
 
     Returns:
         The number of images in them.
@@ -155,39 +152,44 @@ def make_shards(plan: Plan, num_workers: int | None, distribute: Callable) -> in
         UserError: A worker was killed.
         OSError: A shard cannot be written.
     """
+    from tqdm import tqdm
+
     plan.staging.mkdir(exist_ok=True)
-    remove_half_written(plan)
-    lacking = [shard for shard in plan.shards if read_note(plan, shard) is None]
-    num_lacking = sum(len(plan.entries(shard)) for shard in lacking)
+    remove_temporary(plan)
+    missing = [shard for shard in plan.shards if read_note(plan, shard) is None]
+    num_missing = sum(len(plan.entries(shard)) for shard in missing)
     total = sum(len(entries) for entries in plan.order.values())
+    num_workers = min(num_workers or len(missing), len(missing))
+    # Without a terminal, short runs show no bar and long ones update it rarely.
+    delay, interval = (0, 0.1) if sys.stderr.isatty() else (1, 10)
+    bar = {"initial": total - num_missing, "delay": delay, "mininterval": interval}
     try:
-        with Progress(total, initial=total - num_lacking) as progress:
-            num_workers = min(num_workers or len(lacking), len(lacking))
-            jobs = map(plan.job, lacking)
-            distribute(make_shard, jobs, num_workers=num_workers, report=progress.add)
+        with tqdm(total=total, unit=" images", **bar) as progress:
+            jobs = map(plan.job, missing)
+            distribute(make_shard, jobs, num_workers=num_workers, report=progress.update)
     except WorkerError as error:
         raise UserError(
-            f"a worker was stopped ({error}; -9 is often a lack of memory): the same command goes "
-            f"on from there, --num_workers=1 needs the least memory"
+            f"a worker process was killed ({error}; -9 often means too little memory): run the "
+            "same command to resume, --num_workers=1 needs the least memory"
         ) from error
     except KeyboardInterrupt:
         finished = sum(read_note(plan, shard) is not None for shard in plan.shards)
         print(
             f"stopped: {finished} of {len(plan.shards)} shards are finished and kept, "
-            f"the same command goes on from there",
+            "run the same command to resume",
             file=sys.stderr,
         )
         raise
     finally:
-        remove_half_written(plan)
-    return num_lacking
+        remove_temporary(plan)
+    return num_missing
 
 
-def judge_problems(plan: Plan, notes: dict[Shard, Note]) -> None:
-    """Reports all that is wrong with lists and images: on stderr the first, in a file all.
+def report_problems(plan: Plan, notes: dict[Shard, Note]) -> None:
+    """Prints the first problems with lists and images, and writes all of them to a file.
 
     Raises:
-        UserError: Something is wrong and `plan.on_error` is `fail`, or nothing right is left.
+        UserError: There are problems and `plan.on_error` is `fail`.
     """
     problems = [problem for list_ in plan.lists.values() for problem in list_.problems]
     problems += [problem for note in notes.values() for problem in note.problems]
@@ -198,7 +200,7 @@ def judge_problems(plan: Plan, notes: dict[Shard, Note]) -> None:
     if not problems:
         report.unlink(missing_ok=True)
         return
-    if plan.on_error == "fail":  # what is wrong now may be right in the next run
+    if plan.on_error == "fail":  # the next run reads these images again
         for shard, note in notes.items():
             if note.problems:
                 note_path(plan.staging, shard).unlink()
@@ -206,17 +208,17 @@ def judge_problems(plan: Plan, notes: dict[Shard, Note]) -> None:
     show_problems(problems)
     if plan.on_error == "fail":
         raise UserError(
-            f"{len(problems)} problems in {plan.folder}, all of them in {report}: mend them, or "
-            f"leave such lines out with --on_error=skip; nothing was converted"
+            f"{len(problems)} problems in {plan.folder}, all listed in {report}: fix them, or skip "
+            "such lines with --on_error=skip; nothing was converted"
         )
-    warn(f"{skipped} lines left out, all problems are in {report}")
+    warn(f"{skipped} lines skipped, all problems are listed in {report}")
 
 
-def describe(plan: Plan, notes: dict[Shard, Note]) -> DatasetDescription:
-    """Counts what is in the finished shards.
+def dataset_description(plan: Plan, notes: dict[Shard, Note]) -> DatasetDescription:
+    """Returns the description of the finished shards.
 
     Raises:
-        UserError: Nothing is in those of a split.
+        UserError: A split has no image.
     """
     splits = {}
     for split_name, list_ in plan.lists.items():
@@ -237,34 +239,3 @@ def describe(plan: Plan, notes: dict[Shard, Note]) -> DatasetDescription:
         on_error=plan.on_error,
         splits=splits,
     )
-
-
-class Progress:
-    """A progress bar that appears when a run takes a while."""
-
-    def __init__(self, total: int, initial: int) -> None:
-        self._total, self._initial, self._done = total, initial, initial
-        self._appears = time.monotonic() + (0 if sys.stderr.isatty() else BAR_SECONDS)
-        self._bar = None
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def add(self, images: int) -> None:
-        """Counts images."""
-        self._done += images
-        if self._bar is None and time.monotonic() > self._appears:
-            from tqdm import tqdm  # takes longer to import than a small dataset to convert
-
-            self._bar = tqdm(
-                total=self._total,
-                initial=self._initial,
-                unit=" images",
-                mininterval=0.1 if sys.stderr.isatty() else 10,
-            )
-        if self._bar is not None:
-            self._bar.update(self._done - self._bar.n)

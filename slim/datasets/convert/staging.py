@@ -1,11 +1,13 @@
-"""A conversion's unfinished work, and how it is resumed and published.
+"""Unfinished conversions, and how they are resumed and published.
 
-Shards are collected in a hidden folder beside the images. Each is renamed from a temporary file
-when it is whole, and followed by a note of what was found wrong. When all are there and nothing is
-in the way, `dataset.json` is written into that folder: from then on the conversion only goes
-forward. The shards are renamed into place, `dataset.json` last. Wherever a run is killed, the next
-one goes on. Nothing is synced to disk, which would take longer than the conversion: after a loss of
-power, the sizes in the notes and in `dataset.json` tell which shards are not whole.
+Shards are collected in a hidden folder next to the images. A worker writes a shard to a temporary
+file, renames it when it is complete, and adds a note with the problems that it found. When all
+shards exist and no problem stops the conversion, `dataset.json` is written to the hidden folder.
+From then on the conversion can only be completed: the shards are renamed to their place, and
+`dataset.json` last. A killed run is resumed from any point.
+
+Files are not synced to disk, which would take longer than the conversion. After a power loss, the
+sizes in the notes and in `dataset.json` reveal incomplete shards.
 """
 
 import hashlib
@@ -28,9 +30,9 @@ from slim.datasets.tfrecord import LISTS, Shard, encode_example, write_record
 WRITE_BUFFER = 2**20  # bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a conversion is asked to do."""
+    """The settings of a conversion."""
 
     folder: Path
     lists: dict[str, ImageList]  # by split
@@ -41,38 +43,38 @@ class Plan:
 
     @cached_property
     def staging(self) -> Path:
-        """The folder of unfinished work, its name fixed by all that the shards depend on."""
+        """The folder of unfinished work, whose name is a hash of all that the shards depend on."""
         hashes = [list_.sha256 for list_ in self.lists.values()]
         key = json.dumps([FORMAT, hashes, self.seed, self.num_shards])
         return self.folder / f"{STAGING}{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
     @cached_property
     def shards(self) -> list[Shard]:
-        """All shards to be made, in order."""
+        """The shards to make, in order."""
         return [Shard(s, i, self.num_shards) for s in self.lists for i in range(self.num_shards)]
 
     @cached_property
     def order(self) -> dict[str, list[Entry]]:
-        """The images of each split in the order of the shards: training shuffled."""
+        """The images of each split in the order of the shards; training is shuffled."""
         order = {split_name: list(list_.entries) for split_name, list_ in self.lists.items()}
         random.Random(self.seed).shuffle(order["train"])
         return order
 
     def entries(self, shard: Shard) -> list[Entry]:
-        """The images of a shard: the i-th run of ceil(n / num_shards), the last ones shorter."""
+        """Returns the images of a shard: ceil(n / num_shards) per shard, fewer in the last ones."""
         order = self.order[shard.split_name]
         length = -(-len(order) // self.num_shards)
         return order[shard.index * length : (shard.index + 1) * length]
 
     def job(self, shard: Shard) -> "Job":
-        """What a worker needs to know to make a shard."""
+        """Returns the job that makes a shard."""
         folder, staging = self.folder.absolute(), self.staging.absolute()
         return Job(folder, staging, shard, self.entries(shard), self.verify)
 
 
 @dataclass(frozen=True)
 class Job:
-    """The making of a shard, without the rest of its conversion."""
+    """The part of a plan that a worker needs to make one shard."""
 
     folder: Path
     staging: Path
@@ -83,7 +85,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Note:
-    """What is kept beside a finished shard until all are finished."""
+    """Facts about a finished shard, kept until all shards are finished."""
 
     verified: bool
     samples: int
@@ -98,26 +100,26 @@ def remove_staging(folder: Path, keep: Path | None = None) -> None:
             shutil.rmtree(path)
 
 
-def remove_half_written(plan: Plan) -> None:
-    """Removes the temporary files of a run that was stopped."""
+def remove_temporary(plan: Plan) -> None:
+    """Removes the temporary files of an interrupted run."""
     for path in plan.staging.glob("*.tmp"):
         path.unlink()
 
 
 def make_shard(job: Job, count_image: Callable[[], None]) -> None:
-    """Makes a shard in the staging folder, and a note on it.
+    """Writes a shard and its note to the staging folder.
 
     Args:
         job: The shard and its images.
-        count_image: Is called after each image.
+        count_image: Called after each image.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: A file cannot be written.
     """
     shard, note = job.shard, note_path(job.staging, job.shard)
-    note.unlink(missing_ok=True)  # of an earlier, less thorough run
+    note.unlink(missing_ok=True)  # of an earlier run without --verify
     samples, problems = 0, []
-    # A worker on a machine that is out of reach may be at the same shard still.
+    # A worker on a machine that cannot be reached may still write the same shard.
     writer = f"{socket.gethostname()}-{os.getpid()}"
     with (
         replacing(job.staging / shard.file_name, writer) as temporary,
@@ -138,31 +140,31 @@ def make_shard(job: Job, count_image: Callable[[], None]) -> None:
 
 
 def note_path(staging: Path, shard: Shard) -> Path:
-    """Where the note on a shard is. It appears after the shard: what has a note is finished."""
+    """Returns the path of the note on a shard, which is written after the shard."""
     return staging / f"{shard.file_name}.json"
 
 
 def read_note(plan: Plan, shard: Shard) -> Note | None:
-    """The note on a shard, None where the shard is not finished, or not as thoroughly as asked."""
+    """Reads the note on a shard; returns None if the shard is unfinished or must be verified."""
     staged = plan.staging / shard.file_name
     try:
         note = Note(**json.loads(note_path(plan.staging, shard).read_bytes()))
         if note.size != staged.stat().st_size or (plan.verify and not note.verified):
             return None
-    except (FileNotFoundError, ValueError):  # empty, for one, after a loss of power
+    except (FileNotFoundError, ValueError):  # a power loss may leave an empty file
         return None
     return replace(note, problems=[Problem(*problem) for problem in note.problems])
 
 
 def publish(plan: Plan) -> None:
-    """Renames the shards into place, if `dataset.json` says that all are there."""
+    """Moves the shards to their place if the staging folder has a `dataset.json`."""
     description = plan.staging / DESCRIPTION
     if not description.exists():
         return
     (plan.folder / DESCRIPTION).unlink(missing_ok=True)
     for shard in plan.shards:
         staged = plan.staging / shard.file_name
-        if staged.exists():  # else an earlier run has renamed it
+        if staged.exists():  # else an earlier run has moved it
             staged.replace(plan.folder / shard.file_name)
     description.replace(plan.folder / DESCRIPTION)
     shutil.rmtree(plan.staging)

@@ -106,7 +106,7 @@ def test_an_existing_archive_is_not_fetched(server, sources, tmp_path):
 
 def test_existing_files_are_not_overwritten(server, sources, tmp_path):
     (tmp_path / "Images").mkdir()
-    with pytest.raises(UserError, match="Images is there already"):
+    with pytest.raises(UserError, match="Images exists already"):
         download("dogs", tmp_path, sources)
     assert server.requests == []
 
