@@ -7,3 +7,6 @@ half a gigabyte.
 import os
 
 os.environ.setdefault("POT_BACKEND_DISABLE_TENSORFLOW", "1")
+
+GAMMA = 0.01  # of the domain similarity
+MIN_COUNT = 200  # training images that a source class must have

@@ -12,10 +12,9 @@ from tqdm import tqdm
 
 from slim.common.errors import UserError, did_you_mean
 from slim.common.workers import available_cores
+from slim.transfer import GAMMA, MIN_COUNT
 from slim.transfer.prototypes import Prototypes, check_same_network, union
 
-GAMMA = 0.01
-MIN_COUNT = 200  # images that a source class must have
 MAX_ITERATIONS = 10**8  # of the network simplex; about 10**5 are needed at the paper's sizes
 
 
