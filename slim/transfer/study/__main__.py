@@ -1,16 +1,15 @@
-r"""Compares pre-training sources over targets, as the paper does (its section 5 and figure 5).
+r"""Compares pre-training sources on targets (section 5 and figure 5 of the paper).
 
     python -m slim.transfer.study --sources=ILSVRC2012,inat2017,ILSVRC2012+inat2017 \
         --checkpoints=checkpoints/a.ckpt,checkpoints/b.ckpt,checkpoints/c.ckpt \
         --targets=cub_200,nabirds,stanford_cars
 
-For each source's network and each target: features, a linear classifier on them, with `--fine_tune`
-the whole network trained on the target, and how near source and target are as domains. `study.md`,
-`study.png`, `similarity.png` and `study.json` in --output_dir hold what was found. What is done is
-not done again, and a run that was stopped goes on.
+For each source and target, it extracts features, fits a linear classifier, and measures domain
+similarity; with `--fine_tune`, it also trains the whole network. Results are `study.md`,
+`study.png`, `similarity.png` and `study.json` in `--output_dir`. Finished steps are skipped;
+interrupted ones resume.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,146 +17,127 @@ from absl import flags
 
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError
-from slim.common.files import make_folder
-from slim.transfer.domain_similarity import GAMMA, MIN_COUNT
-from slim.transfer.study.cells import Cells, find_target
-from slim.transfer.study.report import Findings, find_similarity, write_report
-from slim.transfer.study.sources import (
-    compute_cells,
-    describe_settings,
-    find_domains,
-    find_feature_views,
-    find_sources,
-    refuse_failures,
-)
-from slim.transfer.study.training import fine_tune, plan_training
+from slim.transfer import GAMMA, MIN_COUNT
+from slim.transfer.study.settings import FineTuningSettings, StudySettings
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the command's flags."""
+    """Adds the flags of the command."""
     define = FlagSet(values)
     define.words(
-        "sources", [], "What networks were pre-trained on: datasets; A+B is the union of A and B."
+        "sources", [], "Datasets of the pre-trained networks; A+B is the union of A and B."
     )
     define.words(
-        "checkpoints", [], "Their checkpoints, or folders. Default: ./checkpoints/<source>."
+        "checkpoints",
+        [],
+        "A checkpoint or folder per source. Default: ./checkpoints/<source>.",
     )
     define.words("targets", [], "Datasets to transfer to.")
     define.string("dataset_dir", "./data", "The folder that holds the datasets.")
-    define.string("feature_dir", "./feature", "Features go to <feature_dir>/<source>.")
-    define.string("output_dir", "./study", "Where the results go.")
-    define.words("model_name", ["inception_v3"], "The network: one for all sources, or one each.")
+    define.string("feature_dir", "./feature", "Features are written to <feature_dir>/<source>.")
+    define.string("output_dir", "./study", "Receives the results.")
+    define.words(
+        "model_name", ["inception_v3"], "The network: one for all sources, or one per source."
+    )
     define.integer("image_size", 299, "Height and width of the images in pixels.", 1)
-    define.integer("batch_size", 64, "Images in a batch.", 1)
-    define.boolean("similarity", True, "Compute how near sources and targets are.")
+    define.integer("batch_size", 64, "Images per batch.", 1)
+    define.boolean("similarity", True, "Measure domain similarity.")
     define.words(
         "similarity_features",
         [],
-        "Folders of features of all domains, each by one network; side by side they tell what is "
-        "near. Default: the networks of the sources that are neither A+B nor selected from others.",
+        "Folders with features of all domains, one per network; their concatenation measures "
+        "similarity. Default: the networks of sources that are neither unions nor selections.",
     )
-    define.real("gamma", GAMMA, "Of the similarity, exp(-gamma EMD).", 0)
+    define.real("gamma", GAMMA, "The factor in the similarity exp(-gamma EMD).", 0)
     define.integer("min_count", MIN_COUNT, "Training images that a source class must have.", 1)
-    define.boolean("fine_tune", False, "Fine-tune each checkpoint on each target, too.")
-    define.words(
-        "fine_tune_steps", [], "Steps: one number, or one for each target. Default: 30 epochs."
-    )
+    define.boolean("fine_tune", False, "Also fine-tune each network on each target.")
+    define.words("fine_tune_steps", [], "Steps: one number, or one per target. Default: 30 epochs.")
     define.string("fine_tune_flags", "", "Flags of slim.train_image_classifier, in quotes.")
-    define.integer("num_workers", 1, "Trainings side by side.", 1)
+    define.integer("num_workers", 1, "Trainings to run in parallel.", 1)
 
 
 def main(values: flags.FlagValues) -> None:
-    """Compares pre-training sources over targets."""
+    """Compares pre-training sources on targets."""
     check_flags(values)
-    sources = find_sources(
-        values.sources,
-        values.checkpoints,
-        values.model_name,
-        values.image_size,
-        Path(values.feature_dir),
-        values.batch_size,
-    )
-    targets = {name: find_target(name, values.dataset_dir) for name in values.targets}
-    domains = None
-    if values.similarity:
-        views = find_feature_views(values.similarity_features, sources, values.dataset_dir)
-        domains = find_domains(views, sources, targets, values.dataset_dir, values.min_count)
-    steps = dict(zip(targets, one_each(values.fine_tune_steps, len(targets)), strict=True))
-    trainings = [
-        plan_training(
-            source,
-            name,
-            target,
-            values.dataset_dir,
-            Path(values.output_dir),
-            steps[name],
-            values.batch_size,
-            values.fine_tune_flags,
-        )
-        for source in sources
-        for name, target in targets.items()
-        if values.fine_tune
-    ]
-    make_folder(Path(values.output_dir), "output_dir")
-    cells = Cells(Path(values.output_dir, "cells"))
+    from slim.transfer.study.cells import Cells
+    from slim.transfer.study.domains import find_domains, measure_distances
+    from slim.transfer.study.report import collect_findings, compose_settings, write_report
+    from slim.transfer.study.sources import find_sources, find_targets, fit_classifiers
+    from slim.transfer.study.training import fine_tune, plan_trainings
 
-    compute_cells(cells, sources, targets, domains)
-    fine_tune(trainings, cells, values.num_workers)
+    study = study_settings(values)
+    sources = find_sources(values.sources, values.checkpoints, values.model_name, study=study)
+    targets = find_targets(values.targets, study.dataset_dir)
+    domains = find_domains(sources, targets, study) if values.similarity else None
+    trainings = []
+    if values.fine_tune:
+        steps = tuple(map(int, values.fine_tune_steps))
+        fine_tuning = FineTuningSettings(steps=steps, flags=values.fine_tune_flags)
+        trainings = plan_trainings(sources, targets, study, fine_tuning=fine_tuning)
 
-    kinds = ["linear", "fine_tuned"] if values.fine_tune else ["linear"]
-    findings = Findings(
-        values.sources,
-        values.targets,
-        {kind: cells.accuracies(kind) for kind in kinds},
-        {name: len(target["val"].image_list.entries) for name, target in targets.items()},
-        find_similarity(cells, values.sources, values.targets, values.gamma),
+    cells = Cells(study.output_dir)
+    fit_classifiers(cells, sources, targets)
+    if domains:
+        measure_distances(cells, domains)
+    for source in sources:
+        source.close()  # leaves its memory to fine-tuning
+    fine_tune(cells, trainings, values.num_workers)
+
+    kinds = ("linear", "fine_tuned") if values.fine_tune else ("linear",)
+    findings = collect_findings(cells, sources, targets, kinds=kinds, gamma=study.gamma)
+    settings = compose_settings(sources, targets, domains, study=study)
+    write_report(study.output_dir, findings, settings)
+    print(f"\n{Path(study.output_dir, 'study.md').read_text()}", flush=True)
+    cells.check_failures()
+
+
+def study_settings(values: flags.FlagValues) -> StudySettings:
+    """Returns the settings of the study."""
+    return StudySettings(
+        dataset_dir=values.dataset_dir,
+        feature_dir=Path(values.feature_dir),
+        output_dir=Path(values.output_dir),
+        image_size=values.image_size,
+        batch_size=values.batch_size,
+        similarity_features=tuple(values.similarity_features),
+        gamma=values.gamma,
+        min_count=values.min_count,
     )
-    settings = describe_settings(sources, targets, values.gamma, values.min_count, domains)
-    write_report(Path(values.output_dir), findings, cells, settings)
-    print(f"\n{Path(values.output_dir, 'study.md').read_text()}", flush=True)
-    refuse_failures(cells, values.output_dir)
 
 
 def check_flags(values: flags.FlagValues) -> None:
-    """Refuses flags that do not fit together.
+    """Checks that the flags fit together.
 
     Raises:
-        UserError: Naming the flag.
+        UserError: A flag is missing or invalid.
     """
     for name in ("sources", "targets"):
         words = values[name].value
         if not words:
             raise UserError(f"--{name} is missing: {values[name].help}")
         if len(set(words)) < len(words):
-            raise UserError(f"--{name}={','.join(words)}: a name is there twice")
+            raise UserError(f"--{name}={','.join(words)}: a name occurs twice; leave one out")
     count = len(values.sources)
     if len(values.checkpoints) not in (0, count):
         raise UserError(
             f"--checkpoints has {len(values.checkpoints)} paths, --sources {count} names: expected "
-            "one path for each, in the same order, or none for ./checkpoints/<source>"
+            "one path per source in the same order, or none for ./checkpoints/<source>"
         )
     if len(values.model_name) not in (1, count):
         raise UserError(
             f"--model_name has {len(values.model_name)} networks: expected one, or {count}, one "
-            "for each of --sources"
+            "per source"
         )
-    steps, targets = values.fine_tune_steps, values.targets
-    if len(steps) not in (0, 1, len(targets)) or not all(s.isdecimal() and int(s) for s in steps):
+    steps, count = values.fine_tune_steps, len(values.targets)
+    if len(steps) not in (0, 1, count) or not all(s.isdecimal() and int(s) for s in steps):
         raise UserError(
-            f"--fine_tune_steps={','.join(steps)}: expected a number, or {len(targets)}, one for "
-            "each of --targets"
+            f"--fine_tune_steps={','.join(steps)}: expected one number, or {count}, one per target"
         )
     for name in ("fine_tune_steps", "fine_tune_flags"):
         if values[name].value and not values.fine_tune:
-            raise UserError(f"--{name} is for fine-tuning: give --fine_tune, too")
+            raise UserError(f"--{name} needs --fine_tune: add it, or leave --{name} out")
     if values.similarity_features and not values.similarity:
-        raise UserError("--similarity_features does not go with --nosimilarity: leave one out")
-
-
-def one_each(steps: Sequence[str], count: int) -> list[int | None]:
-    """The steps for each target: those given, one number for all, or none."""
-    numbers = [int(number) for number in steps] or [None]
-    return numbers * count if len(numbers) == 1 else numbers
+        raise UserError("--similarity_features contradicts --nosimilarity: leave one out")
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

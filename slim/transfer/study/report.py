@@ -1,9 +1,9 @@
-"""What a transfer study found: tables in Markdown, plots, and all of it for a machine."""
+"""Reports of a transfer study: tables in Markdown, plots, and JSON."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +13,52 @@ from matplotlib.figure import Figure
 from slim.common.files import replacing, write_whole
 from slim.transfer.domain_similarity import SimilarityTable
 from slim.transfer.plots import plot_similarity, plot_transfers, transfer_correlation
-from slim.transfer.study.cells import Cells
+from slim.transfer.study.cells import Accuracies, Cells
+from slim.transfer.study.domains import Domains
+from slim.transfer.study.settings import StudySettings
+from slim.transfer.study.sources import StudySource, Target
 
 FORMAT = 1  # of study.json
 TITLES = {"linear": "Linear classifier", "fine_tuned": "Fine-tuned"}
-NONE = "-"  # in a table, where a cell failed
-
-Accuracies = Mapping[tuple[str, str], float]  # by source and target
+NONE = "-"  # in a table, for a cell that failed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Findings:
-    """The results of a study.
+    """The results of a study."""
 
-    Attributes:
-        sources: Names, the rows.
-        targets: Names, the columns.
-        accuracies: By kind, accuracies by source and target; failed cells are left out.
-        images: The validation images of each target.
-        similarity: None where it was left out, or where a cell of it failed.
-    """
-
-    sources: Sequence[str]
-    targets: Sequence[str]
-    accuracies: Mapping[str, Accuracies]
-    images: Mapping[str, int]
-    similarity: SimilarityTable | None
+    sources: Sequence[str]  # rows of tables
+    targets: Sequence[str]  # columns
+    images: Mapping[str, int]  # validation images per target
+    accuracies: Mapping[str, Accuracies]  # by kind, without failed cells
+    similarity: SimilarityTable | None  # None if it was left out or a cell failed
+    cells: Cells
 
 
-def find_similarity(
-    cells: Cells, sources: Sequence[str], targets: Sequence[str], gamma: float
+def collect_findings(
+    cells: Cells,
+    sources: Sequence[StudySource],
+    targets: Sequence[Target],
+    *,
+    kinds: Sequence[str],
+    gamma: float,
+) -> Findings:
+    """Returns the results of a study, with the accuracies of the given kinds."""
+    rows, columns = [source.name for source in sources], [target.name for target in targets]
+    return Findings(
+        sources=rows,
+        targets=columns,
+        images={target.name: target.num_images["val"] for target in targets},
+        accuracies={kind: cells.accuracies(kind) for kind in kinds},
+        similarity=distance_table(cells, rows, columns, gamma=gamma),
+        cells=cells,
+    )
+
+
+def distance_table(
+    cells: Cells, sources: Sequence[str], targets: Sequence[str], *, gamma: float
 ) -> SimilarityTable | None:
-    """The distances of the study's cells as a table, None where there are not all of them."""
+    """Returns distances and similarities, None if there are not all."""
     found = [
         [cells.results.get(("emd", source, target)) for target in targets] for source in sources
     ]
@@ -54,23 +68,14 @@ def find_similarity(
     return SimilarityTable(list(sources), list(targets), distances, np.exp(-gamma * distances))
 
 
-def write_report(
-    folder: Path, findings: Findings, cells: Cells, settings: Mapping[str, Any]
-) -> None:
-    """Writes `study.md`, `study.png`, `similarity.png` and `study.json`, each where it changed.
-
-    Args:
-        folder: Of the study.
-        findings: What was found.
-        cells: Where it was found.
-        settings: Of the study, for `study.json`.
-    """
-    contents = json.dumps(describe(findings, cells, settings), indent=2) + "\n"
+def write_report(folder: Path, findings: Findings, settings: Mapping[str, Any]) -> None:
+    """Writes the files of a study unless they are current."""
+    contents = json.dumps(compose_json(findings, settings), indent=2) + "\n"
     path = folder / "study.json"
     if path.exists() and path.read_text() == contents:
         return
-    path.unlink(missing_ok=True)  # which is there when the others are
-    write_whole(folder / "study.md", compose_text(findings))
+    path.unlink(missing_ok=True)  # written last, so that the other files exist if it does
+    write_whole(folder / "study.md", compose_markdown(findings))
     if table := findings.similarity:
         ways = {
             f"transfer accuracy, {TITLES[kind].lower()}": found
@@ -89,19 +94,41 @@ def save_figure(path: Path, figure: Figure) -> None:
         figure.savefig(temporary, format="png", dpi=120)
 
 
-def describe(findings: Findings, cells: Cells, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All that `study.json` holds.
+def compose_settings(
+    sources: Sequence[StudySource],
+    targets: Sequence[Target],
+    domains: Domains | None,
+    *,
+    study: StudySettings,
+) -> dict[str, Any]:
+    """Returns the settings of a study for `study.json`."""
+    return {
+        "sources": [
+            {"name": source.name, "checkpoint": source.checkpoint, **asdict(source.settings)}
+            for source in sources
+        ],
+        "targets": [
+            {"name": target.name, "images": target.num_images, "list_sha256": target.hashes}
+            for target in targets
+        ],
+        "similarity_features": [str(view.folder) for view in domains.views] if domains else None,
+        "gamma": study.gamma,
+        "min_count": study.min_count,
+    }
 
-    - `settings`: sources (checkpoint, its hash, network, averages, size), targets (images and list
-      hashes), gamma, min_count and whose features similarity is of;
-    - `cells`: for each source and target `linear` and `fine_tuned` (accuracy in [0, 1], images, and
-      what else the cell's file says), `emd`, `similarity`; null where there is none;
+
+def compose_json(findings: Findings, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content of `study.json`.
+
+    - `settings`: see `compose_settings`;
+    - `cells`: for each source and target, `linear` and `fine_tuned` (accuracy in [0, 1], images,
+      and all else that the file of the cell has), `emd` and `similarity`; null if there is none;
     - `mean_accuracy`: by kind and source, over all targets;
-    - `correlation`: by kind, of similarity with accuracy: `overall`, and `within_targets`;
-    - `nearest`, `best`: sources by target, the best ones by kind;
-    - `failures`: cells without a result, and why.
+    - `correlation`: by kind, of similarity with accuracy, `overall` and `within_targets`;
+    - `nearest`, `best`: nearest source by target, and best sources by kind and target;
+    - `failures`: cells without a result, and their errors.
     """
-    table, accuracies = findings.similarity, findings.accuracies
+    table, accuracies, cells = findings.similarity, findings.accuracies, findings.cells
     rows = [
         {
             "source": source,
@@ -139,33 +166,33 @@ def describe(findings: Findings, cells: Cells, settings: Mapping[str, Any]) -> d
 
 
 def mean_accuracy(accuracy: Accuracies, source: str, targets: Sequence[str]) -> float | None:
-    """The mean over all targets, None where one is lacking."""
+    """Returns the mean accuracy over all targets, None if one is missing."""
     found = [accuracy.get((source, target)) for target in targets]
     return None if None in found else float(np.mean(found))
 
 
 def nearest_source(table: SimilarityTable, target: str) -> str:
-    """The source of the least distance."""
+    """Returns the source with the smallest distance."""
     return table.sources[int(table.emd[:, table.targets.index(target)].argmin())]
 
 
 def best_sources(accuracy: Accuracies, target: str) -> list[str]:
-    """The source of the highest accuracy; several where they are equal."""
+    """Returns the source with the highest accuracy, or several with the same."""
     found = {source: value for (source, name), value in accuracy.items() if name == target}
     return [source for source, value in found.items() if value == max(found.values())]
 
 
-def compose_text(findings: Findings) -> str:
-    """The study in Markdown: accuracies, distances, and what the paper claims of them."""
+def compose_markdown(findings: Findings) -> str:
+    """Returns the content of `study.md`: accuracies, distances, and how they are related."""
     parts = ["# Transfer from pre-training sources to targets\n"]
     for kind, accuracy in findings.accuracies.items():
         parts.append(f"## {TITLES[kind]}\n")
         parts.append(accuracy_table(findings, accuracy) + "\n")
     fewest = min(findings.images.values())
     parts.append(
-        "Top-1 accuracy on validation images, the best of each column bold. Chance alone moves an "
-        f"accuracy over {fewest:,} images by up to {0.5 / math.sqrt(fewest):.1%} (one standard "
-        "error).\n"
+        "Top-1 accuracy on the validation images, with the best of each column in bold. The "
+        f"standard error of an accuracy over {fewest:,} images is at most "
+        f"{0.5 / math.sqrt(fewest):.1%}.\n"
     )
     if table := findings.similarity:
         parts.append("## Domain similarity\n")
@@ -174,7 +201,7 @@ def compose_text(findings: Findings) -> str:
         parts.append("## Do nearer sources transfer better?\n")
         parts.append("![accuracy against similarity](study.png)\n")
         parts += [
-            "\n".join([f"{TITLES[kind]}:\n", *claims(findings, table, accuracy)]) + "\n"
+            "\n".join([f"{TITLES[kind]}:\n", *compose_claims(findings, table, accuracy)]) + "\n"
             for kind, accuracy in findings.accuracies.items()
             if accuracy
         ]
@@ -182,7 +209,7 @@ def compose_text(findings: Findings) -> str:
 
 
 def accuracy_table(findings: Findings, accuracy: Accuracies) -> str:
-    """Accuracies in Markdown: a row a source, a column a target, and their mean."""
+    """Returns accuracies in Markdown, with one row per source and a column of means."""
     columns = [[accuracy.get((s, t)) for s in findings.sources] for t in findings.targets]
     columns.append([mean_accuracy(accuracy, s, findings.targets) for s in findings.sources])
     lines = [["pre-training", *findings.targets, "mean"], ["---"] * (len(columns) + 1)]
@@ -194,33 +221,31 @@ def accuracy_table(findings: Findings, accuracy: Accuracies) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def claims(findings: Findings, table: SimilarityTable, accuracy: Accuracies) -> list[str]:
-    """Whether the nearest source is the best one, a line a target, and the correlation."""
-    lines, right, judged = [], 0, 0
+def compose_claims(findings: Findings, table: SimilarityTable, accuracy: Accuracies) -> list[str]:
+    """Returns a line per target, which compares the nearest source with the best, and totals."""
+    lines, agreed, judged = [], 0, 0
     for target in findings.targets:
         best = best_sources(accuracy, target)
         nearest = nearest_source(table, target)
         if (nearest, target) not in accuracy:
             continue
         judged += 1
-        right += nearest in best
+        agreed += nearest in best
         distance = table.emd[table.sources.index(nearest), table.targets.index(target)]
-        value = accuracy[best[0], target]
-        verdict = "the same"
-        if nearest not in best:
-            missed = round((value - accuracy[nearest, target]) * findings.images[target])
-            verdict = (
-                f"not the same: {accuracy[nearest, target]:.1%} from the nearest, {missed} of "
-                f"{findings.images[target]:,} images fewer"
-            )
-        lines.append(
+        value, of_nearest = accuracy[best[0], target], accuracy[nearest, target]
+        line = (
             f"- {target}: nearest source {nearest} (EMD {distance:.3f}), best source "
-            f"{' and '.join(best)} ({value:.1%}); {verdict}"
+            f"{' and '.join(best)} ({value:.1%})"
         )
-    lines.append(f"- the nearest source is the best one for {right} of {judged} targets")
+        if nearest not in best:
+            images = findings.images[target]
+            missed = round((value - of_nearest) * images)
+            line += f"; the nearest has {of_nearest:.1%}, {missed} of {images:,} images fewer"
+        lines.append(line)
+    lines.append(f"- the nearest source is the best for {agreed} of {judged} targets")
     r = transfer_correlation(table, accuracy)
     texts = [
-        f"{value:+.2f} {where}" if math.isfinite(value) else f"not defined {where}"
+        f"{value:+.2f} {where}" if math.isfinite(value) else f"undefined {where}"
         for value, where in ((r.overall, "over all pairs"), (r.within_targets, "within targets"))
     ]
     lines.append(f"- correlation of accuracy with similarity: {', '.join(texts)}")
@@ -228,7 +253,7 @@ def claims(findings: Findings, table: SimilarityTable, accuracy: Accuracies) -> 
 
 
 def _cell(value: float | None, column: Sequence[float]) -> str:
-    """An accuracy in a table, bold where it is the best of its column."""
+    """Returns an accuracy as text, in bold if it is the best of its column."""
     if value is None:
         return NONE
     return f"**{value:.1%}**" if value == max(column) else f"{value:.1%}"

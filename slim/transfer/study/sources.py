@@ -1,187 +1,169 @@
-"""The sources and targets of a study."""
+"""Sources and targets of a study, and linear classifiers on features of targets by sources."""
 
+import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from slim.checkpoints.loading import choose_averages
+from slim.checkpoints.reading import find_checkpoint, read_shapes
 from slim.common.errors import UserError
-from slim.features.files import FeatureSplit, find_split
-from slim.transfer.selection import SELECTION
-from slim.transfer.study.cells import (
-    Cells,
-    Domains,
-    FeatureView,
-    StudySource,
-    Target,
-    find_domain,
-    find_source,
-    fit_linear,
-    linear_cell,
+from slim.common.files import make_folder
+from slim.features.extractor import Extractor, load_network
+from slim.features.files import (
+    PUBLISHED_NAMES,
+    SPLITS,
+    FeatureSplit,
+    Settings,
+    describe,
+    find_split,
+    hash_checkpoint,
+    is_extracted,
 )
+from slim.features.splits import extract_split
+from slim.nets.nets_factory import check_image_size, get_network
+from slim.transfer.features import load_features
+from slim.transfer.linear_classifier import MAX_ITERATIONS, classify
+from slim.transfer.study.cells import Cell, Cells
+from slim.transfer.study.settings import StudySettings
+
+
+@dataclass(frozen=True)
+class StudySource:
+    """A pre-training source and its network, which is loaded when features are missing."""
+
+    name: str
+    checkpoint: str  # the prefix
+    settings: Settings  # all properties that its features depend on
+    folder: Path  # of its features
+    batch_size: int
+
+    def feature_settings(self, split: FeatureSplit) -> dict[str, Any]:
+        """Returns everything that the features of a split depend on, as JSON."""
+        return json.loads(describe(split, self.settings))
+
+    def extract(self, *splits: FeatureSplit) -> None:
+        """Writes the features of splits unless they exist.
+
+        Raises:
+            UserError: The network does not match the checkpoint, or an image cannot be read.
+        """
+        make_folder(self.folder, "feature_dir")
+        for split in splits:
+            files = [self.folder / path.name for path in (split.feature_path, split.label_path)]
+            own = replace(split, feature_path=files[0], label_path=files[1])
+            if not is_extracted(own, self.settings):
+                extract_split(own, self.settings, self._extractor)
+
+    def close(self) -> None:
+        """Unloads the network."""
+        if extractor := self.__dict__.pop("_extractor", None):
+            extractor.__exit__()
+
+    @cached_property
+    def _extractor(self) -> Extractor:
+        network = load_network(self.settings, self.checkpoint)
+        return Extractor(network, self.settings, self.batch_size)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A dataset to transfer to: its name, and its lists `train` and `val`."""
+
+    name: str
+    splits: Mapping[str, FeatureSplit]
+
+    @property
+    def num_images(self) -> dict[str, int]:
+        """The number of images per list."""
+        return {name: len(split.image_list.entries) for name, split in self.splits.items()}
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The SHA-256 of each list."""
+        return {name: split.image_list.sha256 for name, split in self.splits.items()}
 
 
 def find_sources(
     names: Sequence[str],
-    paths: Sequence[str],
+    checkpoints: Sequence[str],
     model_names: Sequence[str],
-    image_size: int,
-    feature_dir: Path,
-    batch_size: int,
+    *,
+    study: StudySettings,
 ) -> list[StudySource]:
-    """The sources, see `find_source`.
+    """Returns the sources, after checking their checkpoints.
+
+    Args:
+        names: Names of the sources.
+        checkpoints: A checkpoint or folder per source; empty for `./checkpoints/<source>`.
+        model_names: The network of all sources, or one per source.
+        study: Settings of the study.
 
     Raises:
-        UserError: A checkpoint is missing or of another network.
+        UserError: A checkpoint is missing, or does not match its network.
     """
-    paths = paths or [f"./checkpoints/{name}" for name in names]
-    model_names = model_names * len(names) if len(model_names) == 1 else model_names
+    paths = checkpoints or [f"./checkpoints/{name}" for name in names]
+    models = model_names * len(names) if len(model_names) == 1 else model_names
     return [
-        find_source(name, path, model_name, image_size, feature_dir / name, batch_size)
-        for name, path, model_name in zip(names, paths, model_names, strict=True)
+        find_source(name, path, model, study=study)
+        for name, path, model in zip(names, paths, models, strict=True)
     ]
 
 
-def find_feature_views(
-    folders: Sequence[str], sources: Sequence[StudySource], dataset_dir: str
-) -> list[FeatureView]:
-    """Whose features tell what is near: of the folders given, else of the plain sources.
-
-    A network that was trained on parts of several sources would count these twice.
-
-    Raises:
-        UserError: No folder is given, and there is no plain source.
-    """
-    if folders:
-        of_folder = {source.folder.resolve(): source for source in sources}
-        return [
-            FeatureView(Path(folder), of_folder.get(Path(folder).resolve())) for folder in folders
-        ]
-    plain = [
-        source
-        for source in sources
-        if "+" not in source.name and not Path(dataset_dir, source.name, SELECTION).exists()
-    ]
-    if not plain:
+def find_source(name: str, path: str, model_name: str, *, study: StudySettings) -> StudySource:
+    """Returns a source, see `find_sources`; the network is not built."""
+    model_name = PUBLISHED_NAMES.get(model_name, model_name)
+    network = get_network(model_name)
+    check_image_size(model_name, study.image_size, study.image_size)
+    checkpoint = find_checkpoint(path, "--checkpoints")
+    if not any(key.startswith(f"{network.scope}/") for key in read_shapes(checkpoint)):
         raise UserError(
-            "--similarity_features is missing: each of --sources is made of others, whose networks "
-            "are not here; give folders of features, or --nosimilarity"
+            f"--checkpoints: {checkpoint} has no variable of {model_name} (in {network.scope}/): "
+            "give its --model_name, one for all sources or one per source"
         )
-    return [FeatureView(source.folder, source) for source in plain]
-
-
-def find_domains(
-    views: Sequence[FeatureView],
-    sources: Sequence[StudySource],
-    targets: Mapping[str, Target],
-    dataset_dir: str,
-    min_count: int,
-) -> Domains:
-    """The domains of sources and targets, checked to be there and large enough.
-
-    Raises:
-        UserError: A dataset, a list or a folder's features are missing, or no class of a source has
-            so many images.
-    """
-    parts = {part for source in sources for part in source.name.split("+")}
-    splits = {name: target["train"] for name, target in targets.items()}
-    extracting = any(view.source for view in views)
-    for name in sorted(parts - splits.keys()):
-        if extracting or Path(dataset_dir, name).is_dir():
-            try:
-                splits[name] = find_split(name, "train", dataset_dir, Path())
-            except UserError as error:
-                raise UserError(
-                    f"{error}; or leave the domains out with --nosimilarity, or give folders that "
-                    "have the features of all with --similarity_features"
-                ) from error
-    for view in views:
-        for name in sorted(parts | targets.keys()) if not view.source else ():
-            find_domain(view.folder, name)
-    for source in sources:
-        check_min_count(source.name, splits, min_count)
-    return Domains(views, splits, min_count)
-
-
-def check_min_count(source: str, splits: Mapping[str, FeatureSplit], min_count: int) -> None:
-    """Refuses a source without a large class, as far as lists tell.
-
-    Raises:
-        UserError: No class has so many images.
-    """
-    parts = source.split("+")
-    if not all(part in splits for part in parts):
-        return
-    largest = max(
-        np.bincount([entry.label for entry in splits[part].image_list.entries]).max()
-        for part in parts
+    settings = Settings(
+        model_name,
+        hash_checkpoint(checkpoint),
+        choose_averages(checkpoint, None),
+        network.feature_endpoint,
+        study.image_size,
     )
-    if largest < min_count:
-        raise UserError(
-            f"--min_count={min_count}: no class of {source} has that many training images, the "
-            f"largest has {largest}; lower it"
-        )
+    return StudySource(name, checkpoint, settings, study.feature_dir / name, study.batch_size)
 
 
-def compute_cells(
-    cells: Cells,
-    sources: Sequence[StudySource],
-    targets: Mapping[str, Target],
-    domains: Domains | None,
+def find_targets(names: Sequence[str], dataset_dir: str) -> list[Target]:
+    """Returns the lists of the targets."""
+    return [
+        Target(name, {split: find_split(name, split, dataset_dir, Path()) for split in SPLITS})
+        for name in names
+    ]
+
+
+def fit_classifiers(
+    cells: Cells, sources: Sequence[StudySource], targets: Sequence[Target]
 ) -> None:
-    """Fits the linear classifiers and computes the distances that were not done before."""
-    with ExitStack() as networks:
-        for source in sources:
-            networks.callback(source.close)
-            for name, target in targets.items():
-                cell = linear_cell(source, name, target)
-                cells.compute(cell, lambda s=source, n=name, t=target: fit_linear(s, n, t))
-        for source in sources if domains else ():
-            for name in targets:
-                cell = domains.emd_cell(source.name, name)
-                cells.compute(cell, lambda s=source.name, n=name: domains.distance(s, n))
+    """Fits a linear classifier on the features of each target by each source."""
+    for source in sources:
+        for target in targets:
+            cells.compute(linear_cell(source, target), partial(fit_classifier, source, target))
 
 
-def describe_settings(
-    sources: Sequence[StudySource],
-    targets: Mapping[str, Target],
-    gamma: float,
-    min_count: int,
-    domains: Domains | None,
-) -> dict[str, Any]:
-    """What the study was asked for, as `study.json` has it."""
+def linear_cell(source: StudySource, target: Target) -> Cell:
+    """Returns the cell of a linear classifier."""
+    features = {name: source.feature_settings(split) for name, split in target.splits.items()}
+    classifier = f"logistic regression, L-BFGS, {MAX_ITERATIONS} iterations at most"
+    settings = {"features": features, "classifier": classifier}
+    return Cell("linear", source.name, target.name, settings)
+
+
+def fit_classifier(source: StudySource, target: Target) -> dict[str, Any]:
+    """Returns the result of a linear classifier, after extracting missing features."""
+    source.extract(*target.splits.values())
+    evaluation = classify(*(load_features(source.folder, target.name, split) for split in SPLITS))
     return {
-        "sources": [
-            {"name": source.name, "checkpoint": source.checkpoint, **asdict(source.settings)}
-            for source in sources
-        ],
-        "targets": [
-            {
-                "name": name,
-                "images": {key: len(split.image_list.entries) for key, split in target.items()},
-                "list_sha256": {key: split.image_list.sha256 for key, split in target.items()},
-            }
-            for name, target in targets.items()
-        ],
-        "similarity_features": [str(folder) for folder in domains.folders] if domains else None,
-        "gamma": gamma,
-        "min_count": min_count,
+        "accuracy": evaluation.accuracy,
+        "images": int(evaluation.confusion.sum()),
+        "iterations": evaluation.iterations,
     }
-
-
-def refuse_failures(cells: Cells, output_dir: str) -> None:
-    """Ends the command with an error where cells failed.
-
-    Raises:
-        UserError: Naming the first one.
-    """
-    if cells.failures:
-        cell, error = next(iter(cells.failures.items()))
-        total = len(cells.failures) + len(cells.results)
-        raise UserError(
-            f"{len(cells.failures)} of {total} cells failed, the first is {cell}: {error}; the "
-            f"others are in {output_dir}, and the same command tries again"
-        )
