@@ -2,9 +2,8 @@
 
 from benchmarks.measure import PEER, THIS, Comparison, Settings, Task, alternate
 from benchmarks.networks import (
-    MODEL,
     bare_task,
-    keras_inception_v3,
+    keras_model,
     one_image_task,
     write_checkpoint,
 )
@@ -15,7 +14,7 @@ from slim.common.workers import available_cores
 from slim.datasets.input import InputSettings, evaluation_batches
 from slim.datasets.registry import get_dataset
 from slim.deployment.model_deploy import session_config
-from slim.eval_image_classifier import build_counts, evaluate
+from slim.evaluation.evaluator import build_outputs, run_batches
 from slim.nets.frozen import FrozenNetwork, build_network, freeze
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
@@ -23,7 +22,9 @@ from slim.preprocessing.preprocessing_factory import get_preprocessing
 
 def measure(settings: Settings) -> list[Comparison]:
     """Evaluation beside one image a call, beside Keras, and beside the network without input."""
-    network_fn = get_network_fn(MODEL, NUM_CLASSES, dtype=tf.as_dtype(settings.precision))
+    network_fn = get_network_fn(
+        settings.model_name, NUM_CLASSES, dtype=tf.as_dtype(settings.precision)
+    )
 
     def logits(images: tf.Tensor) -> tf.Tensor:
         return network_fn(images, create_aux_logits=False)[0]
@@ -45,7 +46,7 @@ def input_batches(settings: Settings) -> tf.data.Dataset:
     """Batches as evaluation makes them, without an end."""
     return evaluation_batches(
         get_dataset(NAME, "validation", str(settings.folder)),
-        get_preprocessing(MODEL),
+        get_preprocessing(settings.model_name),
         InputSettings(
             image_size=settings.image_size,
             batch_size=settings.batch_size,
@@ -56,24 +57,26 @@ def input_batches(settings: Settings) -> tf.data.Dataset:
 
 
 def evaluation_task(network: FrozenNetwork, settings: Settings) -> Task:
-    """What the evaluation of a checkpoint does once it is read."""
+    """Returns what the evaluation of a checkpoint does once the checkpoint is read."""
     with tf.Graph().as_default():
         batches = input_batches(settings).take(settings.steps)
         iterator = tf.data.make_initializable_iterator(batches)
         images, labels = iterator.get_next()
-        counts = build_counts(network(images, settings.xla), labels)
+        outputs = build_outputs(network(images, settings.xla), labels)
+        outputs = outputs._replace(probabilities=None)
         session = tf.Session(config=session_config())
 
     def run() -> int:
         session.run(iterator.initializer)
-        return evaluate(session, counts, 0, settings.steps * settings.batch_size).num_images
+        num_images = settings.steps * settings.batch_size
+        return len(run_batches(session, outputs, "evaluation", num_images).labels)
 
     return Task("eval_image_classifier", THIS, run)
 
 
 def keras_task(settings: Settings) -> Task:
     """Keras on the same input."""
-    model = keras_inception_v3(settings, classes=NUM_CLASSES)
+    model = keras_model(settings, classes=NUM_CLASSES)
     images = input_batches(settings).map(lambda images, _: images)
 
     def run() -> int:

@@ -4,10 +4,9 @@ from itertools import cycle, islice
 
 from benchmarks.measure import PEER, THIS, Comparison, Settings, Task, alternate
 from benchmarks.networks import (
-    MODEL,
     bare_task,
     keras,
-    keras_inception_v3,
+    keras_model,
     one_image_task,
     write_checkpoint,
 )
@@ -21,9 +20,14 @@ from slim.nets.nets_factory import get_network
 
 def measure(settings: Settings) -> list[Comparison]:
     """Extraction beside one image a call, beside Keras, and beside the network without input."""
-    endpoint = get_network(MODEL).feature_endpoint
+    endpoint = get_network(settings.model_name).feature_endpoint
     extraction = Extraction(
-        MODEL, "random values", False, endpoint, settings.image_size, settings.precision
+        settings.model_name,
+        "random values",
+        False,
+        endpoint,
+        settings.image_size,
+        settings.precision,
     )
 
     def features(images: tf.Tensor) -> tf.Tensor:
@@ -53,7 +57,7 @@ def extraction_task(network: FrozenNetwork, extraction: Extraction, settings: Se
 
 def keras_task(settings: Settings) -> Task:
     """Keras on the same files, read as its guides read them."""
-    model = keras_inception_v3(settings, include_top=False, pooling="avg")
+    model = keras_model(settings, include_top=False, pooling="avg")
     images = keras.utils.image_dataset_from_directory(
         settings.folder / NAME / "images",
         labels=None,

@@ -33,6 +33,7 @@ class Settings:
         rounds: Passes of each candidate, of whose rates the median counts.
         seconds: The least time of a round; shorter passes are repeated.
         small: Take the smaller sizes where a subject has its own.
+        model_name: The network, a key of `networks.KERAS_MODELS`.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Settings:
     rounds: int
     seconds: float
     small: bool
+    model_name: str = "inception_v3"
 
     @property
     def batches(self) -> str:

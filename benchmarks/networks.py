@@ -18,7 +18,8 @@ from slim.preprocessing.preprocessing_factory import get_preprocessing
 # isort: split
 import keras  # after slim.compat, which keeps back what TensorFlow says while it is loaded
 
-MODEL = "inception_v3"
+# The same networks in Keras.
+KERAS_MODELS = {"inception_v3": keras.applications.InceptionV3}
 
 
 def ready_batch(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +67,7 @@ def one_image_task(outputs: Callable[[tf.Tensor], tf.Tensor], settings: Settings
     """
     with tf.Graph().as_default():
         encoded = tf.placeholder(tf.string, [])
-        preprocess = get_preprocessing(MODEL)
+        preprocess = get_preprocessing(settings.model_name)
         image = preprocess(decode_image(encoded), settings.image_size, settings.image_size)
         output = outputs(image[tf.newaxis])
         session = tf.Session(config=session_config())
@@ -81,14 +82,14 @@ def one_image_task(outputs: Callable[[tf.Tensor], tf.Tensor], settings: Settings
     return Task("one image a call", PEER, run)
 
 
-def keras_inception_v3(settings: Settings, **options) -> keras.Model:
-    """Keras' Inception-V3 with random weights; it has no auxiliary classifier.
+def keras_model(settings: Settings, **options) -> keras.Model:
+    """Returns the network in Keras with random weights; it has no auxiliary classifier.
 
     Args:
-        settings: The images' size, and the precision.
-        **options: Of `keras.applications.InceptionV3`.
+        settings: The network, the size of the images, and the precision.
+        **options: The options of the model's function, such as `classes`.
     """
     if settings.precision != PRECISIONS[0]:
         keras.mixed_precision.set_global_policy(f"mixed_{settings.precision}")
     shape = (settings.image_size, settings.image_size, 3)
-    return keras.applications.InceptionV3(weights=None, input_shape=shape, **options)
+    return KERAS_MODELS[settings.model_name](weights=None, input_shape=shape, **options)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Settings, Task, alternate
-from benchmarks.networks import MODEL, keras, keras_inception_v3, on_device, ready_batch
+from benchmarks.networks import keras, keras_model, on_device, ready_batch
 from benchmarks.photographs import NAME, NUM_CLASSES
 from slim.common.compat import tf
 from slim.common.workers import available_cores
@@ -23,7 +23,7 @@ from slim.preprocessing.preprocessing_factory import get_preprocessing
 from slim.training.graph import build_train_op
 from slim.training.networks import build_clone, variables_to_train
 
-LAST_LAYER = ("Logits",)  # the scopes that train.sh trains
+LAST_LAYER = ("Logits", "logits")  # the scopes that train.sh trains; ResNets have the second
 SIDE = 3072  # of the matrices
 # Backward there is a product for the weights and one for what came in, as large as the forward one.
 PASSES = 3
@@ -36,7 +36,7 @@ def measure(settings: Settings) -> list[Comparison]:
         [*step_tasks((), settings), matrix_product(settings)], settings
     )
     last_layer = alternate(step_tasks(LAST_LAYER, settings), settings)
-    gflop = PASSES * forward_gflop(settings.image_size)
+    gflop = PASSES * forward_gflop(settings)
     return [
         Comparison(f"all layers, {settings.batches}", "images/s", all_layers),
         Comparison(f"the last layer, {settings.batches}", "images/s", last_layer),
@@ -57,10 +57,11 @@ def step_tasks(scopes: tuple[str, ...], settings: Settings) -> list[Task]:
     ]
 
 
-def forward_gflop(image_size: int) -> float:
+def forward_gflop(settings: Settings) -> float:
     """The operations of the network's forward pass for an image, the auxiliary classifier's too."""
+    size = settings.image_size
     with tf.Graph().as_default() as graph:
-        get_network_fn(MODEL, NUM_CLASSES)(tf.zeros([1, image_size, image_size, 3]))
+        get_network_fn(settings.model_name, NUM_CLASSES)(tf.zeros([1, size, size, 3]))
         return 2 * count_multiply_adds(graph) / 1e9
 
 
@@ -86,7 +87,7 @@ def training_task(
                 iterator = tf.data.make_initializable_iterator(input_batches(settings))
             begin = iterator.initializer
         network_fn = get_network_fn(
-            MODEL,
+            settings.model_name,
             NUM_CLASSES,
             weight_decay=4e-5,
             is_training=True,
@@ -120,7 +121,7 @@ def input_batches(settings: Settings) -> tf.data.Dataset:
     """Batches as training makes them."""
     return training_batches(
         get_dataset(NAME, "train", str(settings.folder)),
-        get_preprocessing(MODEL, is_training=True),
+        get_preprocessing(settings.model_name, is_training=True),
         InputSettings(
             image_size=settings.image_size,
             batch_size=settings.batch_size,
@@ -133,7 +134,7 @@ def input_batches(settings: Settings) -> tf.data.Dataset:
 def keras_task(last_layer_only: bool, settings: Settings) -> Task:
     """Keras' step on a ready batch, in its host's memory."""
     images, labels = ready_batch(settings)
-    model = keras_inception_v3(settings, classes=NUM_CLASSES)
+    model = keras_model(settings, classes=NUM_CLASSES)
     if last_layer_only:
         for layer in model.layers[:-1]:
             layer.trainable = False

@@ -6,17 +6,20 @@ import json
 import os
 import re
 import statistics
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
 from benchmarks import __main__ as command
+from benchmarks import conversion, linear_classifier, networks, similarity, training_step
 from benchmarks.conversion import one_at_a_time
 from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Figure, Settings, Task, alternate
+from benchmarks.networks import keras
 from benchmarks.photographs import (
     NAME,
     convert_folder,
@@ -25,13 +28,14 @@ from benchmarks.photographs import (
     image_files,
     make_dataset,
 )
-from benchmarks.processes import in_fresh_process
-from slim.common.command_line import run_command
+from benchmarks.processes import in_fresh_process, measure_subject
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.common.workers import available_cores
-from slim.datasets.registry import get_dataset
+from slim.datasets.registry import KNOWN, Sizes, get_dataset
+from slim.transfer.domain_similarity import MIN_COUNT
 from tests.conftest import run
+from tests.support import SMALL_SIZE, invoke
 
 SETTINGS = Settings(Path(), "drawn", 2, 299, 8, "float32", False, 2, 3, 0.0, True)
 
@@ -162,13 +166,10 @@ def test_unusable_photographs(tmp_path, content, message):
         find_photographs(tmp_path, 100)
 
 
-def test_unknown_subject(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run_command(
-            command.define_flags, command.main, ["benchmarks", "--subjects=conversion,evaluate"]
-        )
-    assert stopped.value.code == 1
-    assert "--subjects=conversion,evaluate: did you mean evaluation" in capsys.readouterr().err
+def test_unknown_subject():
+    done = invoke(command, "--subjects=conversion,evaluate")
+    assert done.code == 1
+    assert "--subjects=conversion,evaluate: did you mean evaluation" in done.error
 
 
 def test_a_process_that_is_killed_is_an_error():
@@ -176,7 +177,7 @@ def test_a_process_that_is_killed_is_an_error():
         in_fresh_process(os._exit, 9)
 
 
-def test_a_subject_that_fails_leaves_the_others(tmp_path, monkeypatch, capsys, photographs):
+def test_a_subject_that_fails_leaves_the_others(tmp_path, monkeypatch, photographs):
     comparison = Comparison("speed", "images/s", [Figure("ours", THIS, (3.0,))])
 
     def in_process(function, *args):
@@ -187,22 +188,17 @@ def test_a_subject_that_fails_leaves_the_others(tmp_path, monkeypatch, capsys, p
         return ("Heading", [comparison]) if args else function()
 
     monkeypatch.setattr(command, "in_fresh_process", in_process)
-    values = flags.FlagValues()
-    command.define_flags(values)
-    values(
-        [
-            "benchmarks",
-            "--subjects=conversion,evaluation,similarity",
-            f"--images={photographs[0].parent}",
-            "--num_images=2",
-            f"--json={tmp_path / 'figures.json'}",
-        ]
+    done = invoke(
+        command,
+        "--subjects=conversion,evaluation,similarity",
+        f"--images={photographs[0].parent}",
+        "--num_images=2",
+        f"--json={tmp_path / 'figures.json'}",
     )
-    with pytest.raises(UserError, match="not measured: conversion, evaluation"):
-        command.main(values)
-    out, err = capsys.readouterr()
-    assert "| similarity | speed | 3.00 images/s |" in out
-    assert "the disk is full" in err and "ZeroDivisionError" in err
+    assert done.code == 1
+    assert "not measured: conversion, evaluation" in done.error
+    assert "| similarity | speed | 3.00 images/s |" in done.output
+    assert "the disk is full" in done.error and "ZeroDivisionError" in done.error
     written = json.loads((tmp_path / "figures.json").read_text())
     assert written["failed"] == ["conversion", "evaluation"]
     assert list(written["subjects"]) == ["similarity"]
@@ -211,6 +207,56 @@ def test_a_subject_that_fails_leaves_the_others(tmp_path, monkeypatch, capsys, p
 def test_a_json_that_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match=r"--json=.*nowhere/figures.json: No such file"):
         command.write_json(tmp_path / "nowhere/figures.json", {}, SETTINGS, {}, [])
+
+
+def keras_stand_in(input_shape, classes=1000, include_top=True, **_) -> keras.Model:
+    """Returns a network of one convolution, with the arguments of `keras.applications`."""
+    layers = [
+        keras.layers.Input(input_shape),
+        keras.layers.Conv2D(8, 3, strides=8),
+        keras.layers.GlobalAveragePooling2D(),
+    ]
+    if include_top:
+        layers.append(keras.layers.Dense(classes, "softmax"))
+    return keras.Sequential(layers)
+
+
+@pytest.fixture
+def smallest(small_network, tmp_path, photographs, monkeypatch) -> Settings:
+    """Settings of passes that take a moment: a small network, small domains, small matrices."""
+    monkeypatch.setitem(networks.KERAS_MODELS, small_network, keras_stand_in)
+    monkeypatch.setattr(training_step, "SIDE", 64)
+    sizes = Sizes(train=30 * MIN_COUNT, validation=1, classes=5)
+    monkeypatch.setattr(similarity, "KNOWN", dict.fromkeys(KNOWN, sizes))
+    monkeypatch.setattr(linear_classifier, "SMALL", Sizes(train=60, validation=20, classes=5))
+    forks = get_context("forkserver")  # which has TensorFlow loaded, see tests/support.py
+    monkeypatch.setattr(conversion, "other_process", lambda: ProcessPoolExecutor(1, forks))
+    make_dataset(tmp_path, [path for path in photographs if path.suffix != ".PNG"], 4)
+    return Settings(
+        folder=tmp_path,
+        photographs="drawn",
+        num_images=4,
+        image_size=SMALL_SIZE,
+        batch_size=2,
+        precision="float32",
+        xla=False,
+        steps=1,
+        rounds=1,
+        seconds=0,
+        small=True,
+        model_name=small_network,
+    )
+
+
+@pytest.mark.parametrize("subject", command.SUBJECTS)
+def test_every_subject_measures_this_project_beside_others(subject, smallest):
+    heading, comparisons = measure_subject(subject, smallest)
+    assert heading and comparisons
+    for comparison in comparisons:
+        this, *others = comparison.figures
+        assert this.role == THIS and others
+        assert {figure.role for figure in others} <= {PEER, LIMIT}
+        assert all(0 < figure.value < np.inf for figure in comparison.figures)
 
 
 def test_the_quickest_subject(tmp_path):

@@ -185,7 +185,9 @@ def test_a_killed_worker(copy):
     with held(folder, 1, 2) as (process, traps):
         traps[0].kill()
         assert process.wait(10) == 1
-        error = "error: a worker process was killed (exit code -9; -9 often means too little memory)"
+        error = (
+            "error: a worker process was killed (exit code -9; -9 often means too little memory)"
+        )
         assert error in process.output
     convert(folder)
     assert contents(folder) == expected

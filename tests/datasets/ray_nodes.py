@@ -1,0 +1,15 @@
+"""A Ray cluster of two nodes with one CPU each on this machine, until it receives SIGUSR1."""
+
+import signal
+
+from ray.cluster_utils import Cluster
+
+if __name__ == "__main__":
+    node = {"num_cpus": 1, "object_store_memory": 150 * 2**20, "include_dashboard": False}
+    head = {**node, "no_monitor": True, "include_log_monitor": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster.add_node(**node)
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    print(f"cluster at {cluster.address}", flush=True)
+    signal.pause()
+    cluster.shutdown()
