@@ -112,8 +112,7 @@ def dense_network(
         dropout_keep_prob: Fraction of the features that dropout keeps.
         reuse: Whether to reuse the variables of the scope.
         create_aux_logits: Whether to add the auxiliary classifier, end point `AuxLogits`.
-        spatial_squeeze: Whether to average over all positions (see `average_pool`). Without it
-            logits are `[batch, height', width', classes]`, as in a fully convolutional network.
+        spatial_squeeze: Whether to average over all positions (see `average_pool`).
 
     Returns:
         Logits, float32 `[batch, num_classes]` (features `[batch, 1, 1, 1536]` without
