@@ -1,4 +1,4 @@
-"""The Earth Mover's Distance, against other solvers and what is known of it."""
+"""The Earth Mover's Distance: comparison with other solvers, and known properties."""
 
 import numpy as np
 import ot
@@ -21,7 +21,7 @@ def draw(num_classes, seed, dimensions=6, name="", least=1):
 
 
 def square_formulation(source, target):
-    """Cost and weights of the published notebook: all classes against all, padded with zeros."""
+    """Returns weights and cost of the published notebook, over all classes of both domains."""
     m, n = len(source.counts), len(target.counts)
     every = np.concatenate([source.features, target.features])
     weights = np.zeros((2, m + n))
@@ -31,7 +31,7 @@ def square_formulation(source, target):
 
 
 def solve_linear_program(weights, cost):
-    """The least cost of moving the first weights to the second."""
+    """Returns the least cost of moving the first weights to the second."""
     m, n = cost.shape
     rows = np.kron(np.eye(m), np.ones(n))
     columns = np.kron(np.ones(m), np.eye(n))
@@ -70,13 +70,13 @@ def test_a_shift_costs_its_length():
     assert emd(domain, shifted) == pytest.approx(5, abs=1e-12)
 
 
-def test_counts_matter_by_their_shares_only():
+def test_only_shares_of_counts_matter():
     source, target = draw(10, 1), draw(10, 2)
     tenfold = Prototypes("", source.features, source.counts * 10, source.labels, source.datasets)
     assert emd(tenfold, target) == pytest.approx(emd(source, target), abs=1e-12)
 
 
-def test_similarity_is_the_papers():
+def test_similarity_is_that_of_the_paper():
     source, target = draw(300, 1, least=20), draw(10, 2)
     large = source.subset(source.counts >= 40)
     assert 0 < len(large.counts) < 300
@@ -86,12 +86,12 @@ def test_similarity_is_the_papers():
     assert (ds.GAMMA, ds.MIN_COUNT) == (0.01, 200)
 
 
-def test_refuses_a_source_of_small_classes():
-    with pytest.raises(UserError, match=r"no class of toys has 200 images .* largest of 8 has \d+"):
+def test_a_source_without_large_classes_is_an_error():
+    with pytest.raises(UserError, match=r"no class of toys has at least 200 images, the largest of 8 has \d+"):
         domain_similarity(draw(8, 1, name="toys"), draw(8, 2))
 
 
-def test_refuses_features_of_two_networks():
+def test_features_of_two_networks_are_an_error():
     with pytest.raises(UserError, match=r"a has features of 6 dimensions, b of 5: extract both"):
         emd(draw(3, 1, name="a"), draw(3, 2, dimensions=5, name="b"))
 
@@ -125,7 +125,7 @@ def test_table_with_a_union():
     assert lines[4].startswith(f"| net+inat | {table.emd[2, 0]:.3f} ({table.similarity[2, 0]:.3f})")
 
 
-def test_table_names_an_unknown_domain():
+def test_an_unknown_domain_is_an_error():
     domains = {"imagenet": draw(4, 1), "birds": draw(4, 2)}
     with pytest.raises(UserError, match=r"no domain 'imagnet': did you mean imagenet\?"):
         similarity_table(domains, ["birds+imagnet"], ["birds"], min_count=1)

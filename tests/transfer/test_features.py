@@ -1,4 +1,4 @@
-"""Loading features and averaging them over classes."""
+"""Loading of features, and their class means."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def save(folder, name, split, values, labels):
     np.save(folder / f"{name}_label{ending}.npy", labels)
 
 
-def test_loads_what_was_extracted(tmp_path, some):
+def test_loads_extracted_features(tmp_path, some):
     save(tmp_path, "birds", "train", *some)
     values, labels = load_features(tmp_path, "birds", "train")
     assert values.dtype == np.float32 and labels.dtype == np.int32
@@ -37,13 +37,13 @@ def test_loads_what_was_extracted(tmp_path, some):
     )
 
 
-def test_maps_big_files(tmp_path, some, monkeypatch):
+def test_large_files_are_mapped(tmp_path, some, monkeypatch):
     save(tmp_path, "birds", "val", *some)
     monkeypatch.setattr(features, "BIG", 1000)
     assert isinstance(load_features(tmp_path, "birds", "val").values, np.memmap)
 
 
-def test_names_what_is_missing(tmp_path):
+def test_missing_features_are_an_error(tmp_path):
     with pytest.raises(UserError, match=r"no features .*birds_feature_train\.npy: .*demo\.sh"):
         load_features(tmp_path, "birds", "train")
 
@@ -69,14 +69,14 @@ def test_names_what_is_missing(tmp_path):
         (np.array([["a"]], object), np.zeros(1, "i"), r"cannot be read as an array .*delete it"),
     ],
 )
-def test_refuses_what_is_no_features(tmp_path, values, labels, message):
+def test_invalid_features_are_an_error(tmp_path, values, labels, message):
     save(tmp_path, "birds", "train", values, labels)
     with pytest.raises(UserError, match=message) as caught:
         load_features(tmp_path, "birds", "train")
     assert "\n" not in str(caught.value)
 
 
-def test_refuses_a_damaged_file(tmp_path, some):
+def test_a_damaged_file_is_an_error(tmp_path, some):
     save(tmp_path, "birds", "train", *some)
     path = tmp_path / "birds_feature_train.npy"
     path.write_bytes(path.read_bytes()[:-100])
@@ -95,7 +95,7 @@ def test_finds_the_images(tmp_path, some):
     assert pictures.class_names == ["kind_0", "kind_1", "kind_2", "3", "4", "kind_5"]
     (folder / "classes.txt").write_text("".join(f"{i} name {i}\n" for i in range(6)))
     assert load_pictures(tmp_path, "birds", "val", some.labels).class_names[4] == "name 4"
-    with pytest.raises(UserError, match=r"val\.txt has 50 images that are not, in order, the 49"):
+    with pytest.raises(UserError, match=r"val\.txt has 50 images, whose labels differ from the 49"):
         load_pictures(tmp_path, "birds", "val", some.labels[1:])
 
 

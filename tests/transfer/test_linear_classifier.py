@@ -1,4 +1,4 @@
-"""Logistic regression against scikit-learn, neighbours against brute force."""
+"""Logistic regression compared with scikit-learn, neighbours with brute force."""
 
 import numpy as np
 import pytest
@@ -94,7 +94,7 @@ def test_iterations_are_limited_without_a_warning(splits, recwarn):
     assert not recwarn
 
 
-def test_refuses_what_does_not_fit(splits):
+def test_invalid_features_are_an_error(splits):
     train, val = splits
     with pytest.raises(UserError, match="have 20 dimensions, validation features 19: extract both"):
         classify(train, Features(val.values[:, 1:], val.labels))

@@ -1,4 +1,4 @@
-"""Each figure says what it should."""
+"""The contents of figures."""
 
 import numpy as np
 import pytest
@@ -34,9 +34,9 @@ def table() -> SimilarityTable:
 
 
 def drawn(figure: Figure):
-    """Draws a figure; its axes and all its text."""
+    """Draws a figure and returns its axes and all its text."""
     figure.canvas.draw()
-    assert not pyplot.get_fignums()  # nothing is there to be shown
+    assert not pyplot.get_fignums()  # pyplot has no figure to show
     texts = [text.get_text() for text in figure.findobj(match=lambda a: hasattr(a, "get_text"))]
     return figure.axes, "\n".join(texts)
 
@@ -48,11 +48,11 @@ def images(axes) -> int:
 def test_confusion(evaluation):
     axes, text = drawn(plots.plot_confusion(evaluation, ["001.Sooty_Albatross", "b", "c"]))
     assert axes[0].get_xlabel() == "predicted class" and axes[0].get_ylabel() == "true class"
-    assert "90.0% of 30 images right" in text and "Sooty Albatross" in text
+    assert "90.0% of 30 images correct" in text and "Sooty Albatross" in text
     np.testing.assert_allclose(axes[0].images[0].get_array()[0], [0.8, 0.2, 0])
 
 
-def test_confusion_of_many_classes_names_none():
+def test_confusion_of_many_classes_has_no_names():
     many = Evaluation(np.zeros(40), np.eye(40, dtype=int), np.ones(40), 5)
     assert "name_7" not in drawn(plots.plot_confusion(many, ["name_7"] * 40))[1]
 
@@ -62,13 +62,13 @@ def test_confused_pairs(pictures):
     evaluation = Evaluation(np.array([1, 0, 2, 1, 1, 2]), confusion, np.array([2, 2, 2]), 5)
     axes, text = drawn(plots.plot_confused_pairs(evaluation, pictures, pictures, examples=2))
     assert len(axes) == 8 and images(axes) == 2 + 2 + 1 + 2
-    assert "Sooty Albatross, 2 taken for:" in text and "Auklet, 1 taken for:" in text
+    assert "Sooty Albatross, 2 predicted as:" in text and "Auklet, 1 predicted as:" in text
     perfect = Evaluation(pictures.labels, np.eye(3, dtype=int) * 2, np.array([2, 2, 2]), 5)
     with pytest.raises(UserError, match="no confused pairs"):
         plots.plot_confused_pairs(perfect, pictures, pictures)
 
 
-def test_retrieval_tells_right_from_wrong(pictures):
+def test_retrieval_marks_correct_and_wrong_neighbours(pictures):
     found = np.array([[3, 1, 0], [2, 4, 1]])
     axes, text = drawn(plots.plot_retrieval(pictures, [0, 4], pictures, found))
     assert len(axes) == images(axes) == 8

@@ -30,6 +30,7 @@ CLASSIFIERS = "Logits,logits"
 CHOSEN = ("train_dir", "dataset_dir", "dataset_name", "checkpoint_path", "max_number_of_steps")
 # Flags of training that evaluation needs, too.
 SHARED = ("preprocessing_name", "labels_offset", "moving_average_decay", "precision", "xla")
+PYTHON = sys.executable
 LOCK_SECONDS = 1  # between two attempts
 
 
@@ -221,7 +222,7 @@ async def _run(module: str, arguments: Sequence[str], output: IO[str], lock: IO[
         UserError: The command failed; has the last line of its output.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, *arguments),
+        *(PYTHON, "-m", module, *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=output,
         stderr=asyncio.subprocess.STDOUT,

@@ -1,0 +1,203 @@
+"""Fine-tuning in the transfer study: the processes that it runs, interrupts and resumes."""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slim.checkpoints.reading import read_shapes
+from slim.evaluation.predictions import read_results
+from slim.features.files import find_split
+from slim.transfer.study import training
+from tests.conftest import NUM_VALIDATION, recipe_weights
+from tests.support import ROOT, SMALL_NETWORK, SMALL_SIZE, variable_shapes, write_checkpoint
+from tests.transfer.study.world import (
+    PLAIN,
+    modified,
+    read_labels,
+    read_table,
+    run_study,
+    save_features,
+    score,
+)
+
+FAKE_COMMANDS = """\
+import json, os, signal, sys, time
+from pathlib import Path
+module = sys.argv[2]
+flags = dict(flag[2:].partition("=")[::2] for flag in sys.argv[3:])
+folder = Path(flags["train_dir" if "train" in module else "checkpoint_path"])
+(folder / "calls.txt").open("a").write(module + "\\n")
+if "eval" in module:
+    results = {"step": 4, "accuracy": 0.75, "recall_5": 1.0, "num_images": 14}
+    Path(flags["eval_dir"]).mkdir()
+    Path(flags["eval_dir"], "results.json").write_text(json.dumps(results))
+elif "plants" in str(folder) and BEHAVIOUR == "fail":
+    sys.exit("error: the loss is not finite")
+else:
+    if BEHAVIOUR == "slow":
+        def save(*_):
+            (folder / "model.ckpt-2.index").touch()
+            sys.exit(143)
+        signal.signal(signal.SIGTERM, save)
+        (folder / "started").touch()
+        time.sleep(60)
+    for step in (0, 4):
+        (folder / f"model.ckpt-{step}.index").touch()
+"""
+
+# Runs a command that knows `SMALL_NETWORK`.
+SMALL_COMMANDS = """\
+import runpy, sys
+from tests.support import small_network
+sys.argv = sys.argv[2:]
+with small_network():
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture
+def replace_python(tmp_path, monkeypatch) -> Callable[[str], None]:
+    """Replaces the interpreter that runs training and evaluation by a script."""
+    script = tmp_path / "python"
+
+    def replace(code: str) -> None:
+        script.write_text(f"#!{sys.executable}\n{code}")
+        script.chmod(0o755)
+
+    replace("")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(training, "PYTHON", str(script))
+    return replace
+
+
+@pytest.fixture
+def commands(replace_python) -> Callable[[str], None]:
+    """Replaces training and evaluation; takes how training ends: good, fail or slow."""
+    return lambda behaviour: replace_python(f"BEHAVIOUR = {behaviour!r}\n{FAKE_COMMANDS}")
+
+
+@pytest.fixture
+def fine_tuning(world, colours) -> dict[str, object]:
+    """Flags of a study with two sources and a converted target, whose features exist."""
+    for name in PLAIN:
+        for split_name in ("train", "val"):
+            split = find_split("colours", split_name, str(colours), world / "feature" / name)
+            save_features(world, name, split, np.eye(3)[read_labels(split)])
+    return {
+        "sources": ",".join(PLAIN),
+        "targets": "colours",
+        "checkpoints": ",".join(str(world / "checkpoints" / name) for name in PLAIN),
+        "dataset_dir": colours,
+        "similarity": False,
+        "fine_tune": True,
+        "fine_tune_steps": 4,
+        "num_workers": 2,
+    }
+
+
+def test_only_a_failed_training_is_repeated(world, commands, fine_tuning, monkeypatch):
+    commands("fail")
+    done = run_study(world, **fine_tuning)
+    assert done.code == 1
+    assert re.fullmatch(
+        r"error: 1 of 4 cells failed, the first is plants -> colours: fine-tuned: the loss is not "
+        r"finite \(.*/log.txt\); .*\n",
+        done.error,
+    )
+    assert read_table(done.output, "Fine-tuned")["things", "colours"] == "**75.0%**"
+    (finished,) = (world / "study/fine_tuned/things").iterdir()
+    assert [path.name for path in finished.glob("model*")] == ["model.ckpt-4.index"]
+    (tried,) = (world / "study/fine_tuned/plants").iterdir()
+    commands("good")
+    before = modified(finished)
+    # A process that a killed study left running holds the lock until it ends.
+    monkeypatch.setattr(training, "LOCK_SECONDS", 0.1)
+    lock = (tried / ".lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    calls = (tried / "calls.txt").read_text()
+    seen = []
+
+    def release() -> None:
+        seen.append((tried / "calls.txt").read_text())
+        lock.close()
+
+    threading.Timer(1, release).start()
+    done = run_study(world, **fine_tuning)
+    assert done.code == 0, done.error
+    assert "plants -> colours: fine-tuned: waiting for the training" in done.output
+    assert seen == [calls]
+    assert modified(finished) == before
+    modules = [line.split(".")[1] for line in (tried / "calls.txt").read_text().splitlines()]
+    assert modules == ["train_image_classifier"] * 2 + ["eval_image_classifier"]
+    # Other flags are another run, in another folder.
+    fine_tuning["fine_tune_flags"] = "--learning_rate=0.5"
+    assert run_study(world, **fine_tuning).code == 0
+    assert len(list((world / "study/fine_tuned/plants").iterdir())) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_trainings_save_checkpoints_when_the_study_is_stopped(world, commands, fine_tuning, number):
+    commands("slow")
+
+    def stop_when_started() -> None:
+        limit = time.monotonic() + 60
+        while len(list(world.glob("study/fine_tuned/*/*/started"))) < 2:
+            if time.monotonic() > limit:
+                break
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=stop_when_started)
+    thread.start()
+    done = run_study(world, **fine_tuning)
+    thread.join()
+    assert done.code == 128 + number
+    assert "training saves a checkpoint" in done.output
+    assert len(list(world.glob("study/fine_tuned/*/*/model.ckpt-2.index"))) == 2
+
+
+@pytest.mark.usefixtures("small_network")
+def test_trains_and_evaluates_with_the_commands(colours, tmp_path, replace_python):
+    shapes = variable_shapes(SMALL_NETWORK, None).items()
+    values = {name: recipe_weights(name, shape) for name, shape in shapes}
+    checkpoint = write_checkpoint(tmp_path / "net.ckpt", values)
+    replace_python(SMALL_COMMANDS)
+    flags = {
+        "sources": "recipe",
+        "checkpoints": checkpoint,
+        "targets": "colours",
+        "dataset_dir": colours,
+        "model_name": SMALL_NETWORK,
+        "image_size": SMALL_SIZE,
+        "batch_size": 8,
+        "similarity": False,
+        "fine_tune": True,
+        "fine_tune_steps": 2,
+        "fine_tune_flags": "--learning_rate=0.001 --batch_norm_decay=0.5",
+    }
+    done = run_study(tmp_path, **flags)
+    assert done.code == 0, done.error
+    (cell,) = json.loads((tmp_path / "study/study.json").read_text())["cells"]
+    assert cell["linear"]["accuracy"] == pytest.approx(score(tmp_path, "recipe", "colours"))
+    assert cell["fine_tuned"]["step"] == 2 and cell["fine_tuned"]["images"] == NUM_VALIDATION
+    train_dir = Path(cell["fine_tuned"]["train_dir"])
+    assert cell["fine_tuned"]["accuracy"] == read_results(train_dir / "eval")["accuracy"]
+    printed = (train_dir / "eval.txt").read_text().split("eval/Accuracy ")[1].split(",")[0]
+    assert cell["fine_tuned"]["accuracy"] == pytest.approx(float(printed), abs=5e-5)
+    # All layers were trained, and the classifier has the three classes of the target.
+    stored = read_shapes(str(train_dir / "model.ckpt-2"))
+    assert stored[f"{SMALL_NETWORK}/logits/biases"] == [3]
+    assert f"{SMALL_NETWORK}/conv1/weights/Momentum" in stored
+    before = modified(tmp_path)
+    assert run_study(tmp_path, **flags).code == 0
+    assert modified(tmp_path) == before
