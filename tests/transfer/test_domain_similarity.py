@@ -87,7 +87,9 @@ def test_similarity_is_that_of_the_paper():
 
 
 def test_a_source_without_large_classes_is_an_error():
-    with pytest.raises(UserError, match=r"no class of toys has at least 200 images, the largest of 8 has \d+"):
+    with pytest.raises(
+        UserError, match=r"no class of toys has at least 200 images, the largest of 8 has \d+"
+    ):
         domain_similarity(draw(8, 1, name="toys"), draw(8, 2))
 
 

@@ -138,7 +138,7 @@ def test_killed_again_and_again(copy):
 def test_killed_at_a_renaming(copy, tmp_path, place, ending, count, moment):
     folder, expected = copy
     arguments = (place, ending, count, moment, *flags_of(folder))
-    module = "tests.datasets.killed_at_renaming"
+    module = "tests.datasets.convert.killed_at_renaming"
     with Process(module, *arguments, log=tmp_path / "log") as process:
         assert process.wait() == -signal.SIGKILL
     check_nothing_is_half(folder, expected)

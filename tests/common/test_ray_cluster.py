@@ -41,7 +41,7 @@ def address(tmp_path_factory) -> Iterator[str]:
     # Workers start in half the time without this module, which they can do without.
     (folder / "rfc3987_syntax.py").write_text("raise ImportError")
     env = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(folder)}
-    with Process("tests.datasets.ray_nodes", log=folder / "log", env=env) as process:
+    with Process("tests.common.ray_nodes", log=folder / "log", env=env) as process:
         yield process.wait_for(r"^cluster at (\S+)$")[1]
         process.send(signal.SIGUSR1)
         assert process.wait() == 0, process.output
@@ -141,7 +141,7 @@ def test_killed_extraction_is_finished_on_one_machine(address, tmp_path):
 @needs_ray
 def test_answers_errors_and_workers_that_are_killed_once_or_always(address, tmp_path):
     log = tmp_path / "log"
-    with Process("tests.datasets.ray_answers", address, tmp_path, log=log) as process:
+    with Process("tests.common.ray_answers", address, tmp_path, log=log) as process:
         assert process.wait() == 0, process.output
     # Ray writes to the same file.
     printed = re.findall(r"^(?:Pool|-?\d|UserError|WorkerError).*$", process.output, re.MULTILINE)
