@@ -2,6 +2,7 @@
 
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -64,29 +65,37 @@ def machines(colours, tmp_path) -> Iterator[Callable[..., Machines]]:
         yield partial(Machines, running, colours, tmp_path)
 
 
-def losses(process: Process) -> list[float]:
-    return [float(loss) for loss in re.findall(r"^step \d+.*?loss ([\d.]+)", process.output, re.M)]
+def losses(process: Process) -> dict[int, float]:
+    """The losses that a worker has logged, by step."""
+    logged = re.findall(r"^step (\d+) .*?loss ([\d.]+)", process.output, re.M)
+    return {int(step): float(loss) for step, loss in logged}
+
+
+def learns(losses: dict[int, float], share: float) -> bool:
+    """Whether the last five losses are below a share of the first five."""
+    ordered = [losses[step] for step in sorted(losses)]
+    return sum(ordered[-5:]) < share * sum(ordered[:5])
 
 
 def test_asynchronous_training_learns_and_ends_everywhere(machines):
     cluster = machines(2, "--nosync_replicas", "--max_number_of_steps=60", "--learning_rate=0.0003")
     ps, chief, worker = (cluster.start(*who) for who in (("ps", 0), ("worker", 0), ("worker", 1)))
-    # The chief waits for the other worker, so that it does not take all of the steps.
-    chief.wait_for("^step 5 ")
-    chief.send(signal.SIGSTOP)
-    worker.wait_for("^step ")
-    chief.send(signal.SIGCONT)
+    # The first to make a step waits for the other, so that it does not make them all.
+    while not (begun := [process for process in (chief, worker) if losses(process)]):
+        assert chief.code is None and worker.code is None, chief.output + worker.output
+        time.sleep(0.02)
+    begun[0].send(signal.SIGSTOP)
+    for process in (chief, worker):
+        process.wait_for("^step ")
+    begun[0].send(signal.SIGCONT)
     assert [process.wait() for process in (chief, worker, ps)] == [0, 0, 0], (
         chief.output + worker.output + ps.output
     )
-    # The other worker may be in a step of its own when the last one is made.
-    step = int(re.search(r"done: step (\d+), ", chief.output)[1])
-    assert step in (60, 61)
-    assert f"done: step {step}, {cluster.latest()}" in chief.output
-    assert read_step(cluster.latest()) == step
-    first, last = losses(chief)[:5], losses(chief)[-5:]
-    assert sum(last) < 0.7 * sum(first), losses(chief) + losses(worker)
-    assert re.search(r"^step \d+", worker.output, re.M)
+    # The other worker may be in a step of its own when the last one is made, and may end it before
+    # the checkpoint is named, while it is written, or after.
+    assert re.search(rf"^done: step 6[01], {cluster.latest()}\n", chief.output, re.M)
+    assert read_step(cluster.latest()) in (60, 61)
+    assert learns(losses(chief) | losses(worker), 0.7), chief.output + worker.output
     assert not re.search("Traceback|ERROR|WARNING", chief.output + worker.output + ps.output)
 
 
@@ -154,4 +163,4 @@ def test_all_reduce_takes_the_same_steps_everywhere_and_goes_on_after_a_lost_wor
     found = losses(workers[0])
     assert found == losses(workers[1])  # the mean of both
     assert len(found) == 40
-    assert sum(found[-5:]) < 0.8 * sum(found[:5]), found
+    assert learns(found, 0.8), found
