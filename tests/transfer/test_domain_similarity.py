@@ -87,14 +87,8 @@ def test_similarity_is_that_of_the_paper():
 
 
 def test_a_source_without_large_classes_is_an_error():
-<<<<<<< HEAD
-    with pytest.raises(
-        UserError, match=r"no class of toys has at least 200 images, the largest of 8 has \d+"
-    ):
-=======
     message = r"no class of toys has at least 200 images, the largest of 8 has \d+"
     with pytest.raises(UserError, match=message):
->>>>>>> 7ad65eb (Test of the keys of finished cells)
         domain_similarity(draw(8, 1, name="toys"), draw(8, 2))
 
 
