@@ -1,4 +1,4 @@
-"""How fast the project is, beside peers and limits measured in the same run.
+"""Measures the speed of the project against peers and limits in the same run.
 
-`python -m benchmarks` measures; a module a subject, each with `measure(settings)`.
+`python -m benchmarks` runs all subjects; each is a module with a function `measure(settings)`.
 """

@@ -1,7 +1,7 @@
-"""How fast the project is, beside peers and limits measured in the same run.
+"""Measures the speed of the project against peers and limits in the same run.
 
-`python -m benchmarks` prints a table a subject and a summary; `--quick` takes less than three
-minutes on two cores. Figures are rates: what is done in a second, more is better.
+`python -m benchmarks` prints one table per subject and a summary; `--quick` takes less than three
+minutes on two cores. Figures are rates per second: more is better.
 """
 
 import json
@@ -39,7 +39,7 @@ GPU_BATCH_SIZE = 128
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the command's flags."""
+    """Adds the flags of the command."""
     define = FlagSet(values)
     define.boolean("quick", False, "Measure less: shorter passes, smaller batches.")
     define.words("subjects", SUBJECTS, "What to measure.")
@@ -55,7 +55,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Measures the subjects one after the other, and says what each gives."""
+    """Measures the subjects in turn and prints their tables."""
     check_words("subjects", values.subjects, SUBJECTS)
     started = time.monotonic()
     machine = in_fresh_process(describe_machine)
@@ -64,7 +64,7 @@ def main(values: flags.FlagValues) -> None:
     failed = []
     with tempfile.TemporaryDirectory() as scratch:
         settings = prepare(values, Path(scratch), bool(machine["gpus"]))
-        if values.json:  # now, to learn that it can be, and after each subject, to lose none
+        if values.json:  # before, to check the path, and after each subject
             write_json(Path(values.json), machine, settings, measured, failed)
         for number, name in enumerate(values.subjects, start=1):
             print(f"{name}: {number} of {len(values.subjects)}", file=sys.stderr, flush=True)
@@ -84,10 +84,10 @@ def main(values: flags.FlagValues) -> None:
 
 
 def prepare(values: flags.FlagValues, scratch: Path, has_gpu: bool) -> Settings:
-    """Makes the photographs and their shards, and says how much is to be measured.
+    """Makes the photographs and their shards, and returns the settings.
 
     Raises:
-        UserError: The photographs given cannot be used.
+        UserError: The given photographs cannot be used.
     """
     sizes = QUICK if values.quick else FULL
     count = values.num_images or sizes["num_images"]
@@ -113,7 +113,7 @@ def prepare(values: flags.FlagValues, scratch: Path, has_gpu: bool) -> Settings:
 
 
 def describe(machine: dict[str, Any]) -> str:
-    """The machine in a line."""
+    """Returns a line about the machine."""
     versions = machine["versions"]
     parts = [
         machine["cpu"],
@@ -127,21 +127,21 @@ def describe(machine: dict[str, Any]) -> str:
 
 
 def report_failure(name: str, error: Exception) -> None:
-    """Says on stderr why a subject could not be measured; a bug keeps its traceback."""
+    """Prints the reason why a subject could not be measured; a bug keeps its traceback."""
     if not isinstance(error, UserError):
         traceback.print_exception(error)
     print(f"{name} could not be measured: {error}", file=sys.stderr, flush=True)
 
 
 def print_tables(heading: str, comparisons: Sequence[Comparison]) -> None:
-    """Prints a subject's tables."""
+    """Prints the tables of a subject."""
     print(f"\n## {heading}")
     for comparison in comparisons:
         print(f"\n{comparison}", flush=True)
 
 
 def print_summary(measured: dict[str, tuple[str, list[Comparison]]]) -> None:
-    """Prints one table of all: a row a comparison."""
+    """Prints a table of all subjects with one row per comparison."""
     print("\n## Summary\n")
     print(row(["subject", "of what", "this project", "which is"]))
     print(row(["---"] * 4))

@@ -12,7 +12,7 @@ from slim.datasets.tfrecord import LISTS
 
 
 def measure(settings: Settings) -> list[Comparison]:
-    """Conversion beside the published way and a copy of the files."""
+    """Compares conversion with the published loop and with a copy of the files."""
     paths = image_files(settings.folder)
     output = settings.folder / "converted"
 
@@ -32,7 +32,7 @@ def measure(settings: Settings) -> list[Comparison]:
             list(pool.map(lambda path: shutil.copyfile(path, output / path.name), paths))
         return len(paths)
 
-    # TensorFlow stays out of this process, which is forked for the workers.
+    # This process is forked for the workers and must not load TensorFlow.
     with other_process() as process:
         tasks = [
             Task("convert_dataset.py", THIS, convert, empty),
@@ -49,11 +49,11 @@ def measure(settings: Settings) -> list[Comparison]:
 
 
 def one_at_a_time(paths: list[Path], output: Path) -> int:
-    """Converts as the published script does: in one process, decoding to learn the size.
+    """Converts as the published script does: in one process, decoding images to find their size.
 
     Args:
         paths: The images.
-        output: The folder to write the shard to.
+        output: The folder of the shard.
 
     Returns:
         The number of images.

@@ -21,7 +21,7 @@ from slim.preprocessing.preprocessing_factory import get_preprocessing
 
 
 def measure(settings: Settings) -> list[Comparison]:
-    """Evaluation beside one image a call, beside Keras, and beside the network without input."""
+    """Compares evaluation with one image per call, with Keras, and with the network alone."""
     network_fn = get_network_fn(
         settings.model_name, NUM_CLASSES, dtype=tf.as_dtype(settings.precision)
     )
@@ -43,7 +43,7 @@ def measure(settings: Settings) -> list[Comparison]:
 
 
 def input_batches(settings: Settings) -> tf.data.Dataset:
-    """Batches as evaluation makes them, without an end."""
+    """Returns the batches of evaluation, repeated."""
     return evaluation_batches(
         get_dataset(NAME, "validation", str(settings.folder)),
         get_preprocessing(settings.model_name),
@@ -57,7 +57,7 @@ def input_batches(settings: Settings) -> tf.data.Dataset:
 
 
 def evaluation_task(network: FrozenNetwork, settings: Settings) -> Task:
-    """Returns what the evaluation of a checkpoint does once the checkpoint is read."""
+    """Returns the evaluation of a checkpoint that has been read."""
     with tf.Graph().as_default():
         batches = input_batches(settings).take(settings.steps)
         iterator = tf.data.make_initializable_iterator(batches)
@@ -75,7 +75,7 @@ def evaluation_task(network: FrozenNetwork, settings: Settings) -> Task:
 
 
 def keras_task(settings: Settings) -> Task:
-    """Keras on the same input."""
+    """Returns the prediction of Keras on the same input."""
     model = keras_model(settings, classes=NUM_CLASSES)
     images = input_batches(settings).map(lambda images, _: images)
 

@@ -19,7 +19,7 @@ from slim.nets.nets_factory import get_network
 
 
 def measure(settings: Settings) -> list[Comparison]:
-    """Extraction beside one image a call, beside Keras, and beside the network without input."""
+    """Compares extraction with one image per call, with Keras, and with the network alone."""
     endpoint = get_network(settings.model_name).feature_endpoint
     extraction = Extraction(
         settings.model_name,
@@ -46,7 +46,7 @@ def measure(settings: Settings) -> list[Comparison]:
 
 
 def extraction_task(network: FrozenNetwork, extraction: Extraction, settings: Settings) -> Task:
-    """What extraction does between opening its files and writing them."""
+    """Returns extraction without opening and writing feature files."""
     extractor = Extractor(network, extraction, settings.batch_size, xla=settings.xla)
     files = cycle(map(str, image_files(settings.folder)))
     paths = list(islice(files, settings.steps * settings.batch_size))
@@ -56,7 +56,7 @@ def extraction_task(network: FrozenNetwork, extraction: Extraction, settings: Se
 
 
 def keras_task(settings: Settings) -> Task:
-    """Keras on the same files, read as its guides read them."""
+    """Returns the prediction of Keras on the same files, read as in its guides."""
     model = keras_model(settings, include_top=False, pooling="avg")
     images = keras.utils.image_dataset_from_directory(
         settings.folder / NAME / "images",

@@ -13,15 +13,15 @@ from slim.datasets.registry import KNOWN, Sizes
 from slim.transfer.features import Features
 from slim.transfer.linear_classifier import classify
 
-DEPTH, SMALL_DEPTH = 2048, 512  # numbers in a feature
+DEPTH, SMALL_DEPTH = 2048, 512  # dimensions of a feature
 SMALL = Sizes(train=1000, validation=500, classes=50)
-RANK = 64  # of the directions that images differ in
-SEPARATION = 0.7  # of the classes' means, and
-NOISE = 0.3  # in all other directions, both in standard deviations within a class
+RANK = 64  # directions with most of the variance
+SEPARATION = 0.7  # of class means, in standard deviations within a class
+NOISE = 0.3  # in all other directions, in standard deviations within a class
 
 
 def measure(settings: Settings) -> list[Comparison]:
-    """A fit and its evaluation, and the arithmetic in it beside a matrix product's."""
+    """Measures a fit with its evaluation, and compares its arithmetic with a matrix product."""
     sizes, depth = (SMALL, SMALL_DEPTH) if settings.small else (KNOWN["cub_200"], DEPTH)
     train, val = draw_features(sizes, depth)
     iterations = {}
@@ -72,11 +72,11 @@ def measure(settings: Settings) -> list[Comparison]:
 
 
 def draw_features(sizes: Sizes, depth: int) -> list[Features]:
-    """Features of training and validation images, which differ in a few directions most.
+    """Draws features of training and validation images with most variance in a few directions.
 
     Args:
-        sizes: Images and classes.
-        depth: Numbers in a feature.
+        sizes: Numbers of images and classes.
+        depth: Dimensions of a feature.
     """
     random = np.random.default_rng(0)
     means = SEPARATION * random.standard_normal((sizes.classes, RANK))

@@ -1,4 +1,4 @@
-"""Rates, what they are compared with, and the machine they were measured on."""
+"""Rates, their comparison, and the machine."""
 
 import importlib.metadata
 import os
@@ -19,20 +19,20 @@ PACKAGES = ("tensorflow", "keras", "tf-slim", "numpy", "scipy", "scikit-learn", 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured, and on what.
+    """Settings of a measurement.
 
     Attributes:
-        folder: Holds the photographs and their shards, and takes what is written on the way.
-        photographs: Where they are from.
-        num_images: How many there are.
-        image_size: Height and width of the networks' images in pixels.
-        batch_size: Images a batch.
-        precision: What the networks' layers compute in.
-        xla: Compile the networks of evaluation and extraction with XLA.
-        steps: Batches a pass.
-        rounds: Passes of each candidate, of whose rates the median counts.
-        seconds: The least time of a round; shorter passes are repeated.
-        small: Take the smaller sizes where a subject has its own.
+        folder: Holds the photographs, their shards and temporary files.
+        photographs: The origin of the photographs.
+        num_images: Number of photographs.
+        image_size: Height and width of the input of networks in pixels.
+        batch_size: Images per batch.
+        precision: The type the layers compute in.
+        xla: Whether evaluation and extraction compile their networks with XLA.
+        steps: Batches per pass.
+        rounds: Passes of each candidate, whose median rate counts.
+        seconds: Minimum time of a round; shorter passes are repeated.
+        small: Whether subjects with sizes of their own take the smaller ones.
         model_name: The network, a key of `networks.KERAS_MODELS`.
     """
 
@@ -51,7 +51,7 @@ class Settings:
 
     @property
     def batches(self) -> str:
-        """The batches in words, for titles."""
+        """The batches as text, for titles."""
         extras = [self.precision] * (self.precision != PRECISIONS[0]) + ["XLA"] * self.xla
         words = [f"images of {self.image_size}", f"batches of {self.batch_size}", *extras]
         return ", ".join(words)
@@ -63,13 +63,13 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Task:
-    """A candidate: one pass of something.
+    """A candidate.
 
     Attributes:
-        name: What it is, in a few words.
+        name: A few words about it.
         role: `THIS`, `PEER` or `LIMIT`.
-        run: Makes a pass, and returns how much was done in it.
-        prepare: Is called before each pass, off the clock.
+        run: Runs a pass and returns the amount of work.
+        prepare: Runs before each pass, not timed.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Figure:
-    """The rate of a candidate, more of which is better."""
+    """The rate of a candidate."""
 
     name: str
     role: str
@@ -92,18 +92,18 @@ class Figure:
         return median(self.rounds)
 
     def scaled(self, factor: float) -> "Figure":
-        """The same in another unit."""
+        """Returns the figure in another unit."""
         return Figure(self.name, self.role, tuple(factor * rate for rate in self.rounds))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rates of the same work: the first is this project's, the others stand beside it.
+    """Rates of the same work by several candidates.
 
     Attributes:
-        title: What was measured, at which sizes.
-        unit: Of all figures.
-        figures: `THIS` first.
+        title: The work and its size.
+        unit: The unit of the figures.
+        figures: The figures, `THIS` first.
     """
 
     title: str
@@ -111,11 +111,11 @@ class Comparison:
     figures: list[Figure]
 
     def times(self, figure: Figure) -> float:
-        """How many times as fast as another this project is."""
+        """Returns the ratio of this project's rate to another."""
         return self.figures[0].value / figure.value
 
     def __str__(self) -> str:
-        """A table in Markdown, a row a figure."""
+        """Returns a Markdown table with one row per figure."""
         this, *others = self.figures
         rows = [
             [self.title, "", self.unit, "this project is"],
@@ -128,13 +128,13 @@ class Comparison:
         return "\n".join(row(cells) for cells in rows)
 
     def summary(self) -> list[str]:
-        """What was measured, the project's figure, and the ratios, for one row of a table."""
+        """Returns title, figure and ratios for a row of the summary."""
         this, *others = self.figures
         ratios = [f"{shown(self.times(figure))} x {figure.name}" for figure in others]
         return [self.title, f"{shown(this.value)} {self.unit}", "; ".join(ratios)]
 
     def to_json(self) -> dict[str, Any]:
-        """All rounds, for those who want to see the spread."""
+        """Returns all rounds, which show the spread."""
         figures = [
             {**asdict(figure), "value": figure.value, "times": self.times(figure)}
             for figure in self.figures
@@ -145,15 +145,15 @@ class Comparison:
 def alternate(
     tasks: Sequence[Task], settings: Settings, clock: Callable[[], float] = time.perf_counter
 ) -> list[Figure]:
-    """Measures candidates in turn, so that what else the machine does falls on all alike.
+    """Measures candidates in turn, so that other load on the machine affects all alike.
 
     Args:
-        tasks: The candidates. A first pass of each is not counted.
-        settings: Rounds, and how long each is at least.
-        clock: Seconds that pass, or that the processor works.
+        tasks: The candidates; the first pass of each is not counted.
+        settings: Number and minimum time of rounds.
+        clock: The clock, of wall time or processor time.
 
     Returns:
-        A figure each, what is done in a second.
+        One figure per candidate, in work per second.
     """
     for task in tasks:
         task.prepare()
@@ -178,18 +178,18 @@ def _rate(task: Task, seconds: float, clock: Callable[[], float]) -> float:
 
 
 def shown(value: float) -> str:
-    """A number with three digits that count, or all before the decimal point."""
+    """Returns a number with three significant digits, or without decimals if it is large."""
     return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 
 def row(cells: Sequence[str]) -> str:
-    """A row of a Markdown table."""
+    """Returns a row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
 def describe_machine() -> dict[str, Any]:
-    """What figures depend on beside the code: processor, memory, GPUs, versions."""
-    from slim.common.compat import tf  # three seconds that other callers need not wait for
+    """Returns properties that figures depend on: processor, memory, GPUs, versions."""
+    from slim.common.compat import tf  # takes three seconds to import
 
     details = tf.config.experimental.get_device_details
     return {

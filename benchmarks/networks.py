@@ -1,4 +1,4 @@
-"""What the subjects that run a network share."""
+"""Parts that the subjects with a network share."""
 
 from collections.abc import Callable
 from itertools import cycle
@@ -16,14 +16,14 @@ from slim.nets.frozen import FrozenNetwork, InferenceGraph
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 
 # isort: split
-import keras  # after slim.compat, which keeps back what TensorFlow says while it is loaded
+import keras  # after compat, which holds back the start-up notes of TensorFlow
 
 # The same networks in Keras.
 KERAS_MODELS = {"inception_v3": keras.applications.InceptionV3}
 
 
 def ready_batch(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
-    """Noise for images, float32 `[batch, size, size, 3]`, and labels, int64 `[batch]`."""
+    """Returns noise images, float32 `[batch, size, size, 3]`, and labels, int64 `[batch]`."""
     random = np.random.default_rng(0)
     shape = (settings.batch_size, settings.image_size, settings.image_size, 3)
     images = random.uniform(-1, 1, shape).astype(np.float32)
@@ -31,21 +31,21 @@ def ready_batch(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
 
 
 def on_device(array: np.ndarray) -> tf.Variable:
-    """An array as a variable: it stays where it is used, and nothing is folded into it."""
+    """Returns an array as a variable, so that it stays on the device and is not folded."""
     return tf.Variable(array, trainable=False, collections=[tf.GraphKeys.LOCAL_VARIABLES])
 
 
 def write_checkpoint(network: InferenceGraph, path: Path) -> str:
-    """Writes the random values that a network begins with; returns the checkpoint's prefix."""
+    """Writes the initial values of a network, and returns the prefix of the checkpoint."""
     with network.outputs.graph.as_default(), tf.Session(config=session_config()) as session:
         session.run(tf.variables_initializer(network.variables))
         return tf.train.Saver(network.variables).save(session, str(path))
 
 
 def bare_task(network: FrozenNetwork, settings: Settings) -> Task:
-    """A network without input: the same batch, which is on the device, over and over."""
+    """Returns a network without input, on one batch that stays on the device."""
     with tf.Graph().as_default():
-        # One number leaves, lest copying the outputs be measured.
+        # A single number, so that copying outputs is not measured.
         outputs = tf.reduce_sum(network(on_device(ready_batch(settings)[0]), settings.xla))
         session = tf.Session(config=session_config())
         session.run(tf.local_variables_initializer())
@@ -59,10 +59,10 @@ def bare_task(network: FrozenNetwork, settings: Settings) -> Task:
 
 
 def one_image_task(outputs: Callable[[tf.Tensor], tf.Tensor], settings: Settings) -> Task:
-    """A network as the published scripts run it: its variables, and one file after the other.
+    """Returns a network as in the published scripts: with variables, one file per call.
 
     Args:
-        outputs: From images, float32 `[1, image_size, image_size, 3]`, to what is wanted.
+        outputs: The function from images, float32 `[1, image_size, image_size, 3]`, to outputs.
         settings: The images and their size.
     """
     with tf.Graph().as_default():

@@ -1,4 +1,4 @@
-"""What is measured on: photographs, drawn or one's own, as a converted dataset."""
+"""The photographs to measure on, drawn or given, as a converted dataset."""
 
 import io
 import os
@@ -16,23 +16,23 @@ from slim.datasets.images import ENDINGS, ImageError, load_image
 from slim.datasets.lists import read_list
 from slim.datasets.tfrecord import LISTS
 
-NAME = "photographs"  # of the dataset
-NUM_CLASSES = 200  # of the networks, as CUB-200-2011 has
-NUM_SHARDS = 10  # of a split, what convert_dataset.py makes
-_LABELS = 2  # that occur
+NAME = "photographs"  # the dataset
+NUM_CLASSES = 200  # classes of the networks, as in CUB-200-2011
+NUM_SHARDS = 10  # per split, the default of convert_dataset.py
+_LABELS = 2  # labels that occur
 _DRAWN = 100  # different photographs
-_WIDTH, _HEIGHT, _QUALITY = 500, 375, 90  # as those of CUB-200-2011 and ImageNet are
+_WIDTH, _HEIGHT, _QUALITY = 500, 375, 90  # as in CUB-200-2011 and ImageNet
 
 
 def draw_photograph(seed: int) -> Image.Image:
-    """Draws what costs as much as a photograph to decode: 0.3 bytes a pixel, as they take.
+    """Draws an image that costs as much to decode as a photograph, about 0.3 bytes per pixel.
 
-    Like theirs, amplitudes fall as a power of the frequency (Field, Relations between the
-    statistics of natural images and the response properties of cortical cells, 1987), in colour
-    less than in brightness.
+    As in photographs, amplitudes fall as a power of the frequency (Field, Relations between the
+    statistics of natural images and the response properties of cortical cells, 1987), and are
+    smaller in colour than in brightness.
 
     Args:
-        seed: Of the noise.
+        seed: The seed of the noise.
 
     Returns:
         RGB, 500 x 375 pixels.
@@ -48,7 +48,7 @@ def draw_photograph(seed: int) -> Image.Image:
 
 
 def draw_photographs(folder: Path, count: int) -> list[Path]:
-    """Draws photographs into a folder, JPEG, and returns their files."""
+    """Draws JPEG photographs into a folder, and returns their files."""
     folder.mkdir()
     paths = [folder / f"{seed:05d}.jpg" for seed in range(min(count, _DRAWN))]
     for seed, path in enumerate(paths):
@@ -57,10 +57,10 @@ def draw_photographs(folder: Path, count: int) -> list[Path]:
 
 
 def find_photographs(folder: Path, count: int) -> list[Path]:
-    """The images in a folder and those below, `count` at the most.
+    """Returns at most `count` images in a folder and its subfolders.
 
     Raises:
-        UserError: There are none, or one cannot be read.
+        UserError: There is none, or one cannot be read.
     """
     found = [
         Path(parent, name).resolve()
@@ -79,12 +79,12 @@ def find_photographs(folder: Path, count: int) -> list[Path]:
 
 
 def make_dataset(data: Path, photographs: list[Path], count: int) -> None:
-    """Makes the dataset `photographs`: half to train on, half to validate on, and its shards.
+    """Makes the dataset `photographs`, half for training and half for validation, and its shards.
 
     Args:
-        data: The folder that receives it.
-        photographs: Its images, again and again where they are fewer than `count`.
-        count: Images; of an odd number, one less.
+        data: The folder that receives the dataset.
+        photographs: The images, repeated if there are fewer than `count`.
+        count: Number of images, rounded down to an even number.
     """
     count -= count % 2
     folder = data / NAME
@@ -102,7 +102,7 @@ def make_dataset(data: Path, photographs: list[Path], count: int) -> None:
 
 
 def convert_folder(folder: Path) -> None:
-    """Converts as `convert_dataset.py` does by default, on all cores, and says nothing."""
+    """Converts with the defaults of `convert_dataset.py`, on all cores, without output."""
     lists = {split_name: read_list(folder / LISTS[split_name]) for split_name in LISTS}
     settings = {"num_shards": NUM_SHARDS, "seed": 0, "verify": True, "on_error": "fail"}
     plan = Plan(folder=folder, lists=lists, **settings)
@@ -111,5 +111,5 @@ def convert_folder(folder: Path) -> None:
 
 
 def image_files(data: Path) -> list[Path]:
-    """The dataset's images."""
+    """Returns the images of the dataset."""
     return sorted((data / NAME / "images").iterdir())

@@ -1,4 +1,4 @@
-"""Fresh processes: what one subject leaves behind, the next does not meet."""
+"""Runs each subject in a new process, so that subjects do not affect each other."""
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -10,12 +10,12 @@ from benchmarks.measure import Comparison, Settings
 
 
 def other_process() -> ProcessPoolExecutor:
-    """Runs functions in one other process, which shares nothing with this one."""
+    """Runs functions in one new process, which shares nothing with this one."""
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
 
 
 def in_fresh_process(function: Callable, *args: Any) -> Any:
-    """Calls a function in a process of its own.
+    """Calls a function in a new process.
 
     Raises:
         concurrent.futures.BrokenExecutor: The process was killed.
@@ -25,6 +25,6 @@ def in_fresh_process(function: Callable, *args: Any) -> Any:
 
 
 def measure_subject(name: str, settings: Settings) -> tuple[str, list[Comparison]]:
-    """Measures a subject, a module's name; returns its heading and what it gives."""
+    """Measures a subject by the name of its module, and returns its heading and comparisons."""
     module = import_module(f"benchmarks.{name}")
     return module.__doc__.splitlines()[0].rstrip("."), module.measure(settings)

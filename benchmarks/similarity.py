@@ -13,29 +13,29 @@ from slim.transfer.prototypes import Prototypes, union
 
 SOURCES = ("ILSVRC2012", "inat2017", "ILSVRC2012+inat2017")
 TARGETS = tuple(name for name in KNOWN if name not in SOURCES)
-DEPTH, SMALL_DEPTH = 2048, 256  # numbers in a feature
-RANK = 32  # the directions that prototypes differ in
+DEPTH, SMALL_DEPTH = 2048, 256  # dimensions of a feature
+RANK = 32  # directions with most of the variance
 
 
 def measure(settings: Settings) -> list[Comparison]:
-    """The paper's table of 21 pairs, and one pair as published."""
+    """Measures the 21 pairs of the paper, and one pair as published."""
     depth = SMALL_DEPTH if settings.small else DEPTH
     domains = {name: draw_prototypes(name, depth) for name in KNOWN}
     return [measure_table(domains, depth, settings), measure_pair(domains, depth, settings)]
 
 
 def draw_prototypes(name: str, depth: int) -> Prototypes:
-    """A domain of the size that the paper's has, near to others in a few directions.
+    """Draws a domain of the size of a dataset of the paper, similar to others in a few directions.
 
     Args:
-        name: One of the paper's datasets.
-        depth: Numbers in a feature.
+        name: A dataset of the paper.
+        depth: Dimensions of a feature.
     """
     sizes = KNOWN[name]
     random = np.random.default_rng(list(name.encode()))
     directions = np.random.default_rng(0).standard_normal((RANK, depth))
     places = random.standard_normal(RANK) + random.standard_normal((sizes.classes, RANK))
-    # iNaturalist's classes are of very different sizes, the others' are not.
+    # Class sizes are similar, except in iNaturalist.
     spread = 1.0 if name == "inat2017" else 0.1
     shares = random.lognormal(sigma=spread, size=sizes.classes)
     counts = np.ceil(sizes.train * shares / shares.sum()).astype(np.int64)
@@ -46,7 +46,7 @@ def draw_prototypes(name: str, depth: int) -> Prototypes:
 
 
 def measure_table(domains: dict[str, Prototypes], depth: int, settings: Settings) -> Comparison:
-    """All pairs, beside one after the other and beside their distance matrices alone."""
+    """Compares all pairs in parallel with a serial loop and with the distance matrices alone."""
     sources = [
         large_classes(union([domains[part] for part in name.split("+")])) for name in SOURCES
     ]
@@ -75,8 +75,8 @@ def measure_table(domains: dict[str, Prototypes], depth: int, settings: Settings
 
 
 def measure_pair(domains: dict[str, Prototypes], depth: int, settings: Settings) -> Comparison:
-    """ImageNet to CUB-200, beside the square cost of all classes that the notebook published."""
-    import ot  # not before slim.transfer, which keeps it from loading TensorFlow
+    """Compares one pair with the square cost of all classes in the published notebook."""
+    import ot  # after slim.transfer, which keeps it from loading TensorFlow
 
     source, target = domains["ILSVRC2012"], domains["cub_200"]
     features = np.concatenate([source.features, target.features])

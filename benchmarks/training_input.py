@@ -14,11 +14,11 @@ from slim.preprocessing.preprocessing_factory import get_preprocessing
 
 
 def measure(settings: Settings) -> list[Comparison]:
-    """Batches a core, and on all cores."""
+    """Measures batches on one core and on all cores."""
     dataset = get_dataset(NAME, "train", str(settings.folder))
     size = f"{settings.image_size} x {settings.image_size}"
     cores = available_cores()
-    # A thread for the images; that of the batches, beside it, counts, too.
+    # One thread for images; the thread of batches counts as well.
     one_core = alternate(candidates(dataset, 1, settings), settings, time.process_time)
     all_cores = alternate(candidates(dataset, cores, settings), settings)
     return [
@@ -28,7 +28,7 @@ def measure(settings: Settings) -> list[Comparison]:
 
 
 def candidates(dataset: Dataset, threads: int, settings: Settings) -> list[Task]:
-    """The input on so many threads, beside plainer ones and beside decoding alone."""
+    """Compares the input on a number of threads with plainer inputs and with decoding alone."""
     inputs = InputSettings(
         image_size=settings.image_size,
         batch_size=settings.batch_size,
@@ -58,13 +58,13 @@ def candidates(dataset: Dataset, threads: int, settings: Settings) -> list[Task]
         def begin() -> None:
             nonlocal iterator
             iterator = iter(data)
-            next(iterator)  # in which functions are compiled
+            next(iterator)  # compiles functions
 
         def run() -> int:
             nonlocal iterator
             for _ in range(num_batches):
                 next(iterator)
-            iterator = iter(())  # or it would go on making batches
+            iterator = iter(())  # stops making batches
             return num_batches * settings.batch_size
 
         return Task(name, role, run, begin)
@@ -82,14 +82,14 @@ def candidates(dataset: Dataset, threads: int, settings: Settings) -> list[Task]
 def decode_then_crop(
     encoded: tf.Tensor, height: int, width: int, seed: tf.Tensor, as_floats: bool = False
 ) -> tf.Tensor:
-    """The plain formulation: TensorFlow's own operations, one after the other.
+    """Preprocesses with a plain sequence of TensorFlow operations.
 
     Args:
         encoded: JPEG, a string scalar.
         height: Height of the result in pixels.
         width: Width of the result in pixels.
-        seed: Not used: these operations have states of their own.
-        as_floats: Make floats of the whole image before the crop, as published.
+        seed: Not used: these operations have their own state.
+        as_floats: Whether to convert the whole image before the crop, as published.
 
     Returns:
         float32 `[height, width, 3]` in [-1, 1].
@@ -107,13 +107,13 @@ def decode_then_crop(
 
 
 def decode_crop(encoded: tf.Tensor) -> tf.Tensor:
-    """A random crop, decoded and nothing else: uint8 `[any, any, 3]`."""
+    """Decodes a random crop and nothing else: uint8 `[any, any, 3]`."""
     begin, size = random_crop(tf.io.extract_jpeg_shape(encoded))
     return tf.io.decode_and_crop_jpeg(encoded, tf.concat([begin[:2], size[:2]], 0), channels=3)
 
 
 def random_crop(shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where a crop of Inception's training begins and what it measures, each int32 `[3]`."""
+    """Returns begin and size of a crop of Inception's training, each int32 `[3]`."""
     begin, size, _ = tf.image.sample_distorted_bounding_box(
         shape,
         [[[0.0, 0.0, 1.0, 1.0]]],

@@ -23,15 +23,15 @@ from slim.preprocessing.preprocessing_factory import get_preprocessing
 from slim.training.graph import build_train_op
 from slim.training.networks import build_clone, variables_to_train
 
-LAST_LAYER = ("Logits", "logits")  # the scopes that train.sh trains; ResNets have the second
-SIDE = 3072  # of the matrices
-# Backward there is a product for the weights and one for what came in, as large as the forward one.
+LAST_LAYER = ("Logits", "logits")  # the scopes that train.sh trains; ResNets use the second
+SIDE = 3072  # rows and columns of the matrices
+# The backward pass has two products of the size of the forward one.
 PASSES = 3
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 
 
 def measure(settings: Settings) -> list[Comparison]:
-    """Steps of all layers and of the last, and the arithmetic of all beside a matrix product's."""
+    """Measures steps of all layers and of the last, and compares them with a matrix product."""
     *all_layers, product = alternate(
         [*step_tasks((), settings), matrix_product(settings)], settings
     )
@@ -49,7 +49,7 @@ def measure(settings: Settings) -> list[Comparison]:
 
 
 def step_tasks(scopes: tuple[str, ...], settings: Settings) -> list[Task]:
-    """Training of what is in some scopes (everything where there are none), Keras', and a limit."""
+    """Returns training of the variables in some scopes (default: all), of Keras, and a limit."""
     return [
         training_task("train_image_classifier", THIS, scopes, settings, ready=False),
         keras_task(bool(scopes), settings),
@@ -58,7 +58,7 @@ def step_tasks(scopes: tuple[str, ...], settings: Settings) -> list[Task]:
 
 
 def forward_gflop(settings: Settings) -> float:
-    """The operations of the network's forward pass for an image, the auxiliary classifier's too."""
+    """Returns the operations of a forward pass per image, auxiliary classifier included."""
     size = settings.image_size
     with tf.Graph().as_default() as graph:
         get_network_fn(settings.model_name, NUM_CLASSES)(tf.zeros([1, size, size, 3]))
@@ -68,14 +68,14 @@ def forward_gflop(settings: Settings) -> float:
 def training_task(
     name: str, role: str, scopes: tuple[str, ...], settings: Settings, ready: bool
 ) -> Task:
-    """The step that training makes, without its summaries and checkpoints.
+    """Returns the step of training, without summaries and checkpoints.
 
     Args:
-        name: Of the task.
-        role: Of the task.
-        scopes: What is trained; everything where there are none.
+        name: The name of the task.
+        role: The role of the task.
+        scopes: Scopes of the trained variables; empty for all.
         settings: Batches and sizes.
-        ready: One batch, which is on the device, rather than input.
+        ready: Whether to use one batch on the device instead of input.
     """
     with tf.Graph().as_default():
         if ready:
@@ -113,12 +113,12 @@ def training_task(
             session.run(train_op)
         return settings.steps * settings.batch_size
 
-    # A pass finds no batches that were made off the clock.
+    # A pass begins without batches made before it.
     return Task(name, role, run, lambda: session.run(begin))
 
 
 def input_batches(settings: Settings) -> tf.data.Dataset:
-    """Batches as training makes them."""
+    """Returns the batches of training."""
     return training_batches(
         get_dataset(NAME, "train", str(settings.folder)),
         get_preprocessing(settings.model_name, is_training=True),
@@ -132,7 +132,7 @@ def input_batches(settings: Settings) -> tf.data.Dataset:
 
 
 def keras_task(last_layer_only: bool, settings: Settings) -> Task:
-    """Keras' step on a ready batch, in its host's memory."""
+    """Returns the step of Keras on a ready batch in the memory of the host."""
     images, labels = ready_batch(settings)
     model = keras_model(settings, classes=NUM_CLASSES)
     if last_layer_only:
@@ -150,7 +150,7 @@ def keras_task(last_layer_only: bool, settings: Settings) -> Task:
 
 
 def matrix_product(settings: Settings) -> Task:
-    """Products of square matrices, in GFLOP."""
+    """Returns products of square matrices, in GFLOP."""
     dtype = tf.as_dtype(settings.precision).as_numpy_dtype
     numbers = np.random.default_rng(0).standard_normal((SIDE, SIDE)) / np.sqrt(SIDE)
     with tf.Graph().as_default():
@@ -158,7 +158,7 @@ def matrix_product(settings: Settings) -> Task:
         product = tf.identity(factor)
         for _ in range(settings.steps):
             product @= factor
-        product = product[0, 0]  # one number leaves, lest copying be measured
+        product = product[0, 0]  # a single number, so that copying is not measured
         session = tf.Session(config=session_config())
         session.run(tf.local_variables_initializer())
 

@@ -152,7 +152,8 @@ class Trap:
             time.sleep(0.005)
         (reader,) = readers
         os.kill(reader, signal.SIGKILL)
-        wait_until(lambda: not is_running(reader))
+        # A zombie may still have the pipe open.
+        wait_until(lambda: not Path(f"/proc/{reader}").exists())
         self.close()
 
     def serve(self) -> None:
