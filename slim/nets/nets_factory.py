@@ -117,9 +117,9 @@ def get_network(name: str) -> NetworkSpec:
 def get_network_fn(
     name: str,
     num_classes: int | None,
-    *,
     weight_decay: float = 0.0,
     is_training: bool = False,
+    *,
     batch_norm_decay: float | None = None,
     dtype: tf.DType = tf.float32,
 ) -> Callable[..., tuple[tf.Tensor, dict[str, tf.Tensor]]]:
