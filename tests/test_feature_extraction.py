@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from slim import feature_extraction as extraction
-from slim.features.files import checkpoint_name
+from slim.features.files import PUBLISHED_NAMES, checkpoint_name
 from slim.nets.nets_factory import NETWORKS
 from tests.conftest import (
     NUM_TRAIN,
@@ -259,11 +259,11 @@ def test_a_list_with_bad_lines_is_refused(colours, checkpoint, tmp_path):
         file.write("no label here\n")
     done = invoke(extraction, *arguments(tmp_path, checkpoint, tmp_path / "out"))
     assert done.code == 1
-    assert "val.txt has 1 unusable lines, the first is line 15" in done.error
+    assert "val.txt has 1 invalid lines, the first is val.txt line 15" in done.error
 
 
 def test_published_names_of_networks():
-    assert set(extraction.ALIASES.values()) <= set(NETWORKS)
+    assert set(PUBLISHED_NAMES.values()) <= set(NETWORKS)
 
 
 def test_the_command_stands_at_the_top():

@@ -107,7 +107,7 @@ def test_missing_shards_and_checkpoints_say_which_command_makes_them(colours, tm
     done = run("./train.sh", env=env)
     assert done.returncode == 1
     assert "no checkpoint at none.ckpt" in done.stderr
-    assert "./train.sh writes them, for the released models see checkpoints/README.md" in (
+    assert "./train.sh writes checkpoints, and checkpoints/README.md lists released ones" in (
         done.stderr
     )
 

@@ -125,8 +125,8 @@ def test_the_first_view_is_what_evaluation_sees():
     ("arguments", "message"),
     [
         (("inception", 7), "--num_crops=7: expected 1, 5, 10 or 12"),
-        (("inception", 1, 0.0), "--central_fraction=0.0: expected the part"),
-        (("inception", 1, 1.5), "--central_fraction=1.5: expected the part"),
+        (("inception", 1, 0.0), "--central_fraction=0.0: expected a fraction"),
+        (("inception", 1, 1.5), "--central_fraction=1.5: expected a fraction"),
         (("incepton",), "unknown preprocessing 'incepton'; did you mean inception"),
     ],
 )
