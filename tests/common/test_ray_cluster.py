@@ -65,7 +65,7 @@ def test_conversion_whose_worker_is_killed(address, make_dataset, tmp_path):
         trap.kill()
         trap.serve()
         assert process.wait() == 0, process.output
-    assert "27 images, 3 classes, 6 shards, 1 lines left out, in" in process.output
+    assert "27 images, 3 classes, 6 shards, 1 lines skipped, in" in process.output
     problems = [line for line in expected.error.splitlines() if "0011" in line]
     assert problems == [line for line in process.output.splitlines() if "0011" in line]
     assert contents(copy) == contents(folder)
@@ -166,5 +166,5 @@ def test_without_ray(make_dataset, monkeypatch):
     folder = make_dataset()
     monkeypatch.setitem(sys.modules, "ray", None)
     error = convert(folder, "--ray", code=1).error
-    assert "ray is not installed: pip install -r requirements-cluster.txt\n" in error
+    assert "ray is not installed: run 'pip install -r requirements-cluster.txt'\n" in error
     assert contents(folder) == {}

@@ -53,7 +53,7 @@ def test_another_list_is_refused_and_kept(server, source, tmp_path, capsys):
     path = tmp_path / "list.txt"
     path.write_text(LIST.replace("Pica", "Picus"))
     for refused in (source.fetch, partial(read_minival, source=source)):
-        with pytest.raises(UserError, match=r"list\.txt is .*move it away"):
+        with pytest.raises(UserError, match=r"list\.txt differs from .*move it away"):
             refused(path)
     assert "Picus" in path.read_text()
     assert server.requests == []
@@ -90,5 +90,5 @@ def test_command_refuses_another_list(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text(LIST)
     error = check(minival, f"--path={path}", code=1).error
-    assert error.startswith(f"error: {path} is another file than https://raw.")
+    assert error.startswith(f"error: {path} differs from https://raw.")
     assert path.read_text() == LIST
