@@ -71,7 +71,7 @@ def test_features_of_photographs_equal_the_published_ones(reference, birds, tmp_
     common += [f"--checkpoint_path={checkpoint}", "--merge_splits", f"--output_dir={tmp_path}"]
     done = invoke(extraction, *common, "--batch_size=2")
     assert done.code == 0, done.error
-    assert "moving averages" in done.output
+    assert "moving averages" in done.error
     found = np.load(tmp_path / "photographs_feature_train.npy")
     assert (found.shape, found.dtype) == ((3, 2048), np.float32)
     scale = expected["features"].std()
@@ -140,7 +140,7 @@ def test_plain_variables_where_there_are_no_averages(colours, tmp_path):
     flags = arguments(colours, plain, tmp_path / "out", "--splits=val")
     done = invoke(extraction, *flags)
     assert done.code == 0
-    assert "plain variables" in done.output
+    assert "plain variables" in done.error
     done = invoke(extraction, *flags, "--moving_average_decay=0.9999")
     assert done.code == 1
     assert "has no moving averages; leave the flag out" in done.error
