@@ -172,7 +172,10 @@ async def _fine_tune(cells: Cells, trainings: Sequence[Training], num_workers: i
             except UserError as error:
                 cells.fail(training.cell, error)
 
-    await asyncio.gather(*map(work, trainings))
+    # With return_exceptions, one cancelled task does not end the wait for the others.
+    for error in await asyncio.gather(*map(work, trainings), return_exceptions=True):
+        if error:
+            raise error
 
 
 async def _train_and_evaluate(training: Training) -> dict[str, Any]:

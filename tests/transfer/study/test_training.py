@@ -49,6 +49,7 @@ else:
             (folder / "model.ckpt-2.index").touch()
             sys.exit(143)
         signal.signal(signal.SIGTERM, save)
+        time.sleep(0.5)  # until the study waits for this process
         (folder / "started").touch()
         time.sleep(60)
     for step in (0, 4):
@@ -151,11 +152,11 @@ def test_trainings_save_checkpoints_when_the_study_is_stopped(world, commands, f
 
     def stop_when_started() -> None:
         limit = time.monotonic() + 60
-        while len(list(world.glob("study/fine_tuned/*/*/started"))) < 2:
-            if time.monotonic() > limit:
+        while time.monotonic() < limit:
+            if len(list(world.glob("study/fine_tuned/*/*/started"))) == 2:
+                os.kill(os.getpid(), number)
                 break
             time.sleep(0.05)
-        os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=stop_when_started)
     thread.start()
