@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks.measure import Comparison, Settings, describe_machine, row
+from benchmarks.measure import Comparison, Settings, machine_properties, row
 from benchmarks.photographs import draw_photographs, find_photographs, make_dataset
 from benchmarks.processes import in_fresh_process, measure_subject
 from slim.common.command_line import FlagSet, check_words, define_speed_flags, run_command
@@ -42,15 +42,13 @@ def define_flags(values: flags.FlagValues) -> None:
     """Adds the flags of the command."""
     define = FlagSet(values)
     define.boolean("quick", False, "Measure less: shorter passes, smaller batches.")
-    define.words("subjects", SUBJECTS, "What to measure.")
+    define.words("subjects", SUBJECTS, "Subjects to measure, comma-separated.")
     define.string("images", None, "A folder of photographs. Default: drawn ones.")
     define.integer("num_images", None, "Photographs in the dataset. Default: 2,000; quick: 400.", 2)
     define.integer("image_size", 299, "Height and width of the networks' images in pixels.", 75)
-    define.integer("batch_size", None, "Images a batch. Default: 16; quick: 8; on a GPU: 128.", 1)
+    define.integer("batch_size", None, "Images per batch. Default: 16; quick: 8; on a GPU: 128.", 1)
     define_speed_flags(define)
-    define.integer(
-        "rounds", None, "Times that each candidate is measured. Default: 3; quick: 2.", 1
-    )
+    define.integer("rounds", None, "Times to measure each candidate. Default: 3; quick: 2.", 1)
     define.string("json", None, "A file to write all figures to. Default: none.")
 
 
@@ -58,14 +56,19 @@ def main(values: flags.FlagValues) -> None:
     """Measures the subjects in turn and prints their tables."""
     check_words("subjects", values.subjects, SUBJECTS)
     started = time.monotonic()
-    machine = in_fresh_process(describe_machine)
-    print(describe(machine), flush=True)
+    machine = in_fresh_process(machine_properties)
+    print(machine_line(machine), flush=True)
     measured: dict[str, tuple[str, list[Comparison]]] = {}
     failed = []
     with tempfile.TemporaryDirectory() as scratch:
         settings = prepare(values, Path(scratch), bool(machine["gpus"]))
-        if values.json:  # before, to check the path, and after each subject
-            write_json(Path(values.json), machine, settings, measured, failed)
+
+        def save() -> None:
+            if values.json:
+                path = Path(values.json)
+                write_json(path, machine, settings, measured=measured, failed=failed)
+
+        save()  # checks the path
         for number, name in enumerate(values.subjects, start=1):
             print(f"{name}: {number} of {len(values.subjects)}", file=sys.stderr, flush=True)
             try:
@@ -75,12 +78,11 @@ def main(values: flags.FlagValues) -> None:
                 failed.append(name)
             else:
                 print_tables(*measured[name])
-            if values.json:
-                write_json(Path(values.json), machine, settings, measured, failed)
+            save()
     print_summary(measured)
     print(f"\nmeasured in {time.monotonic() - started:.0f} s")
     if failed:
-        raise UserError(f"not measured: {', '.join(failed)}; what went wrong is said above")
+        raise UserError(f"not measured: {', '.join(failed)}; see the errors above")
 
 
 def prepare(values: flags.FlagValues, scratch: Path, has_gpu: bool) -> Settings:
@@ -112,8 +114,8 @@ def prepare(values: flags.FlagValues, scratch: Path, has_gpu: bool) -> Settings:
     )
 
 
-def describe(machine: dict[str, Any]) -> str:
-    """Returns a line about the machine."""
+def machine_line(machine: dict[str, Any]) -> str:
+    """Returns the machine as a line of text."""
     versions = machine["versions"]
     parts = [
         machine["cpu"],
@@ -143,7 +145,7 @@ def print_tables(heading: str, comparisons: Sequence[Comparison]) -> None:
 def print_summary(measured: dict[str, tuple[str, list[Comparison]]]) -> None:
     """Prints a table of all subjects with one row per comparison."""
     print("\n## Summary\n")
-    print(row(["subject", "of what", "this project", "which is"]))
+    print(row(["subject", "measured", "this project", "compared with"]))
     print(row(["---"] * 4))
     for name, (_, comparisons) in measured.items():
         for comparison in comparisons:
@@ -154,6 +156,7 @@ def write_json(
     path: Path,
     machine: dict[str, Any],
     settings: Settings,
+    *,
     measured: dict[str, tuple[str, list[Comparison]]],
     failed: Sequence[str],
 ) -> None:
@@ -175,7 +178,7 @@ def write_json(
         write_whole(path, json.dumps(content, indent=2) + "\n")
     except OSError as error:
         raise UserError(
-            f"--json={path}: {error.strerror}; give a file in a folder that is there"
+            f"--json={path}: {error.strerror}; give a file in an existing folder"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from benchmarks.measure import PEER, THIS, Comparison, Settings, Task, alternate
 from benchmarks.networks import (
     bare_task,
+    input_settings,
     keras_model,
     one_image_task,
     write_checkpoint,
@@ -10,8 +11,7 @@ from benchmarks.networks import (
 from benchmarks.photographs import NAME, NUM_CLASSES
 from slim.checkpoints.reading import by_name, read_values
 from slim.common.compat import tf
-from slim.common.workers import available_cores
-from slim.datasets.input import InputSettings, evaluation_batches
+from slim.datasets.input import evaluation_batches
 from slim.datasets.registry import get_dataset
 from slim.deployment.model_deploy import session_config
 from slim.evaluation.evaluator import build_outputs, run_batches
@@ -47,12 +47,7 @@ def input_batches(settings: Settings) -> tf.data.Dataset:
     return evaluation_batches(
         get_dataset(NAME, "validation", str(settings.folder)),
         get_preprocessing(settings.model_name),
-        InputSettings(
-            image_size=settings.image_size,
-            batch_size=settings.batch_size,
-            num_classes=NUM_CLASSES,
-            num_threads=available_cores(),
-        ),
+        input_settings(settings),
     ).repeat()
 
 

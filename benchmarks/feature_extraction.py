@@ -3,13 +3,7 @@
 from itertools import cycle, islice
 
 from benchmarks.measure import PEER, THIS, Comparison, Settings, Task, alternate
-from benchmarks.networks import (
-    bare_task,
-    keras,
-    keras_model,
-    one_image_task,
-    write_checkpoint,
-)
+from benchmarks.networks import bare_task, keras, keras_model, one_image_task, write_checkpoint
 from benchmarks.photographs import NAME, image_files
 from slim.common.compat import tf
 from slim.features.extractor import Extractor, build_features, load_network

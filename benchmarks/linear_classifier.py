@@ -64,7 +64,7 @@ def measure(settings: Settings) -> list[Comparison]:
     return [
         Comparison(f"a fit to {size}", "images/s", fits),
         Comparison(
-            "its arithmetic, two matrix products an iteration",
+            "its arithmetic, two matrix products per iteration",
             "GFLOP/s",
             [fits[0].scaled(gflop(iterations["classify"])), product],
         ),

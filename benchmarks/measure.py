@@ -17,7 +17,7 @@ THIS, PEER, LIMIT = "this project", "peer", "limit"
 PACKAGES = ("tensorflow", "keras", "tf-slim", "numpy", "scipy", "scikit-learn", "POT", "pillow")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Settings of a measurement.
 
@@ -57,16 +57,12 @@ class Settings:
         return ", ".join(words)
 
 
-def _nothing() -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class Task:
     """A candidate.
 
     Attributes:
-        name: A few words about it.
+        name: The name, for tables.
         role: `THIS`, `PEER` or `LIMIT`.
         run: Runs a pass and returns the amount of work.
         prepare: Runs before each pass, not timed.
@@ -75,7 +71,7 @@ class Task:
     name: str
     role: str
     run: Callable[[], float]
-    prepare: Callable[[], Any] = _nothing
+    prepare: Callable[[], Any] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -187,17 +183,17 @@ def row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def describe_machine() -> dict[str, Any]:
+def machine_properties() -> dict[str, Any]:
     """Returns properties that figures depend on: processor, memory, GPUs, versions."""
     from slim.common.compat import tf  # takes three seconds to import
 
-    details = tf.config.experimental.get_device_details
+    get_details = tf.config.experimental.get_device_details
     return {
         "cpu": _cpu_model(),
         "cores": available_cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "gpus": [
-            details(gpu).get("device_name", gpu.name)
+            get_details(gpu).get("device_name", gpu.name)
             for gpu in tf.config.list_physical_devices("GPU")
         ],
         "system": platform.platform(),

@@ -10,7 +10,8 @@ from benchmarks.measure import LIMIT, PEER, Settings, Task
 from benchmarks.photographs import NUM_CLASSES, image_files
 from slim.common.command_line import PRECISIONS
 from slim.common.compat import tf
-from slim.datasets.input import decode_image
+from slim.common.workers import available_cores
+from slim.datasets.input import InputSettings, decode_image
 from slim.deployment.model_deploy import session_config
 from slim.nets.frozen import FrozenNetwork, InferenceGraph
 from slim.preprocessing.preprocessing_factory import get_preprocessing
@@ -20,6 +21,16 @@ import keras  # after compat, which holds back the start-up notes of TensorFlow
 
 # The same networks in Keras.
 KERAS_MODELS = {"inception_v3": keras.applications.InceptionV3}
+
+
+def input_settings(settings: Settings) -> InputSettings:
+    """Returns the settings of batches prepared on all cores."""
+    return InputSettings(
+        image_size=settings.image_size,
+        batch_size=settings.batch_size,
+        num_classes=NUM_CLASSES,
+        num_threads=available_cores(),
+    )
 
 
 def ready_batch(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +90,7 @@ def one_image_task(outputs: Callable[[tf.Tensor], tf.Tensor], settings: Settings
             session.run(output, {encoded: next(paths).read_bytes()})
         return settings.batch_size
 
-    return Task("one image a call", PEER, run)
+    return Task("one image per call", PEER, run)
 
 
 def keras_model(settings: Settings, **options) -> keras.Model:

@@ -69,12 +69,12 @@ def find_photographs(folder: Path, count: int) -> list[Path]:
         if name.lower().endswith(ENDINGS)
     ][:count]
     if not found:
-        raise UserError(f"--images={folder}: no images there; expected {' '.join(ENDINGS)}")
+        raise UserError(f"--images={folder}: no images found; expected {' '.join(ENDINGS)}")
     for path in found:
         try:
             load_image(path, verify=True)
         except ImageError as error:
-            raise UserError(f"--images: {path} {error}; take it out of the folder") from None
+            raise UserError(f"--images: {path} {error}; remove it from the folder") from None
     return found
 
 

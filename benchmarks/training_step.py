@@ -1,15 +1,15 @@
 """Training step: Inception-V3 from shards to updated variables."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
 
 from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Settings, Task, alternate
-from benchmarks.networks import keras, keras_model, on_device, ready_batch
+from benchmarks.networks import input_settings, keras, keras_model, on_device, ready_batch
 from benchmarks.photographs import NAME, NUM_CLASSES
 from slim.common.compat import tf
-from slim.common.workers import available_cores
-from slim.datasets.input import InputSettings, training_batches
+from slim.datasets.input import training_batches
 from slim.datasets.registry import get_dataset
 from slim.deployment.model_deploy import (
     DeploymentConfig,
@@ -41,7 +41,7 @@ def measure(settings: Settings) -> list[Comparison]:
         Comparison(f"all layers, {settings.batches}", "images/s", all_layers),
         Comparison(f"the last layer, {settings.batches}", "images/s", last_layer),
         Comparison(
-            f"arithmetic of all layers, {gflop:.0f} GFLOP an image",
+            f"arithmetic of all layers, {gflop:.0f} GFLOP per image",
             "GFLOP/s",
             [all_layers[0].scaled(gflop), product],
         ),
@@ -51,9 +51,9 @@ def measure(settings: Settings) -> list[Comparison]:
 def step_tasks(scopes: tuple[str, ...], settings: Settings) -> list[Task]:
     """Returns training of the variables in some scopes (default: all), of Keras, and a limit."""
     return [
-        training_task("train_image_classifier", THIS, scopes, settings, ready=False),
+        Task("train_image_classifier", THIS, *training(scopes, settings, ready=False)),
         keras_task(bool(scopes), settings),
-        training_task("the same on a ready batch", LIMIT, scopes, settings, ready=True),
+        Task("the same on a ready batch", LIMIT, *training(scopes, settings, ready=True)),
     ]
 
 
@@ -65,14 +65,12 @@ def forward_gflop(settings: Settings) -> float:
         return 2 * count_multiply_adds(graph) / 1e9
 
 
-def training_task(
-    name: str, role: str, scopes: tuple[str, ...], settings: Settings, ready: bool
-) -> Task:
-    """Returns the step of training, without summaries and checkpoints.
+def training(
+    scopes: tuple[str, ...], settings: Settings, *, ready: bool
+) -> tuple[Callable[[], int], Callable[[], None]]:
+    """Returns the passes of training, without summaries and checkpoints, and their preparation.
 
     Args:
-        name: The name of the task.
-        role: The role of the task.
         scopes: Scopes of the trained variables; empty for all.
         settings: Batches and sizes.
         ready: Whether to use one batch on the device instead of input.
@@ -114,7 +112,7 @@ def training_task(
         return settings.steps * settings.batch_size
 
     # A pass begins without batches made before it.
-    return Task(name, role, run, lambda: session.run(begin))
+    return run, lambda: session.run(begin)
 
 
 def input_batches(settings: Settings) -> tf.data.Dataset:
@@ -122,12 +120,7 @@ def input_batches(settings: Settings) -> tf.data.Dataset:
     return training_batches(
         get_dataset(NAME, "train", str(settings.folder)),
         get_preprocessing(settings.model_name, is_training=True),
-        InputSettings(
-            image_size=settings.image_size,
-            batch_size=settings.batch_size,
-            num_classes=NUM_CLASSES,
-            num_threads=available_cores(),
-        ),
+        input_settings(settings),
     )
 
 

@@ -1,4 +1,4 @@
-"""The benchmark: the arithmetic of its figures, what it measures on, and a subject for real."""
+"""The benchmarks: arithmetic, photographs, and the smallest run of every subject."""
 
 import importlib.metadata
 import io
@@ -37,11 +37,23 @@ from slim.transfer.domain_similarity import MIN_COUNT
 from tests.conftest import run
 from tests.support import SMALL_SIZE, invoke
 
-SETTINGS = Settings(Path(), "drawn", 2, 299, 8, "float32", False, 2, 3, 0.0, True)
+SETTINGS = Settings(
+    folder=Path(),
+    photographs="drawn",
+    num_images=2,
+    image_size=299,
+    batch_size=8,
+    precision="float32",
+    xla=False,
+    steps=2,
+    rounds=3,
+    seconds=0.0,
+    small=True,
+)
 
 
 class Clock:
-    """Time that passes when a task says so."""
+    """A clock that tasks advance."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -66,7 +78,7 @@ class Clock:
 
 def test_rates_alternate_and_their_median_counts():
     clock = Clock()
-    # The first pass of each, which takes long, and preparation are not to be counted.
+    # Neither the slow first pass of each task nor preparation counts.
     tasks = [
         clock.task("a", THIS, 10, [500, 1, 5, 2]),
         clock.task("b", PEER, 3, [500, 3, 1, 1.5]),
@@ -81,7 +93,7 @@ def test_rates_alternate_and_their_median_counts():
 def test_short_passes_are_repeated():
     clock = Clock()
     tasks = [clock.task("a", THIS, 8, [500, 1, 1, 2, 4])]
-    # Two seconds at least: passes of 1 and 1, then one of 2.
+    # A round takes at least two seconds: two passes of 1 s, then one of 2 s.
     (figure,) = alternate(tasks, replace(SETTINGS, rounds=2, seconds=2), clock)
     assert figure.rounds == (8, 4)
 
@@ -102,7 +114,7 @@ def test_ratios_are_of_the_medians():
     assert this.scaled(0.5).rounds == (45, 50, 250)
 
 
-def test_drawn_photographs_cost_as_much_as_taken_ones(birds):
+def test_drawn_photographs_have_the_size_of_real_ones(birds):
     def bytes_per_pixel(image: Image.Image) -> float:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=90)
@@ -126,7 +138,7 @@ def photographs(tmp_path_factory) -> list[Path]:
     return find_photographs(folder, 100)
 
 
-def test_own_photographs_become_a_dataset(tmp_path, photographs):
+def test_given_photographs_become_a_dataset(tmp_path, photographs):
     assert [path.name for path in photographs] == ["a: 1.jpg", "b.PNG", "c.jpeg"]
     make_dataset(tmp_path, photographs, 9)
     splits = [get_dataset(NAME, split, str(tmp_path)) for split in ("train", "validation")]
@@ -134,7 +146,7 @@ def test_own_photographs_become_a_dataset(tmp_path, photographs):
     assert [path.resolve() for path in image_files(tmp_path)] == (photographs * 3)[:8]
 
 
-def test_the_loop_writes_what_conversion_writes(tmp_path, photographs):
+def test_the_published_loop_writes_the_same_records(tmp_path, photographs):
     def images(files: list[str]) -> list[tuple]:
         found = []
         for file in files:
@@ -157,16 +169,16 @@ def test_the_loop_writes_what_conversion_writes(tmp_path, photographs):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no images there"), (b"\xff\xd8\xff no more", "bad.jpg .*; take it out")],
+    [(None, "no images found"), (b"\xff\xd8\xff no more", "bad.jpg .*; remove it")],
 )
-def test_unusable_photographs(tmp_path, content, message):
+def test_unusable_photographs_are_an_error(tmp_path, content, message):
     if content:
         (tmp_path / "bad.jpg").write_bytes(content)
     with pytest.raises(UserError, match=rf"--images.*{message}"):
         find_photographs(tmp_path, 100)
 
 
-def test_unknown_subject():
+def test_an_unknown_subject_is_an_error():
     done = invoke(command, "--subjects=conversion,evaluate")
     assert done.code == 1
     assert "--subjects=conversion,evaluate: did you mean evaluation" in done.error
@@ -177,7 +189,7 @@ def test_a_process_that_is_killed_is_an_error():
         in_fresh_process(os._exit, 9)
 
 
-def test_a_subject_that_fails_leaves_the_others(tmp_path, monkeypatch, photographs):
+def test_a_failed_subject_does_not_affect_others(tmp_path, monkeypatch, photographs):
     comparison = Comparison("speed", "images/s", [Figure("ours", THIS, (3.0,))])
 
     def in_process(function, *args):
@@ -204,9 +216,10 @@ def test_a_subject_that_fails_leaves_the_others(tmp_path, monkeypatch, photograp
     assert list(written["subjects"]) == ["similarity"]
 
 
-def test_a_json_that_cannot_be_written(tmp_path):
+def test_a_json_file_that_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"--json=.*nowhere/figures.json: No such file"):
-        command.write_json(tmp_path / "nowhere/figures.json", {}, SETTINGS, {}, [])
+        path = tmp_path / "nowhere/figures.json"
+        command.write_json(path, {}, SETTINGS, measured={}, failed=[])
 
 
 def keras_stand_in(input_shape, classes=1000, include_top=True, **_) -> keras.Model:
@@ -229,7 +242,7 @@ def smallest(small_network, tmp_path, photographs, monkeypatch) -> Settings:
     sizes = Sizes(train=30 * MIN_COUNT, validation=1, classes=5)
     monkeypatch.setattr(similarity, "KNOWN", dict.fromkeys(KNOWN, sizes))
     monkeypatch.setattr(linear_classifier, "SMALL", Sizes(train=60, validation=20, classes=5))
-    forks = get_context("forkserver")  # which has TensorFlow loaded, see tests/support.py
+    forks = get_context("forkserver")  # has TensorFlow loaded, see tests/support.py
     monkeypatch.setattr(conversion, "other_process", lambda: ProcessPoolExecutor(1, forks))
     make_dataset(tmp_path, [path for path in photographs if path.suffix != ".PNG"], 4)
     return Settings(
@@ -270,7 +283,7 @@ def test_the_quickest_subject(tmp_path):
         "--num_images=2",
         "--rounds=1",
         f"--json={path}",
-        env={"OPENBLAS_NUM_THREADS": "1"},  # waits for nobody, whatever else is running
+        env={"OPENBLAS_NUM_THREADS": "1"},  # does not wait for other processes
     )
     assert done.returncode == 0, done.stderr
     written = json.loads(path.read_text())
@@ -291,7 +304,7 @@ def test_the_quickest_subject(tmp_path):
             assert value == pytest.approx(figure["value"], rel=0.01) and value > 0
             assert times == pytest.approx(this["value"] / value, rel=0.02)
     assert not shown
-    # The fit's speed in images and in operations is the same speed.
+    # Both figures of the fit are the same speed.
     fit, arithmetic = (c["figures"][0] for c in subject["comparisons"])
     iterations = int(re.search(r"(\d+) iterations", fit["name"])[1])
     per_image = 2 * 2 * 512 * 50 * iterations / 1e9

@@ -66,7 +66,7 @@ def test_equals_the_published_recipe():
     assert (early == expected).mean() < 0.995
 
 
-def test_counts_right_and_wrong(splits):
+def test_confusion_and_accuracy(splits):
     train, val = splits
     found = classify(train, val)
     for true, predicted in np.ndindex(6, 6):
