@@ -52,17 +52,18 @@ fine_tune() {
         OPTIMIZER=adam LR=0.0003 END_LR=0 EPOCHS_PER_DECAY=$4 ./train.sh $SHORT --opt_epsilon=0.001
 }
 
-# evaluate NAME DATASET RESULT [flags]: evaluates unless RESULT is newer than the checkpoint, and
-# prints RESULT.
+# evaluate NAME DATASET FOLDER [flags]: evaluates into FOLDER unless its results are newer than the
+# checkpoint, and prints them.
 evaluate() {
-    model=$1 dataset=$2 result=$3
+    model=$1 dataset=$2 folder=$3
     shift 3
-    if [ ! -e "$result" ] || [ "checkpoints/$model/checkpoint" -nt "$result" ]; then
+    mkdir -p "$folder"
+    results=$folder/results.json
+    if [ ! -e "$results" ] || [ "checkpoints/$model/checkpoint" -nt "$results" ]; then
         DATASET_NAME=$dataset MODEL_DIR=./checkpoints/$model \
-            ./eval.sh --max_number_of_evaluations=1 "$@" >"$result.part"
-        mv "$result.part" "$result"
+            ./eval.sh --max_number_of_evaluations=1 --eval_dir="$folder" "$@" >"$folder/eval.txt"
     fi
-    cat "$result"
+    cat "$folder/eval.txt"
 }
 
 for name in $SOURCES; do
@@ -77,7 +78,7 @@ DATASET_NAME=toy_birds CHECKPOINT_PATH=./checkpoints/toy_inat MAX_STEPS=200 \
 
 echo "== 4 of 6: evaluate the three networks"
 for name in $SOURCES toy_birds; do
-    evaluate "$name" "$name" "checkpoints/$name/eval.txt"
+    evaluate "$name" "$name" "checkpoints/$name"
 done
 
 echo "== 5 of 6: extract features of all datasets with both source networks"
@@ -99,20 +100,20 @@ done
 
 .venv/bin/python - $SOURCES toy_birds <<'EOF'
 import json
-import re
 import sys
 from pathlib import Path
+
+from slim.evaluation.predictions import read_results
 
 print("\n| dataset | training images | validation images | classes | steps | top-1 | top-5 | chance |")
 print("| --- | --- | --- | --- | --- | --- | --- | --- |")
 for name in sys.argv[1:]:
     counted = json.loads(Path("data", name, "dataset.json").read_text())
     train, validation = (counted["splits"][split]["samples"] for split in ("train", "validation"))
-    result = Path("checkpoints", name, "eval.txt").read_text()
-    step, top_1, top_5 = re.match(r"step (\d+): \S+ ([\d.]+), \S+ ([\d.]+)", result).groups()
+    results = read_results(Path("checkpoints", name))
     print(
-        f"| {name} | {train} | {validation} | {counted['classes']} | {step} "
-        f"| {float(top_1):.1%} | {float(top_5):.1%} | {1 / counted['classes']:.1%} |"
+        f"| {name} | {train} | {validation} | {counted['classes']} | {results['step']} "
+        f"| {results['accuracy']:.1%} | {results['recall_5']:.1%} | {1 / counted['classes']:.1%} |"
     )
 EOF
 .venv/bin/python - "$SOURCES" "$TARGETS" <<'EOF'
@@ -153,9 +154,7 @@ if [ "$*" = --full ]; then
     fine_tune toy_inat toy_inat toy_inat_longer 2  # for comparison
     fine_tune toy_inat toy_inat_balanced_15 toy_inat_balanced_15 4
     for name in toy_inat toy_inat_longer toy_inat_balanced_15; do
-        folder=checkpoints/$name/per_class
-        mkdir -p "$folder"
-        evaluate "$name" toy_inat "$folder/eval.txt" --per_class --eval_dir="$folder"
+        evaluate "$name" toy_inat "checkpoints/$name/per_class" --per_class
     done
     .venv/bin/python -m slim.long_tail --names=before,longer,balanced --group_bounds=15,35 \
         checkpoints/toy_inat/per_class checkpoints/toy_inat_longer/per_class \
@@ -164,8 +163,7 @@ if [ "$*" = --full ]; then
     echo "== full, 2 of 4: resolution: toy_inat at $SMALLER pixels, compared with $SIZE"
     train_source toy_inat toy_inat_$SMALLER 400 12.5 --train_image_size=$SMALLER
     for name in toy_inat_$SMALLER toy_inat; do
-        evaluate "$name" toy_inat "checkpoints/$name/eval_sizes.txt" \
-            --eval_image_size=$SMALLER,$SIZE --eval_dir=''
+        evaluate "$name" toy_inat "checkpoints/$name/sizes" --eval_image_size=$SMALLER,$SIZE
     done
 
     echo "== full, 3 of 4: the union of the sources, and its classes nearest to the targets"

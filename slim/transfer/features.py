@@ -38,7 +38,7 @@ def has_features(folder: str | Path, *datasets: str, split: str | None = "train"
 
 
 def load_features(
-    folder: str | Path, dataset: str, split: str | None, check_values: bool = True
+    folder: str | Path, dataset: str, split: str | None, *, check_values: bool = True
 ) -> Features:
     """Loads the features of a split.
 

@@ -48,7 +48,7 @@ def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> Figure
 
 
 def plot_confused_pairs(
-    evaluation: Evaluation, train: Pictures, val: Pictures, pairs: int = 4, examples: int = 3
+    evaluation: Evaluation, train: Pictures, val: Pictures, *, pairs: int = 4, examples: int = 3
 ) -> Figure:
     """Shows images of the most frequently confused pairs of classes, one row per pair.
 
