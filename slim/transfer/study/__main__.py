@@ -18,7 +18,7 @@ from absl import flags
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError
 from slim.transfer import GAMMA, MIN_COUNT
-from slim.transfer.study.settings import FineTuningSettings, StudySettings
+from slim.transfer.study.settings import StudySettings
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -65,17 +65,13 @@ def main(values: flags.FlagValues) -> None:
     from slim.transfer.study.sources import find_sources, find_targets, fit_classifiers
     from slim.transfer.study.training import fine_tune, plan_trainings
 
-    study = study_settings(values)
+    study = StudySettings.from_flags(values)
     sources = find_sources(values.sources, values.checkpoints, values.model_name, study=study)
     targets = find_targets(values.targets, study.dataset_dir)
     domains = find_domains(sources, targets, study) if values.similarity else None
-    trainings = []
-    if values.fine_tune:
-        steps = tuple(map(int, values.fine_tune_steps))
-        fine_tuning = FineTuningSettings(steps=steps, flags=values.fine_tune_flags)
-        trainings = plan_trainings(sources, targets, study, fine_tuning=fine_tuning)
+    trainings = plan_trainings(sources, targets, study) if values.fine_tune else []
 
-    cells = Cells(study.output_dir)
+    cells = Cells(Path(study.output_dir))
     fit_classifiers(cells, sources, targets)
     if domains:
         measure_distances(cells, domains)
@@ -86,23 +82,9 @@ def main(values: flags.FlagValues) -> None:
     kinds = ("linear", "fine_tuned") if values.fine_tune else ("linear",)
     findings = collect_findings(cells, sources, targets, kinds=kinds, gamma=study.gamma)
     settings = compose_settings(sources, targets, domains, study=study)
-    write_report(study.output_dir, findings, settings)
+    write_report(Path(study.output_dir), findings, settings)
     print(f"\n{Path(study.output_dir, 'study.md').read_text()}", flush=True)
     cells.check_failures()
-
-
-def study_settings(values: flags.FlagValues) -> StudySettings:
-    """Returns the settings of the study."""
-    return StudySettings(
-        dataset_dir=values.dataset_dir,
-        feature_dir=Path(values.feature_dir),
-        output_dir=Path(values.output_dir),
-        image_size=values.image_size,
-        batch_size=values.batch_size,
-        similarity_features=tuple(values.similarity_features),
-        gamma=values.gamma,
-        min_count=values.min_count,
-    )
 
 
 def check_flags(values: flags.FlagValues) -> None:
@@ -117,22 +99,20 @@ def check_flags(values: flags.FlagValues) -> None:
             raise UserError(f"--{name} is missing: {values[name].help}")
         if len(set(words)) < len(words):
             raise UserError(f"--{name}={','.join(words)}: a name occurs twice; leave one out")
-    count = len(values.sources)
-    if len(values.checkpoints) not in (0, count):
-        raise UserError(
-            f"--checkpoints has {len(values.checkpoints)} paths, --sources {count} names: expected "
-            "one path per source in the same order, or none for ./checkpoints/<source>"
-        )
-    if len(values.model_name) not in (1, count):
-        raise UserError(
-            f"--model_name has {len(values.model_name)} networks: expected one, or {count}, one "
-            "per source"
-        )
-    steps, count = values.fine_tune_steps, len(values.targets)
-    if len(steps) not in (0, 1, count) or not all(s.isdecimal() and int(s) for s in steps):
-        raise UserError(
-            f"--fine_tune_steps={','.join(steps)}: expected one number, or {count}, one per target"
-        )
+    for name, per, alternative, numbers in (
+        ("checkpoints", "sources", "none", (0,)),
+        ("model_name", "sources", "one for all", (1,)),
+        ("fine_tune_steps", "targets", "one for all", (0, 1)),
+    ):
+        given, count = len(values[name].value), len(values[per].value)
+        if given not in (*numbers, count):
+            raise UserError(
+                f"--{name} has {given} values, --{per} has {count}: expected {alternative}, or one "
+                f"per name in --{per}, in the same order"
+            )
+    if not all(number.isdecimal() and int(number) for number in values.fine_tune_steps):
+        steps = ",".join(values.fine_tune_steps)
+        raise UserError(f"--fine_tune_steps={steps}: expected positive numbers")
     for name in ("fine_tune_steps", "fine_tune_flags"):
         if values[name].value and not values.fine_tune:
             raise UserError(f"--{name} needs --fine_tune: add it, or leave --{name} out")

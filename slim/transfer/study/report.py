@@ -45,27 +45,17 @@ def collect_findings(
 ) -> Findings:
     """Returns the results of a study, with the accuracies of the given kinds."""
     rows, columns = [source.name for source in sources], [target.name for target in targets]
+    results = [[cells.results.get(("emd", s, t), {"emd": np.nan}) for t in columns] for s in rows]
+    distances = np.array([[result["emd"] for result in row] for row in results])
+    table = SimilarityTable(rows, columns, distances, np.exp(-gamma * distances))
     return Findings(
         sources=rows,
         targets=columns,
         images={target.name: target.num_images["val"] for target in targets},
         accuracies={kind: cells.accuracies(kind) for kind in kinds},
-        similarity=distance_table(cells, rows, columns, gamma=gamma),
+        similarity=None if np.isnan(distances).any() else table,
         cells=cells,
     )
-
-
-def distance_table(
-    cells: Cells, sources: Sequence[str], targets: Sequence[str], *, gamma: float
-) -> SimilarityTable | None:
-    """Returns distances and similarities, None if there are not all."""
-    found = [
-        [cells.results.get(("emd", source, target)) for target in targets] for source in sources
-    ]
-    if not all(result for row in found for result in row):
-        return None
-    distances = np.array([[result["emd"] for result in row] for row in found])
-    return SimilarityTable(list(sources), list(targets), distances, np.exp(-gamma * distances))
 
 
 def write_report(folder: Path, findings: Findings, settings: Mapping[str, Any]) -> None:

@@ -1,26 +1,27 @@
 """Settings of a transfer study."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from absl import flags
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings:
-    """Settings that all parts of a study share, see the flags of the command."""
+    """Settings that the parts of a study share, named like the flags of the command."""
 
     dataset_dir: str
-    feature_dir: Path
-    output_dir: Path
+    feature_dir: str
+    output_dir: str
     image_size: int
     batch_size: int
-    similarity_features: tuple[str, ...]
+    similarity_features: Sequence[str]
     gamma: float
     min_count: int
+    fine_tune_steps: Sequence[str]
+    fine_tune_flags: str
 
-
-@dataclass(frozen=True, kw_only=True)
-class FineTuningSettings:
-    """Settings of fine-tuning."""
-
-    steps: tuple[int, ...]  # one number, or one per target; empty for 30 epochs
-    flags: str  # of training, as on a command line
+    @classmethod
+    def from_flags(cls, values: flags.FlagValues) -> "StudySettings":
+        """Returns the values of the flags."""
+        return cls(**{field.name: values[field.name].value for field in fields(cls)})

@@ -130,7 +130,7 @@ def find_source(name: str, path: str, model_name: str, *, study: StudySettings) 
         network.feature_endpoint,
         study.image_size,
     )
-    return StudySource(name, checkpoint, settings, study.feature_dir / name, study.batch_size)
+    return StudySource(name, checkpoint, settings, Path(study.feature_dir, name), study.batch_size)
 
 
 def find_targets(names: Sequence[str], dataset_dir: str) -> list[Target]:

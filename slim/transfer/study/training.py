@@ -20,7 +20,7 @@ from slim.datasets.registry import get_dataset
 from slim.evaluation.predictions import read_results
 from slim.training.flags import define_training_flags
 from slim.transfer.study.cells import Cell, Cells
-from slim.transfer.study.settings import FineTuningSettings, StudySettings
+from slim.transfer.study.settings import StudySettings
 from slim.transfer.study.sources import StudySource, Target
 
 EVAL = "eval"  # folder of evaluation in the folder of training
@@ -49,18 +49,16 @@ def plan_trainings(
     sources: Sequence[StudySource],
     targets: Sequence[Target],
     study: StudySettings,
-    *,
-    fine_tuning: FineTuningSettings,
 ) -> list[Training]:
     """Returns the fine-tuning of each source's network on each target.
 
     Raises:
         UserError: A flag is invalid, or a target has no shards.
     """
-    steps = fine_tuning.steps or (None,)
+    steps = [int(number) for number in study.fine_tune_steps] or [None]
     steps = steps * len(targets) if len(steps) == 1 else steps
     return [
-        plan_training(source, target, study, steps=number, user_flags=fine_tuning.flags)
+        plan_training(source, target, study, steps=number)
         for source in sources
         for target, number in zip(targets, steps, strict=True)
     ]
@@ -72,7 +70,6 @@ def plan_training(
     study: StudySettings,
     *,
     steps: int | None,
-    user_flags: str,
 ) -> Training:
     """Returns the fine-tuning of all layers of a network, see `plan_trainings`.
 
@@ -85,7 +82,7 @@ def plan_training(
         f"--checkpoint_exclude_scopes={CLASSIFIERS}",
         "--learning_rate_decay_type=polynomial",
     ]
-    chosen, given = parse_training_flags(defaults, user_flags)
+    chosen, given = parse_training_flags(defaults, study.fine_tune_flags)
     num_images = get_dataset(target.name, "train", study.dataset_dir).num_samples
     get_dataset(target.name, "validation", study.dataset_dir)  # fails if there is none
     steps = steps or math.ceil(EPOCHS * num_images / chosen.batch_size)
@@ -107,7 +104,7 @@ def plan_training(
     }
     cell = Cell("fine_tuned", source.name, target.name, settings)
     # The key keeps a run with another checkpoint or other flags from resuming this one.
-    folder = study.output_dir / "fine_tuned" / source.name / f"{target.name}-{cell.key}"
+    folder = Path(study.output_dir, "fine_tuned", source.name, f"{target.name}-{cell.key}")
     train_flags = [f"--train_dir={folder}", f"--checkpoint_path={source.checkpoint}"]
     eval_flags = [f"--eval_dir={folder / EVAL}", f"--checkpoint_path={folder}"]
     data = f"--dataset_dir={study.dataset_dir}"

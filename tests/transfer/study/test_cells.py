@@ -8,7 +8,7 @@ from slim.features.files import Settings
 from slim.transfer.study.domains import Domains, ExtractingView
 from slim.transfer.study.settings import StudySettings
 from slim.transfer.study.sources import StudySource, find_targets, linear_cell
-from slim.transfer.study.training import plan_training
+from slim.transfer.study.training import plan_trainings
 from tests.transfer.study.world import write_lists
 
 SETTINGS = Settings("inception_v3", "hash", False, "Mixed_7c", 299)
@@ -30,22 +30,28 @@ def test_cells_of_earlier_versions_are_found(tmp_path):
 @pytest.mark.parametrize(
     ("steps", "user_flags", "key"),
     [
-        (None, "", "a8160b381b762f89"),
-        (60, "--optimizer=adam --batch_size=16 --moving_average_decay=0.99", "e49409a23050192b"),
+        ([], "", "a8160b381b762f89"),
+        (
+            ["60"],
+            "--optimizer=adam --batch_size=16 --moving_average_decay=0.99",
+            "e49409a23050192b",
+        ),
     ],
 )
 def test_trainings_of_earlier_versions_are_found(colours, steps, user_flags, key):
     study = StudySettings(
         dataset_dir=str(colours),
-        feature_dir=Path("feature"),
-        output_dir=Path("study"),
+        feature_dir="feature",
+        output_dir="study",
         image_size=299,
         batch_size=64,
         similarity_features=(),
         gamma=0.01,
         min_count=200,
+        fine_tune_steps=steps,
+        fine_tune_flags=user_flags,
     )
     (target,) = find_targets(["colours"], str(colours))
-    training = plan_training(SOURCE, target, study, steps=steps, user_flags=user_flags)
+    (training,) = plan_trainings([SOURCE], [target], study)
     assert training.cell.key == key
     assert training.train_dir == Path(f"study/fine_tuned/plants/colours-{key}")

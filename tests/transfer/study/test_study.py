@@ -145,9 +145,15 @@ def test_errors_are_one_line_before_anything_is_written(world, colours):
     for changed, message in (
         ({"sources": None}, "--sources is missing: "),
         ({"targets": "birds,birds"}, "--targets=birds,birds: a name occurs twice"),
-        ({"checkpoints": "a,b"}, "--checkpoints has 2 paths, --sources 4 names: expected one"),
+        (
+            {"checkpoints": "a,b"},
+            "--checkpoints has 2 values, --sources has 4: expected none, or one per name",
+        ),
         ({"checkpoints": None}, "--checkpoints: no checkpoint at ./checkpoints/plants "),
-        ({"model_name": "a,b"}, "--model_name has 2 networks: expected one, or 4"),
+        (
+            {"model_name": "a,b"},
+            "--model_name has 2 values, --sources has 4: expected one for all, or one per",
+        ),
         ({"model_name": "inception_v5"}, "unknown network 'inception_v5'; did you mean"),
         ({"image_size": 70}, "image size 70x70 is too small for inception_v3"),
         (
@@ -176,7 +182,11 @@ def test_errors_are_one_line_before_anything_is_written(world, colours):
         ({"fine_tune": True}, "no train shards in .*birds: make them with .*convert_dataset.py"),
         (
             {"fine_tune": True, "fine_tune_steps": "1,2,3"},
-            "--fine_tune_steps=1,2,3: expected one number, or 2, one per target",
+            "--fine_tune_steps has 3 values, --targets has 2: expected one for all, or one per",
+        ),
+        (
+            {"fine_tune": True, "fine_tune_steps": "10,0"},
+            "--fine_tune_steps=10,0: expected positive numbers",
         ),
         (
             {"fine_tune": True, "fine_tune_flags": "--learning_rat=1"},
