@@ -1,6 +1,5 @@
-"""The shell scripts: published defaults, settings from the environment, what passes through."""
+"""Tests of the shell scripts: published defaults, the environment, recipes and other flags."""
 
-import math
 import shutil
 import sys
 from pathlib import Path
@@ -11,12 +10,10 @@ from absl import flags
 import slim.eval_image_classifier as evaluation
 import slim.train_image_classifier as training
 from slim.checkpoints.released import MODELS
-from slim.common.errors import UserError
 from slim.datasets.registry import KNOWN
 from slim.nets.nets_factory import NETWORKS
-from slim.training.start import find_last_step
-from tests.conftest import NUM_TRAIN, ROOT, run
-from tests.support import invoke, write_checkpoint
+from tests.conftest import ROOT, run
+from tests.support import invoke
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.env"))
 
@@ -53,7 +50,7 @@ PUBLISHED_EVALUATION = {
 
 
 def command_of(script: str, *arguments: str, **env: str) -> tuple[list[str], dict[str, str]]:
-    """The module that a script runs, and the flags that it gives, by way of `echo` for Python."""
+    """Returns the module and the flags that a script gives to Python, which is `echo` here."""
     done = run(f"./{script}", *arguments, env={"PYTHON": "echo", **env})
     assert done.returncode == 0, done.stderr
     words = done.stdout.split()
@@ -89,14 +86,14 @@ def test_settings_come_from_the_environment_and_flags_pass_through():
     assert flags["max_number_of_evaluations"] == "1"
 
 
-def test_empty_settings_train_everything_from_random_weights():
+def test_empty_settings_train_all_layers_from_random_weights():
     _, flags = command_of(
         "train.sh", CHECKPOINT_PATH="", CHECKPOINT_EXCLUDE_SCOPES="", TRAINABLE_SCOPES=""
     )
     assert flags["checkpoint_path"] == flags["trainable_scopes"] == ""
 
 
-def test_missing_shards_and_checkpoints_say_which_command_makes_them(colours, tmp_path):
+def test_errors_name_the_commands_that_make_shards_and_checkpoints(colours, tmp_path):
     env = {"DATASET_NAME": "none", "DATASET_DIR": str(tmp_path), "MODEL_DIR": f"{tmp_path}/model"}
     (tmp_path / "none").mkdir()
     _, flags = command_of("eval.sh", **env)
@@ -120,7 +117,7 @@ def test_scripts_work_from_any_folder(tmp_path):
 
 @pytest.fixture
 def scripts(tmp_path):
-    """A copy of both scripts with recipes of its own, and a Python that prints its arguments."""
+    """A folder with copies of the scripts, and a Python that prints its arguments."""
     (tmp_path / "recipes").mkdir()
     for name in ("train.sh", "eval.sh", "recipes/settings.sh"):
         shutil.copy(ROOT / name, tmp_path / name)
@@ -131,13 +128,13 @@ def scripts(tmp_path):
 
 
 @pytest.mark.parametrize("script", ["train.sh", "eval.sh"])
-def test_a_script_ends_as_its_command_does(scripts, script):
+def test_a_script_has_the_exit_code_of_its_command(scripts, script):
     (scripts / "python").write_text("#!/bin/sh\nexit 3\n")
     assert run(scripts / script, env={"PYTHON": f"{scripts}/python"}).returncode == 3
 
 
 def flags_of(scripts, script, recipe, **env):
-    """The flags of a script by a recipe of this text."""
+    """Returns the flags that a script gives with a recipe."""
     (scripts / "recipes/mine.env").write_text(recipe)
     settings = {"PYTHON": f"{scripts}/python", "RECIPE": "mine", **env}
     done = run(scripts / script, env=settings)
@@ -154,7 +151,7 @@ def parse(command, given):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_recipes_are_commands_that_fit_together(recipe):
+def test_recipes_of_training_and_evaluation_agree(recipe):
     _, given = command_of("train.sh", RECIPE=recipe)
     _, evaluated = command_of("eval.sh", RECIPE=recipe)
     train = parse(training, given)
@@ -182,13 +179,13 @@ def test_recipes_are_commands_that_fit_together(recipe):
     assert ("This project's own choice" in comment) == (recipe != "cub_200")
 
 
-def test_the_published_recipe_is_the_published_command():
+def test_the_published_recipe_gives_the_published_command():
     assert command_of("train.sh", RECIPE="cub_200")[1] == PUBLISHED_TRAINING
     assert command_of("eval.sh", RECIPE="cub_200")[1] == PUBLISHED_EVALUATION
     assert "The published" in (ROOT / "recipes/cub_200.env").read_text().splitlines()[0]
 
 
-def test_environment_before_recipe_before_default(scripts):
+def test_precedence_of_environment_recipe_and_default(scripts):
     recipe = "LR=0.5\nTRAINABLE_SCOPES=Mixed_7c\nCHECKPOINT_PATH=\nDATASET_NAME=aircraft\n"
     found = flags_of(scripts, "train.sh", recipe, LR="0.25")
     assert found == {
@@ -208,7 +205,7 @@ def test_environment_before_recipe_before_default(scripts):
     assert (found["dataset_name"], found["eval_image_size"]) == ("aircraft", "448")
 
 
-def test_length_in_the_environment_is_not_cut_short_by_the_recipe(scripts):
+def test_length_in_the_environment_takes_precedence_over_the_recipe(scripts):
     def lengths(recipe, **env):
         found = flags_of(scripts, "train.sh", recipe, **env)
         return {name[14:]: value for name, value in found.items() if "max_number" in name}
@@ -247,7 +244,7 @@ def test_each_setting_becomes_its_flag(scripts):
     }
 
 
-def test_values_are_taken_as_they_are(scripts):
+def test_values_are_not_interpreted_by_the_shell(scripts):
     value = "/a  b/$(touch taken) `touch taken` $HOME \"x\" 'y' * \\ ; touch taken #=z"
     recipe = f"# a comment\n\n  # another\n MODEL_DIR={value}  \nDATASET_DIR=/c d"
     for script, flag in (("train.sh", "train_dir"), ("eval.sh", "eval_dir")):
@@ -257,7 +254,7 @@ def test_values_are_taken_as_they_are(scripts):
 
 
 @pytest.mark.parametrize("script", ["train.sh", "eval.sh"])
-def test_wrong_recipes_are_one_line(scripts, script):
+def test_invalid_recipes_are_errors_of_one_line(scripts, script):
     faults = {
         "LEARNING_RATE=1": "mine.env: unknown setting LEARNING_RATE; known are DATASET_NAME",
         "PATH=/nowhere": "unknown setting PATH",
@@ -279,48 +276,7 @@ def test_wrong_recipes_are_one_line(scripts, script):
     assert done.stderr.endswith(f"recipes are {' '.join(RECIPES)}\n")
 
 
-def test_epochs_end_with_the_step_that_fills_them():
-    # As the published script counts: 30 epochs of CUB-200-2011 by 64.
-    assert find_last_step(None, 30, 5994, 64) == int(PUBLISHED_TRAINING["max_number_of_steps"])
-    for epochs, samples, batch in (
-        (1, 64, 64),
-        (1, 65, 64),
-        (0.1, 30, 3),
-        (2.5, 7, 4),
-        (1.1, 50, 11),
-    ):
-        step, images = 0, 0
-        while images < round(epochs * samples, 6):
-            step, images = step + 1, images + batch
-        assert find_last_step(None, epochs, samples, batch) == step
-        assert find_last_step(step - 1 or 1, epochs, samples, batch) == (step - 1 or 1)
-        assert find_last_step(step + 1, epochs, samples, batch) == step
-    assert find_last_step(7, None, 10, 1) == 7
-    assert find_last_step(None, None, 10, 1) is None
-    for epochs in (0, -1, math.nan, math.inf):
-        with pytest.raises(UserError, match="expected more than 0"):
-            find_last_step(None, epochs, 10, 1)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "steps"),
-    [
-        ([], 2 * NUM_TRAIN / 4),
-        (["--num_clones=2", "--clone_on_cpu"], 2 * NUM_TRAIN / 8),
-        (["--max_number_of_steps=3"], 3),
-    ],
-)
-def test_training_counts_epochs_over_all_clones(colours, tmp_path, arguments, steps):
-    last = math.ceil(steps)
-    write_checkpoint(tmp_path / f"model.ckpt-{last}", {"global_step": last})
-    flags = [f"--train_dir={tmp_path}", f"--dataset_dir={colours}", "--dataset_name=colours"]
-    flags += ["--batch_size=4", "--max_number_of_epochs=2", *arguments]
-    code, out, error = invoke(training, *flags)
-    assert code == 0, error
-    assert f"nothing to do: {tmp_path}/model.ckpt-{last} is at step {last} of {last};" in out
-
-
-def test_install_says_what_it_needs(tmp_path):
+def test_install_names_its_requirements(tmp_path):
     for name in ("install.sh", "requirements.txt", "tests/requirements.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -331,15 +287,15 @@ def test_install_says_what_it_needs(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
-def test_installed_is_not_installed_again(tmp_path):
-    """With a stamp of the same requirements and a Python in .venv nothing is run."""
+def test_an_installation_is_not_repeated(tmp_path):
+    """Nothing runs if .venv has Python and the stamp of the same requirements."""
     if not (ROOT / ".venv/bin/python").exists() or not list(Path(ROOT).glob(".venv/installed-*")):
         pytest.skip("not run in a folder that install.sh has installed")
     done = run("./install.sh", "-r", "tests/requirements.txt", env={"PYTHON": "/nowhere/python"})
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_pipe_that_is_closed_early_is_no_error():
+def test_a_pipe_that_is_closed_early_is_not_an_error():
     for command in ("slim.checkpoints --list", "slim.datasets.prepare --help"):
         done = run(
             "bash", "-c", f"{sys.executable} -m {command} | head -1; exit ${{PIPESTATUS[0]}}"

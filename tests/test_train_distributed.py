@@ -1,4 +1,4 @@
-"""Training on several machines: parameter servers and workers, each a process of the command."""
+"""Tests of training with parameter servers and workers, each in a process of its own."""
 
 import re
 import signal
@@ -19,7 +19,7 @@ ENDLESS = 1_000_000
 
 
 class Machines:
-    """Parameter servers and workers, which are started and killed one by one."""
+    """The parameter servers and workers of a cluster, which are started one by one."""
 
     def __init__(
         self,
@@ -60,27 +60,27 @@ class Machines:
 
 @pytest.fixture
 def machines(colours, tmp_path) -> Iterator[Callable[..., Machines]]:
-    """Makes `Machines`; what still runs when the test is over is killed."""
+    """A function that makes `Machines`, whose processes are killed after the test."""
     with ExitStack() as running:
         yield partial(Machines, running, colours, tmp_path)
 
 
 def losses(process: Process) -> dict[int, float]:
-    """The losses that a worker has logged, by step."""
+    """Returns the losses that a worker has logged, by step."""
     logged = re.findall(r"^step (\d+) .*?loss ([\d.]+)", process.output, re.M)
     return {int(step): float(loss) for step, loss in logged}
 
 
 def learns(losses: dict[int, float], share: float) -> bool:
-    """Whether the last five losses are below a share of the first five."""
+    """Returns whether the last five losses are below a share of the first five."""
     ordered = [losses[step] for step in sorted(losses)]
     return sum(ordered[-5:]) < share * sum(ordered[:5])
 
 
-def test_asynchronous_training_learns_and_ends_everywhere(machines):
+def test_asynchronous_training_learns_and_ends_in_every_process(machines):
     cluster = machines(2, "--nosync_replicas", "--max_number_of_steps=60", "--learning_rate=0.0003")
     ps, chief, worker = (cluster.start(*who) for who in (("ps", 0), ("worker", 0), ("worker", 1)))
-    # The first to make a step waits for the other, so that it does not make them all.
+    # The first worker to take a step waits for the other, so that it does not take all of them.
     while not (begun := [process for process in (chief, worker) if losses(process)]):
         assert chief.code is None and worker.code is None, chief.output + worker.output
         time.sleep(0.02)
@@ -91,22 +91,22 @@ def test_asynchronous_training_learns_and_ends_everywhere(machines):
     assert [process.wait() for process in (chief, worker, ps)] == [0, 0, 0], (
         chief.output + worker.output + ps.output
     )
-    # The other worker may be in a step of its own when the last one is made, and may end it before
-    # the checkpoint is named, while it is written, or after.
+    # The other worker may be within a step when the last one is taken. It may end before the
+    # checkpoint is named, while the checkpoint is written, or after that.
     assert re.search(rf"^done: step 6[01], {cluster.latest()}\n", chief.output, re.M)
     assert read_step(cluster.latest()) in (60, 61)
     assert learns(losses(chief) | losses(worker), 0.7), chief.output + worker.output
     assert not re.search("Traceback|ERROR|WARNING", chief.output + worker.output + ps.output)
 
 
-def test_killed_workers_and_chief_come_back_to_a_synchronous_run(machines):
+def test_a_synchronous_run_survives_killed_workers_and_a_killed_chief(machines):
     cluster = machines(
         2,
         "--replicas_to_aggregate=2",
         "--trainable_scopes=logits",
         "--learning_rate=0.003",
         "--moving_average_decay=0.9",
-        "--save_interval_secs=0",  # so that steps are slow, and the others can come back in time
+        "--save_interval_secs=0",  # slow steps, so that restarted workers join in time
     )
     endless = f"--max_number_of_steps={ENDLESS}"
     ps = cluster.start("ps", 0)
@@ -132,7 +132,7 @@ def test_killed_workers_and_chief_come_back_to_a_synchronous_run(machines):
     assert not re.search("Traceback|ERROR|WARNING", chief.output + worker.output + ps.output)
 
 
-def test_a_lost_parameter_server_is_one_line(machines):
+def test_a_lost_parameter_server_is_an_error_of_one_line(machines):
     cluster = machines(1, f"--max_number_of_steps={ENDLESS}", "--trainable_scopes=logits")
     ps, chief = cluster.start("ps", 0), cluster.start("worker", 0)
     chief.wait_for("^step [2-9]")
@@ -143,7 +143,7 @@ def test_a_lost_parameter_server_is_one_line(machines):
     assert re.match(r"error: lost the parameter server at 127.0.0.1:\d+: start every", errors[0])
 
 
-def test_all_reduce_takes_the_same_steps_everywhere_and_goes_on_after_a_lost_worker(machines):
+def test_all_reduce_takes_equal_steps_and_resumes_after_a_lost_worker(machines):
     cluster = machines(
         2, "--all_reduce", "--trainable_scopes=logits", "--learning_rate=0.003", num_ps=0
     )

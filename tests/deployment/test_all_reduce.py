@@ -1,4 +1,4 @@
-"""All-reduce between two servers of this process: means, the chief's variables, a common stop."""
+"""Tests of all-reduce between two servers of this process."""
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ START = np.float32([[1, 2], [3, 4]])
 
 
 def replica(task: int, cluster, server: tf.train.Server) -> list:
-    """Two steps of a replica whose gradient is task + 1; what it had before and after them."""
+    """Runs two steps of a replica with the gradient task + 1; returns values of all of them."""
     with tf.Graph().as_default(), tf.device(f"/job:worker/task:{task}"):
         global_step = tf.train.create_global_step()
         variable = tf.get_variable("w", initializer=START if task == 0 else np.zeros_like(START))
@@ -22,7 +22,7 @@ def replica(task: int, cluster, server: tf.train.Server) -> list:
         gradient = tf.fill([2, 2], task + 1.0)
         loss, gradients = all_reduce.combine(tf.constant(10.0 * task), [(gradient, variable)])
         step = tf.train.GradientDescentOptimizer(1.0).apply_gradients(gradients, global_step)
-        # Worker 1 alone wants to stop, after its second step.
+        # Only worker 1 is asked to stop, in its second step.
         with tf.train.SingularMonitoredSession(
             hooks=all_reduce.around([]), master=server.target, config=cluster.session_config()
         ) as session:
@@ -34,7 +34,7 @@ def replica(task: int, cluster, server: tf.train.Server) -> list:
             return [*found, *session.raw_session().run([variable, global_step])]
 
 
-def test_replicas_stay_alike():
+def test_replicas_have_equal_variables_and_stop_together():
     addresses = free_addresses(2)
     clusters = [
         find_cluster(

@@ -1,4 +1,4 @@
-"""Who is in a cluster, from flags and TF_CONFIG; where variables stand; joining by an address."""
+"""Tests of clusters: flags, TF_CONFIG, the placement of variables, and joining a master."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def test_hosts():
     cluster = find(ps_hosts=PS, worker_hosts=WORKERS, task=1)
     assert (cluster.worker_replicas, cluster.num_ps_tasks, cluster.is_chief) == (2, 1, False)
     assert set(cluster.session_config().device_filters) == {"/job:ps", "/job:worker/task:1"}
-    # The published flags may say the same once more, and the environment does not count.
+    # The published flags may repeat the numbers; the environment is ignored.
     again = find(
         tf_config({"worker": ["x:1", "y:1"]}, "worker", 1),
         ps_hosts=PS,
@@ -97,12 +97,12 @@ def test_tf_config_numbers_the_workers_from_the_chief():
         ),
     ],
 )
-def test_what_does_not_fit_together(given, message):
+def test_invalid_descriptions(given, message):
     with pytest.raises(UserError, match=message):
         find(**given)
 
 
-def test_variables_are_dealt_out_to_the_parameter_servers():
+def test_variables_are_distributed_over_the_parameter_servers():
     config = DeploymentConfig(2, clone_on_cpu=False, replica_id=3, num_replicas=4, num_ps_tasks=2)
     assert config.clone_device(1) == "/job:worker/task:3/device:GPU:1"
     assert config.inputs_device() == "/job:worker/task:3/device:CPU:0"
@@ -116,7 +116,7 @@ def test_variables_are_dealt_out_to_the_parameter_servers():
     assert product.device == "/job:worker/task:3"
 
 
-def test_trains_at_a_master_that_someone_else_started(small_network, colours, tmp_path):
+def test_trains_with_the_master_of_another_process(small_network, colours, tmp_path):
     ps, worker = free_addresses(2)
     jobs = {"ps": [ps], "worker": [worker]}
     servers = [tf.train.Server(jobs, job, 0) for job in jobs]
@@ -137,7 +137,7 @@ def test_trains_at_a_master_that_someone_else_started(small_network, colours, tm
     )
     assert done.code == 0, done.error
     assert re.findall(r"^step (\d)", done.output, re.M) == ["1", "2"]
-    # The variables are on that parameter server.
+    # The variables are on the parameter server.
     name = f"{SMALL_NETWORK}/logits/biases"
     with tf.Graph().as_default(), tf.Session(servers[0].target) as session:
         with tf.device("/job:ps/task:0/device:CPU:0"):

@@ -1,4 +1,4 @@
-"""Clones: equal gradients, shared variables, where things stand."""
+"""Tests of clones: gradients, shared variables and devices."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ LABELS = np.random.RandomState(1).randint(0, 4, 8)
 
 
 def gradients_of(num_clones: int) -> tuple[float, dict[str, np.ndarray]]:
-    """Loss and gradients of 8 images over clones, batch norm in inference mode."""
+    """Returns the loss and gradients of 8 images over clones, with batch norm in inference mode."""
     batches = [
         (tf.constant(images), tf.one_hot(labels, 4))
         for images, labels in zip(
@@ -54,7 +54,7 @@ def gradients_of(num_clones: int) -> tuple[float, dict[str, np.ndarray]]:
     return loss, values
 
 
-def test_clones_with_parts_of_a_batch_give_the_gradient_of_the_whole():
+def test_clones_with_parts_of_a_batch_have_the_gradient_of_the_whole():
     found = {}
     for num_clones in (1, 2, 4):
         with tf.Graph().as_default():
@@ -98,7 +98,7 @@ def test_devices():
         DeploymentConfig(0)
 
 
-def test_more_clones_than_gpus_are_refused():
+def test_more_clones_than_gpus():
     DeploymentConfig(2).check_devices(num_gpus=2)
     DeploymentConfig(2, clone_on_cpu=True).check_devices(num_gpus=0)
     with pytest.raises(UserError, match="--num_clones=2 needs as many GPUs, found 1"):
@@ -106,7 +106,7 @@ def test_more_clones_than_gpus_are_refused():
 
 
 def losses_of(num_clones: int) -> list[float]:
-    """Losses of 40 steps on 16 images over clones, each with batch norm on its own share."""
+    """Returns the losses of 40 steps on 16 images over clones, each with its own batch norm."""
     random = np.random.RandomState(0)
     labels = np.arange(16) % 4
     images = random.normal(size=(16, 6, 6, 3)) + np.eye(4, 3)[labels][:, None, None]
@@ -124,26 +124,26 @@ def losses_of(num_clones: int) -> list[float]:
     optimizer = tf.train.MomentumOptimizer(0.2, 0.9)
     loss, gradients = optimize_clones(clones, optimizer)
     updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope or None)
-    assert len(updates) == 2  # batch norm's mean and variance, of the first clone alone
+    assert len(updates) == 2  # mean and variance of the first clone
     step = tf.group(optimizer.apply_gradients(gradients), *updates)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         return [session.run([loss, step])[0] for _ in range(40)]
 
 
-def test_clones_with_batch_norm_of_their_own_learn_alike():
+def test_clones_learn_equally_well_with_their_own_batch_norm():
     found = {}
     for num_clones in (1, 2, 4):
         with tf.Graph().as_default():
             found[num_clones] = losses_of(num_clones)
     for losses in found.values():
         assert losses[-1] < 0.2 * losses[0], found
-    # Statistics of 4 images and of 16 differ, the course of learning hardly does.
+    # Statistics of 4 and of 16 images differ, but the losses hardly do.
     middle = [np.mean(losses[:20]) for losses in found.values()]
     assert max(middle) < 1.25 * min(middle), found
 
 
-def test_each_clone_has_a_batch_of_its_own():
+def test_each_clone_has_its_own_batch():
     with tf.Graph().as_default(), tf.Session() as session:
         iterator = tf.data.make_one_shot_iterator(tf.data.Dataset.range(12).batch(3))
         clones = create_clones(DeploymentConfig(4, clone_on_cpu=True), iterator.get_next)

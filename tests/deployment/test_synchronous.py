@@ -1,4 +1,4 @@
-"""Synchronous steps, against the mean of the gradients that make them."""
+"""Tests of synchronous steps."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from slim.deployment.synchronous import SynchronousReplicas
 
 
 def test_a_step_is_the_mean_of_its_gradients():
-    """Of one replica that computes two gradients a step, 1 and 3, then 7 and 9."""
+    """One replica computes two gradients per step, 1 and 3, then 7 and 9."""
     with tf.Graph().as_default():
         global_step = tf.train.create_global_step()
         variable = slim.model_variable("w", [], initializer=tf.constant_initializer(10.0))
@@ -32,8 +32,9 @@ def test_a_step_is_the_mean_of_its_gradients():
         with tf.train.SingularMonitoredSession(hooks=replicas.around([Last()])) as session:
             while session.raw_session().run(global_step) < 2:
                 session.run(step)
-    # The gradient 5 comes while the first step is made: it is a part of that step, dropped, or a
-    # part of the second one. By the last value, the value between the steps:
+    # The gradient 5 arrives during the first step. It becomes part of that step, is dropped, or
+    # becomes part of the second step. The keys are the final values, the values are those between
+    # the steps.
     between = {10 - 1.5 - 4.0: 8.5, 10 - 1.0 - 4.0: 9.0, 10 - 1.0 - 3.0: 9.0}
     made, value, averaged = found
     assert made == 2

@@ -1,4 +1,4 @@
-"""The last layer on cached features: what it learns, what it leaves alone, what it refuses."""
+"""Tests of training the last layer on cached features."""
 
 import re
 from itertools import islice
@@ -31,7 +31,7 @@ def train(colours, train_dir, *flags: str) -> Result:
 
 @pytest.fixture(scope="module")
 def source(small_network, colours, tmp_path_factory) -> str:
-    """A checkpoint to begin from, whose averages are those of its batches."""
+    """A checkpoint whose moving statistics are close to those of its batches."""
     folder = tmp_path_factory.mktemp("source")
     done = train(
         colours,
@@ -58,12 +58,12 @@ def cached(colours, train_dir, source: str, *flags: str) -> Result:
         "--learning_rate_decay_type=fixed",
         f"--learning_rate={RATE}",
         f"--weight_decay={DECAY}",
-        f"--batch_size={NUM_TRAIN}",  # the gradient of all images, whatever their order
+        f"--batch_size={NUM_TRAIN}",  # all images, so that their order does not matter
         *flags,
     )
 
 
-def test_learns_what_logistic_regression_by_gradient_descent_learns(colours, source, tmp_path):
+def test_equals_logistic_regression_by_gradient_descent(colours, source, tmp_path):
     done = cached(colours, tmp_path / "run", source, f"--max_number_of_steps={STEPS}")
     assert done.code == 0, done.error
     features = np.load(tmp_path / "run/features/colours_feature_train.npy")
@@ -91,11 +91,11 @@ def test_learns_what_logistic_regression_by_gradient_descent_learns(colours, sou
 
     done = cached(colours, tmp_path / "run", source, f"--max_number_of_steps={STEPS + 1}")
     assert done.code == 0, done.error
-    assert "nothing to do: " in done.output  # the features are there
+    assert "nothing to do: " in done.output  # for the features, which exist
     assert re.search(rf"^step {STEPS + 1} of {STEPS + 1}, loss ", done.output, re.M)
 
 
-def test_what_cannot_be_cached_is_refused(colours, source, tmp_path):
+def test_flags_that_cannot_be_combined_with_cached_features(colours, source, tmp_path):
     for flags, message in (
         (["--augment"], "distorted images have different features every time; give --noaugment"),
         (["--checkpoint_path="], "--checkpoint_path is missing"),
@@ -110,7 +110,7 @@ def test_what_cannot_be_cached_is_refused(colours, source, tmp_path):
         assert re.fullmatch(f"(?s).*error: --cache_features: .*{message}.*\n", error), error
 
 
-def test_batches_have_every_image_once_an_epoch():
+def test_batches_have_every_image_once_per_epoch():
     features = np.arange(10, dtype=np.float32)[:, np.newaxis]
     batches = list(islice(feature_batches(features, np.arange(10), 4, seed=3), 5))
     shown = np.concatenate([labels for _, labels in batches])
