@@ -126,10 +126,11 @@ def test_killed_extraction_is_finished_on_one_machine(address, tmp_path):
     line = (*flags("many"), f"--ray_address={address}")
     with Process("feature_extraction", *line, log=tmp_path / "log") as process:
         trap.wait()
-        wait_until(lambda: rows() >= 16)
+        # Ray may give a worker two calls at once, and a result comes when the next is ready.
+        wait_until(lambda: rows() >= 8)
         process.kill()
     kept = rows()
-    assert kept in (16, 24)
+    assert kept in (8, 16, 24)
     trap.remove()
     assert f" {kept}/30 " in check(feature_extraction, *flags("many")).error
     for name in ("colours_feature_train.npy", "colours_label_train.npy"):
