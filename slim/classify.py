@@ -9,9 +9,9 @@ from functools import partial
 
 from absl import flags
 
-from slim.common.command_line import FlagSet, run_command
+from slim.common.command_line import FlagSet, require_checkpoint, run_command
 from slim.common.errors import UserError
-from slim.serving.flags import check_classifier_flags, define_classifier_flags, describing_flags
+from slim.serving.flags import define_classifier_flags, describing_flags
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -31,7 +31,7 @@ def main(values: flags.FlagValues) -> None:
     from slim.serving.classifier import describe_classifier, load_classifier
 
     images = find_images(values.images)
-    check_classifier_flags(values)
+    require_checkpoint(values)
     checkpoint = find_checkpoint(values.checkpoint_path)
     description = describe_classifier(checkpoint, **describing_flags(values))
     classify = load_classifier(

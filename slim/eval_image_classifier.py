@@ -14,6 +14,7 @@ from slim.common.command_line import (
     FlagSet,
     define_shared_flags,
     define_speed_flags,
+    require_checkpoint,
     run_command,
 )
 from slim.common.errors import UserError
@@ -100,11 +101,7 @@ def check_flags(values: flags.FlagValues) -> None:
         )
     if values.quantize:
         raise UserError("--quantize: TensorFlow 2 has no contrib quantizer; leave the flag out")
-    if not values.checkpoint_path:
-        raise UserError(
-            "--checkpoint_path is missing: give a checkpoint, or a folder that training writes "
-            "to, such as --checkpoint_path=./checkpoints/cub_200"
-        )
+    require_checkpoint(values)
     if values.per_class and not values.eval_dir:
         raise UserError("--per_class: --eval_dir is missing, the folder to write to")
 

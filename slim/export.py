@@ -9,8 +9,8 @@ from pathlib import Path
 
 from absl import flags
 
-from slim.common.command_line import FlagSet, run_command
-from slim.serving.flags import check_classifier_flags, define_classifier_flags, describing_flags
+from slim.common.command_line import FlagSet, require_checkpoint, run_command
+from slim.serving.flags import define_classifier_flags, describing_flags
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -28,7 +28,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Exports a checkpoint as a SavedModel that includes preprocessing."""
-    check_classifier_flags(values)
+    require_checkpoint(values)
     from slim.checkpoints.reading import find_checkpoint
     from slim.serving.classifier import describe_classifier, load_classifier
     from slim.serving.export import (

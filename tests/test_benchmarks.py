@@ -245,18 +245,14 @@ def smallest(small_network, tmp_path, photographs, monkeypatch) -> Settings:
     forks = get_context("forkserver")  # has TensorFlow loaded, see tests/support.py
     monkeypatch.setattr(conversion, "other_process", lambda: ProcessPoolExecutor(1, forks))
     make_dataset(tmp_path, [path for path in photographs if path.suffix != ".PNG"], 4)
-    return Settings(
+    return replace(
+        SETTINGS,
         folder=tmp_path,
-        photographs="drawn",
         num_images=4,
         image_size=SMALL_SIZE,
         batch_size=2,
-        precision="float32",
-        xla=False,
         steps=1,
         rounds=1,
-        seconds=0,
-        small=True,
         model_name=small_network,
     )
 

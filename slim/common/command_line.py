@@ -133,6 +133,19 @@ def define_speed_flags(define: FlagSet) -> None:
     define.boolean("xla", False, "Compile the network with XLA.")
 
 
+def require_checkpoint(values: flags.FlagValues) -> None:
+    """Checks that `--checkpoint_path` is given.
+
+    Raises:
+        UserError: The flag is missing.
+    """
+    if not values.checkpoint_path:
+        raise UserError(
+            "--checkpoint_path is missing: give a checkpoint, or a folder that training writes "
+            "to, such as --checkpoint_path=./checkpoints/cub_200"
+        )
+
+
 def check_words(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
     """Checks that the value of a list flag is not empty and has only known words.
 

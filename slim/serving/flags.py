@@ -5,7 +5,6 @@ from typing import Any
 from absl import flags
 
 from slim.common.command_line import FlagSet
-from slim.common.errors import UserError
 
 
 def define_classifier_flags(define: FlagSet) -> None:
@@ -34,19 +33,6 @@ def define_classifier_flags(define: FlagSet) -> None:
         0,
     )
     define.integer("num_crops", 1, "Views per image to average over: 1, 5, 10 or 12.")
-
-
-def check_classifier_flags(values: flags.FlagValues) -> None:
-    """Checks the flags of `define_classifier_flags`.
-
-    Raises:
-        UserError: `--checkpoint_path` is missing.
-    """
-    if not values.checkpoint_path:
-        raise UserError(
-            "--checkpoint_path is missing: give a checkpoint, or a folder that training writes "
-            "to, such as --checkpoint_path=./checkpoints/cub_200"
-        )
 
 
 def describing_flags(values: flags.FlagValues) -> dict[str, Any]:

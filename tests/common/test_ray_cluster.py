@@ -26,7 +26,6 @@ from tests.datasets.conftest import (
 )
 from tests.support import SMALL_SIZE, Process, variable_shapes, write_checkpoint
 
-pytestmark = pytest.mark.xdist_group("ray")
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="ray is not installed: see requirements-cluster.txt"
 )

@@ -56,9 +56,8 @@ def built(request) -> Iterator[Built]:
 
 
 def networks(names: Sequence[str]) -> pytest.MarkDecorator:
-    """Runs a test on several networks, each beside the other tests of the same network."""
-    parameters = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
-    return pytest.mark.parametrize("built", parameters, indirect=True)
+    """Runs a test on several networks, which are built once per process."""
+    return pytest.mark.parametrize("built", names, indirect=True)
 
 
 def training_figures(
