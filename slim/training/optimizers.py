@@ -27,7 +27,7 @@ class OptimizerSettings:
     learning_rate: float
     learning_rate_decay_factor: float
     end_learning_rate: float
-    decay_steps: int  # between two exponential decays, or until polynomial decay ends
+    decay_steps: float  # between two exponential decays, or until polynomial decay ends
     moving_average_decay: float | None
 
 
@@ -58,12 +58,13 @@ OPTIMIZERS: dict[str, Callable[[tf.Tensor, OptimizerSettings], tf.train.Optimize
 
 def find_decay_steps(
     num_samples: int, num_epochs: float, batch_size: int, gradients_per_step: int = 1
-) -> int:
-    """Returns the number of steps between two decays, at least 1.
+) -> float:
+    """Returns the number of steps between two decays.
 
-    As published, an epoch is counted in batches of one clone per replica.
+    As published, an epoch is counted in batches of one clone, rounded down to at least one batch.
+    Several gradients per step divide the batches; the number of steps keeps its fraction.
     """
-    return max(1, int(num_samples * num_epochs / batch_size / gradients_per_step))
+    return max(1, int(num_samples * num_epochs / batch_size)) / gradients_per_step
 
 
 def configure_learning_rate(settings: OptimizerSettings, global_step: tf.Tensor) -> tf.Tensor:

@@ -1,10 +1,15 @@
-"""Tests of optimizers and learning rates against closed forms."""
+"""Tests of optimizers and learning rates against closed forms and the published code."""
+
+import ast
 
 import numpy as np
 import pytest
 from absl import flags
 
 from slim.common.compat import tf
+from slim.datasets.registry import Dataset
+from slim.deployment.cluster import Cluster
+from slim.training import settings as training_settings
 from slim.training.flags import OPTIMIZERS as OPTIMIZER_NAMES
 from slim.training.flags import define_training_flags
 from slim.training.optimizers import (
@@ -13,14 +18,40 @@ from slim.training.optimizers import (
     configure_learning_rate,
     find_decay_steps,
 )
-from slim.training.settings import from_flags
+from slim.training.start import choose_replicas
+
+VARIABLES = ("v0", "v1")
+VARIANTS = {
+    "rmsprop:eps": ("--opt_epsilon=1e-3", "--rmsprop_decay=0.8", "--rmsprop_momentum=0.7"),
+    "adam:eps": ("--opt_epsilon=1e-8", "--adam_beta1=0.8", "--adam_beta2=0.99"),
+    "adadelta:eps": ("--opt_epsilon=1e-6", "--adadelta_rho=0.9"),
+    "ftrl:l1l2": (
+        "--ftrl_l1=0.01",
+        "--ftrl_l2=0.02",
+        "--ftrl_learning_rate_power=-0.4",
+        "--ftrl_initial_accumulator_value=0.2",
+    ),
+    "adagrad:init": ("--adagrad_initial_accumulator_value=0.5",),
+    "momentum:.5": ("--momentum=0.5",),
+}
 
 
-def optimizer_settings(*given: str) -> OptimizerSettings:
+def parse(*given: str) -> flags.FlagValues:
     values = flags.FlagValues()
     define_training_flags(values)
     values(["train", *given])
-    return from_flags(OptimizerSettings, values, decay_steps=10)
+    return values
+
+
+def optimizer_settings(*given: str) -> OptimizerSettings:
+    return training_settings.from_flags(OptimizerSettings, parse(*given), decay_steps=10)
+
+
+@pytest.fixture(scope="module")
+def published(reference) -> dict[str, np.ndarray]:
+    """Figures of the published code, see the README beside them."""
+    with np.load(reference / "training.npz") as figures:
+        return dict(figures)
 
 
 def rates(decay_type: str, steps: list[int]) -> list[float]:
@@ -45,9 +76,43 @@ def test_learning_rates():
     np.testing.assert_allclose(rates("polynomial", steps), expected, rtol=1e-6)
 
 
-def test_decay_steps_are_counted_per_clone():
+def test_decay_steps_are_counted_per_clone_and_divided_by_the_replicas():
     assert find_decay_steps(5994, 10.0, 64) == 936
     assert find_decay_steps(3, 1.0, 64) == 1
+    assert find_decay_steps(459, 10.0, 64, gradients_per_step=4) == 71 / 4
+
+
+def test_learning_rates_of_the_published_code(published):
+    found = [name for name in published if name.startswith("lr ")]
+    assert len(found) == 22
+    for name in found:
+        kind, samples, epochs, batch_size, sync, replicas, rate, end, factor = ast.literal_eval(
+            name.removeprefix("lr ")
+        )
+        values = parse(
+            f"--learning_rate_decay_type={kind}",
+            f"--num_epochs_per_decay={epochs}",
+            f"--batch_size={batch_size}",
+            f"--sync_replicas={sync}",
+            f"--replicas_to_aggregate={replicas}",
+            f"--learning_rate={rate}",
+            f"--end_learning_rate={end}",
+            f"--learning_rate_decay_factor={factor}",
+        )
+        dataset = Dataset(
+            name="any", split_name="train", files=(), num_samples=samples, num_classes=1
+        )
+        gradients = choose_replicas(Cluster(), values.sync_replicas, values.replicas_to_aggregate)
+        settings = training_settings.optimizer_settings(
+            values, dataset, gradients.gradients_per_step
+        )
+        d = max(1, int(samples * epochs / batch_size))
+        steps = sorted({0, 1, d // 3, d // 2, d - 1, d, d + 1, 2 * d, 5 * d // 2, 4 * d})
+        with tf.Graph().as_default(), tf.Session() as session:
+            step = tf.placeholder(tf.int64, [])
+            learning_rate = configure_learning_rate(settings, step)
+            rates = [session.run(learning_rate, {step: number}) for number in steps]
+        np.testing.assert_allclose(rates, published[name], rtol=1e-5, err_msg=name)
 
 
 def momentum(w, g, lr, s):
@@ -130,3 +195,37 @@ def test_optimizers_take_their_flags(update, request):
 
 def test_every_optimizer_is_a_choice_of_the_flag():
     assert tuple(OPTIMIZERS) == OPTIMIZER_NAMES
+
+
+def test_updates_of_the_published_code(published):
+    """Compares every variable and slot after each of five steps on given gradients."""
+    found = {name.split()[1] for name in published if name.startswith("opt ")}
+    assert found == {*OPTIMIZER_NAMES, *VARIANTS}
+    for variant in sorted(found):
+        name = variant.partition(":")[0]
+        tolerance = 5e-4 if name == "ftrl" else 1e-5
+        settings = optimizer_settings(f"--optimizer={name}", *VARIANTS.get(variant, ()))
+        with tf.Graph().as_default(), tf.Session() as session:
+            variables = [tf.get_variable(v, initializer=published[f"start {v}"]) for v in VARIABLES]
+            gradients = [tf.placeholder(tf.float32, v.shape) for v in variables]
+            optimizer = OPTIMIZERS[name](tf.constant(0.05), settings)
+            step = optimizer.apply_gradients(
+                zip(gradients, variables, strict=True), tf.train.create_global_step()
+            )
+            session.run(tf.global_variables_initializer())
+            for number in range(5):
+                given = [published[f"gradient {number} {v}"] for v in VARIABLES]
+                session.run(step, dict(zip(gradients, given, strict=True)))
+                start = f"opt {variant} {number} "
+                expected = {
+                    key.removeprefix(start): value
+                    for key, value in published.items()
+                    if key.startswith(start)
+                }
+                found = session.run({v.op.name: v for v in tf.global_variables()})
+                assert set(found) == set(expected)
+                for key, value in expected.items():
+                    # A value near 0 is the difference of larger ones, which float32 rounds.
+                    np.testing.assert_allclose(
+                        found[key], value, rtol=tolerance, atol=1e-7, err_msg=start + key
+                    )
