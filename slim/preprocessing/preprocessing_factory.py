@@ -33,6 +33,15 @@ _PREPROCESSING = {
 }
 
 
+def preprocessing_kind(name: str) -> str:
+    """Returns `inception` or `vgg` for a name that `get_preprocessing` takes.
+
+    Raises:
+        UserError: The name is unknown.
+    """
+    return "vgg" if _find(name) is vgg_preprocessing else "inception"
+
+
 def get_preprocessing(name: str, is_training: bool = False) -> Callable[..., tf.Tensor]:
     """Returns the preprocessing function of a network.
 

@@ -6,13 +6,13 @@ network is inferred from the variable names.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from slim.checkpoints.contents import classifier_size, matching_scopes, sort_variables
 from slim.checkpoints.description import MODEL, ModelDescription, read_model_description
 from slim.checkpoints.loading import choose_averages, freeze_checkpoint
 from slim.checkpoints.reading import read_shapes
+from slim.checkpoints.trained_input import choose_input
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.datasets.lists import CLASSES
@@ -62,30 +62,27 @@ def describe_classifier(
                 f"{' and '.join(candidates) or 'no known network'}"
             )
         name = candidates[0]
-    network = get_network(name)
     num_classes = classifier_size(name, contents)
     if num_classes is None:
         raise UserError(
             f"checkpoint {checkpoint} has no classifier of {name}, only features (see "
             f"python -m slim.inspect_checkpoint {checkpoint})"
         )
-    if not written:
-        numbers = tuple(map(str, range(num_classes)))
-        written = ModelDescription(name, network.default_image_size, name, "", numbers)
-    names, source = written.class_names, Path(checkpoint).with_name(MODEL)
+    size, preprocessing_name = choose_input(
+        Path(checkpoint).parent,
+        name,
+        image_size=image_size,
+        preprocessing_name=preprocessing_name,
+        default_size=get_network(name).default_image_size,
+    )
+    names = written.class_names if written else tuple(map(str, range(num_classes)))
+    source = Path(checkpoint).with_name(MODEL)
     if dataset_name:
         names, source = _read_names(dataset_name, dataset_dir)
     names = _class_names(checkpoint, num_classes, names, source)
-    size = image_size or written.image_size
     check_image_size(name, size, size)
-    return replace(
-        written,
-        model_name=name,
-        image_size=size,
-        preprocessing_name=preprocessing_name or written.preprocessing_name,
-        dataset_name=dataset_name or written.dataset_name,
-        class_names=names,
-    )
+    dataset_name = dataset_name or (written.dataset_name if written else "")
+    return ModelDescription(name, size, preprocessing_name, dataset_name, names)
 
 
 def _class_names(

@@ -1,0 +1,56 @@
+"""Tests of the image size and the preprocessing that a network is used with."""
+
+import re
+
+import pytest
+
+from slim.checkpoints.description import ModelDescription, write_model_description
+from slim.checkpoints.trained_input import choose_input
+from slim.common.errors import UserError
+
+NETWORK = "inception_v3"
+
+
+@pytest.mark.parametrize(
+    ("trained", "size", "preprocessing", "expected", "notes"),
+    [
+        (None, None, None, (299, NETWORK), []),
+        (None, 107, "vgg", (107, "vgg"), []),
+        ((107, "vgg"), None, None, (107, "vgg"), []),
+        ((107, NETWORK), 107, "inception", (107, "inception"), []),
+        ((107, NETWORK), 299, None, (299, NETWORK), ["--eval_image_size=299: trained at 107"]),
+        (
+            (107, NETWORK),
+            299,
+            "vgg",
+            (299, "vgg"),
+            ["--eval_image_size=299: trained at 107", "--preprocessing_name=vgg: .* inception"],
+        ),
+    ],
+)
+def test_flags_precede_training_and_are_said_where_they_differ(
+    trained, size, preprocessing, expected, notes, tmp_path, capsys
+):
+    if trained:
+        write_model_description(tmp_path, ModelDescription(NETWORK, *trained, "birds", ("a", "b")))
+    found = choose_input(
+        tmp_path,
+        NETWORK,
+        image_size=size,
+        preprocessing_name=preprocessing,
+        default_size=299,
+        size_flag="eval_image_size",
+    )
+    assert found == expected
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == len(notes)
+    for line, note in zip(said, notes, strict=True):
+        assert re.fullmatch(f"note: {note}, see .*model.json", line)
+
+
+def test_an_unknown_preprocessing_is_refused(tmp_path):
+    write_model_description(tmp_path, ModelDescription(NETWORK, 107, NETWORK, "birds", ("a", "b")))
+    with pytest.raises(UserError, match="unknown preprocessing 'incepton'; did you mean"):
+        choose_input(
+            tmp_path, NETWORK, image_size=None, preprocessing_name="incepton", default_size=299
+        )
