@@ -1,5 +1,6 @@
 """Command lines: flags, `--help`, and exit codes. Nothing here loads TensorFlow."""
 
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -82,9 +83,39 @@ class FlagSet:
         """Adds an integer flag with an optional minimum."""
         flags.DEFINE_integer(name, default, text, flag_values=self._values, lower_bound=least)
 
-    def real(self, name: str, default: float | None, text: str, least: float | None = None) -> None:
-        """Adds a floating-point flag with an optional minimum."""
-        flags.DEFINE_float(name, default, text, flag_values=self._values, lower_bound=least)
+    def real(
+        self,
+        name: str,
+        default: float | None,
+        text: str,
+        least: float | None = None,
+        *,
+        most: float = math.inf,
+        above: float = -math.inf,
+        below: float = math.inf,
+    ) -> None:
+        """Adds a flag for a finite number, with optional bounds.
+
+        `least` and `most` are allowed values; `above` and `below` are not.
+        """
+        lowest = -math.inf if least is None else least
+        bounds = (
+            (f">= {lowest:g}", lowest != -math.inf),
+            (f"> {above:g}", above != -math.inf),
+            (f"<= {most:g}", most != math.inf),
+            (f"< {below:g}", below != math.inf),
+        )
+        expected = " and ".join(bound for bound, given in bounds if given)
+        flags.DEFINE_float(name, default, text, flag_values=self._values)
+        flags.register_validator(
+            name,
+            lambda value: (
+                value is None
+                or (math.isfinite(value) and lowest <= value <= most and above < value < below)
+            ),
+            f"expected a finite number {expected}".rstrip(),
+            flag_values=self._values,
+        )
 
     def boolean(self, name: str, default: bool, text: str) -> None:
         """Adds a switch: `--name` or `--noname`."""

@@ -12,7 +12,7 @@ import urllib3
 from tqdm import tqdm
 
 from slim.common.errors import UserError
-from slim.common.files import exclusive, write_whole
+from slim.common.files import LOCK, exclusive, write_whole
 
 PART = ".part"  # suffix of the folder that holds an incomplete download
 _BEGUN = ".begun"  # in that folder: the bytes received so far
@@ -108,7 +108,7 @@ def _fetch_rest(address: str, path: Path, output: Path) -> None:
     begun, note = output.parent / _BEGUN, output.parent / _NOTE
     for left in output.parent.iterdir():
         # If a run is killed while pooch hashes the file, the file keeps a name chosen by pooch.
-        if left not in (begun, note, output) and _size(left):
+        if left not in (begun, note, output, output.parent / LOCK) and _size(left):
             left.replace(begun)
     while not _is_complete(begun, note):
         seen = json.loads(note.read_text()) if note.exists() else {}

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from slim.common.errors import UserError
 
-LOCK = ".conversion.lock"
+LOCK = ".lock"
 LOCK_SECONDS = 5  # workers of a killed run stop after the current image
 
 
@@ -54,25 +55,31 @@ def make_folder(path: Path, flag: str) -> None:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, seconds: float | None = None) -> Iterator[None]:
     """Locks a folder against other runs, on this machine and on others that share the folder.
 
-    Worker processes inherit the lock: after a run is killed, the lock is released when its workers
-    notice that.
+    The lock of a process ends with it. Its worker processes inherit the lock: after a run is
+    killed, the lock is released when its workers notice that.
+
+    Args:
+        folder: An existing folder. The lock is a file in it.
+        seconds: How long to wait for another run. Default: `LOCK_SECONDS`.
 
     Raises:
-        UserError: Another run does not release the lock within `LOCK_SECONDS`.
+        UserError: Another run does not release the lock in time. Names its process and host.
     """
     path = folder / LOCK
-    deadline = time.monotonic() + LOCK_SECONDS
+    deadline = time.monotonic() + (LOCK_SECONDS if seconds is None else seconds)
     while True:
-        with path.open("w") as file:
+        with path.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
+                    file.seek(0)
                     raise UserError(
-                        f"{folder} is in use by another process: wait until it ends"
+                        f"{folder} is in use by {file.read() or 'another process'}: wait until it "
+                        "ends, or stop it"
                     ) from None
                 time.sleep(0.1)
                 continue
@@ -80,6 +87,9 @@ def exclusive(folder: Path) -> Iterator[None]:
                 pass  # not every network file system has locks
             if not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino:
                 continue  # the previous holder has just removed this file
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
             try:
                 yield
             finally:

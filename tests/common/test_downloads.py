@@ -106,7 +106,7 @@ def test_killed_amid_the_download(server, tmp_path):
     process = FORK.Process(target=fetch, args=(f"{server.address}/file", path, SHA256))
     process.start()
     wait_until(lambda: begun(path).exists() and begun(path).stat().st_size >= BROKEN_AT - CHUNK)
-    with pytest.raises(UserError, match="in use by another process"):
+    with pytest.raises(UserError, match=r"in use by process [0-9]+ on .+: wait until it ends"):
         fetch(f"{server.address}/file", path, SHA256)
     process.kill()
     process.join()

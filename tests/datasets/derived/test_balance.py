@@ -132,7 +132,7 @@ def test_from_images_to_shards(make_dataset):
 def test_killed_runs_can_be_repeated(data):
     made = data / "species_balanced_6"
     made.mkdir()
-    (made / ".conversion.lock").touch()
+    (made / ".lock").touch()
     (made / "balance.tsv.tmp").write_text("half a li")
     make(data, "--max_per_class=6")
     assert len(lines_of(made / "train.txt")) == sum(min(count, 6) for count in TRAIN)

@@ -1,0 +1,48 @@
+"""Tests of the lock on a folder."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from slim.common.errors import UserError
+from slim.common.files import exclusive
+
+FORK = multiprocessing.get_context("fork")
+
+
+def hold(folder, held):
+    with exclusive(folder):
+        held.set()
+        time.sleep(60)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    held = FORK.Event()
+    process = FORK.Process(target=hold, args=(tmp_path, held))
+    process.start()
+    assert held.wait(10)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_the_refusal_names_the_process_and_the_host(holder, tmp_path):
+    with (
+        pytest.raises(UserError, match=f"process {holder.pid} on {os.uname().nodename}: wait"),
+        exclusive(tmp_path, seconds=0),
+    ):
+        pass
+    assert (tmp_path / ".lock").read_text().startswith(f"process {holder.pid} ")
+
+
+def test_the_lock_of_a_killed_process_is_free(holder, tmp_path):
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    assert (tmp_path / ".lock").exists()
+    with exclusive(tmp_path, seconds=0):
+        assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} ")
+    assert not list(tmp_path.iterdir())
