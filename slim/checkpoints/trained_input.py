@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from slim.checkpoints.description import MODEL, read_model_description
+from slim.nets.nets_factory import check_image_size
 from slim.preprocessing.preprocessing_factory import preprocessing_kind
 
 
@@ -33,18 +34,19 @@ def choose_input(
         Height and width in pixels, and a name of the preprocessing.
 
     Raises:
-        UserError: `model.json` is invalid, or the preprocessing is unknown.
+        UserError: `model.json` is invalid, the network or the preprocessing is unknown, or the
+            size is too small.
     """
     trained = read_model_description(folder)
-    if trained is None:
-        return image_size or default_size, preprocessing_name or model_name
-    size = image_size or trained.image_size
-    name = preprocessing_name or trained.preprocessing_name
+    size = image_size or (trained.image_size if trained else default_size)
+    name = preprocessing_name or (trained.preprocessing_name if trained else model_name)
+    check_image_size(model_name, size, size)
+    kind = preprocessing_kind(name)
     differences = []
-    if size != trained.image_size:
+    if trained and size != trained.image_size:
         differences.append(f"--{size_flag}={size}: trained at {trained.image_size}")
-    if preprocessing_kind(name) != (kind := preprocessing_kind(trained.preprocessing_name)):
-        differences.append(f"--preprocessing_name={name}: trained with {kind}")
+    if trained and kind != (before := preprocessing_kind(trained.preprocessing_name)):
+        differences.append(f"--preprocessing_name={name}: trained with {before}")
     for difference in differences:
         print(f"note: {difference}, see {folder / MODEL}", file=sys.stderr)
     return size, name

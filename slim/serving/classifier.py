@@ -18,7 +18,7 @@ from slim.common.errors import UserError
 from slim.datasets.lists import CLASSES
 from slim.datasets.registry import dataset_folder, read_class_names
 from slim.nets.frozen import FrozenNetwork, build_network
-from slim.nets.nets_factory import check_image_size, get_network, get_network_fn
+from slim.nets.nets_factory import get_network, get_network_fn
 from slim.preprocessing.preprocessing_factory import get_views
 
 BACKGROUND = "background"  # class 0 of networks that have one class more than their dataset
@@ -62,6 +62,7 @@ def describe_classifier(
                 f"{' and '.join(candidates) or 'no known network'}"
             )
         name = candidates[0]
+    network = get_network(name)
     num_classes = classifier_size(name, contents)
     if num_classes is None:
         raise UserError(
@@ -73,14 +74,13 @@ def describe_classifier(
         name,
         image_size=image_size,
         preprocessing_name=preprocessing_name,
-        default_size=get_network(name).default_image_size,
+        default_size=network.default_image_size,
     )
     names = written.class_names if written else tuple(map(str, range(num_classes)))
     source = Path(checkpoint).with_name(MODEL)
     if dataset_name:
         names, source = _read_names(dataset_name, dataset_dir)
     names = _class_names(checkpoint, num_classes, names, source)
-    check_image_size(name, size, size)
     dataset_name = dataset_name or (written.dataset_name if written else "")
     return ModelDescription(name, size, preprocessing_name, dataset_name, names)
 

@@ -48,9 +48,21 @@ def test_flags_precede_training_and_are_said_where_they_differ(
         assert re.fullmatch(f"note: {note}, see .*model.json", line)
 
 
-def test_an_unknown_preprocessing_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("size", "preprocessing", "message"),
+    [
+        (None, "incepton", "unknown preprocessing 'incepton'; did you mean"),
+        (30, None, "30x30 is too small for inception_v3"),
+    ],
+)
+def test_a_refusal_is_all_that_is_said(size, preprocessing, message, tmp_path, capsys):
     write_model_description(tmp_path, ModelDescription(NETWORK, 107, NETWORK, "birds", ("a", "b")))
-    with pytest.raises(UserError, match="unknown preprocessing 'incepton'; did you mean"):
+    with pytest.raises(UserError, match=message):
         choose_input(
-            tmp_path, NETWORK, image_size=None, preprocessing_name="incepton", default_size=299
+            tmp_path,
+            NETWORK,
+            image_size=size,
+            preprocessing_name=preprocessing,
+            default_size=299,
         )
+    assert capsys.readouterr().err == ""
