@@ -69,6 +69,11 @@ def describe_classifier(
             f"checkpoint {checkpoint} has no classifier of {name}, only features (see "
             f"python -m slim.inspect_checkpoint {checkpoint})"
         )
+    names = written.class_names if written else tuple(map(str, range(num_classes)))
+    source = Path(checkpoint).with_name(MODEL)
+    if dataset_name:
+        names, source = _read_names(dataset_name, dataset_dir)
+    names = _class_names(checkpoint, num_classes, names, source)
     size, preprocessing_name = choose_input(
         Path(checkpoint).parent,
         name,
@@ -76,11 +81,6 @@ def describe_classifier(
         preprocessing_name=preprocessing_name,
         default_size=network.default_image_size,
     )
-    names = written.class_names if written else tuple(map(str, range(num_classes)))
-    source = Path(checkpoint).with_name(MODEL)
-    if dataset_name:
-        names, source = _read_names(dataset_name, dataset_dir)
-    names = _class_names(checkpoint, num_classes, names, source)
     dataset_name = dataset_name or (written.dataset_name if written else "")
     return ModelDescription(name, size, preprocessing_name, dataset_name, names)
 
