@@ -79,9 +79,19 @@ class FlagSet:
         """Adds a text flag."""
         flags.DEFINE_string(name, default, text, flag_values=self._values)
 
-    def integer(self, name: str, default: int | None, text: str, least: int | None = None) -> None:
-        """Adds an integer flag with an optional minimum."""
-        flags.DEFINE_integer(name, default, text, flag_values=self._values, lower_bound=least)
+    def integer(
+        self,
+        name: str,
+        default: int | None,
+        text: str,
+        least: int | None = None,
+        *,
+        most: int | None = None,
+    ) -> None:
+        """Adds an integer flag with optional bounds, which are allowed values."""
+        flags.DEFINE_integer(
+            name, default, text, flag_values=self._values, lower_bound=least, upper_bound=most
+        )
 
     def real(
         self,
@@ -149,7 +159,11 @@ def define_shared_flags(define: FlagSet, split: str, batch_size: int) -> None:
     define.integer("num_preprocessing_threads", 4, "Images preprocessed in parallel.", 1)
     define.string("master", "", "The address of the TensorFlow master.")
     define.real(
-        "moving_average_decay", None, "Decay of the variables' moving averages. Default: none.", 0
+        "moving_average_decay",
+        None,
+        "Decay of the variables' moving averages. Default: none.",
+        0,
+        most=1,
     )
 
 

@@ -15,7 +15,7 @@ from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.deployment.model_deploy import DeploymentConfig, session_config
 
-ADDRESS = r"[^\s/]+:\d+"
+ADDRESS = r"[^\s/]+:(\d+)"
 CHIEF_JOBS = ("chief", "master")  # names of worker 0 in TF_CONFIG
 
 
@@ -115,16 +115,23 @@ def find_cluster(given: Cluster, environment: Mapping[str, str]) -> Cluster:
 def _check_addresses(given: Cluster) -> None:
     hosts = [*given.worker_hosts, *given.ps_hosts]
     for host in hosts:
-        if not re.fullmatch(ADDRESS, host):
+        if not _is_address(host):
             raise UserError(
-                f"'{host}' is not an address of a worker or parameter server: expected host:port"
+                f"'{host}' is not an address of a worker or parameter server: expected host:port, "
+                "with a port from 1 to 65535"
             )
         if hosts.count(host) > 1:
             raise UserError(f"{host} is given twice: each process needs its own port")
-    if given.master and not re.fullmatch(rf"grpc://{ADDRESS}", given.master):
+    scheme, _, address = given.master.rpartition("://")
+    if given.master and not (scheme == "grpc" and _is_address(address)):
         raise UserError(f"--master={given.master}: expected grpc://host:port")
     if given.ps_hosts and not given.worker_hosts:
         raise UserError("--ps_hosts without --worker_hosts: give both, the same to every process")
+
+
+def _is_address(host: str) -> bool:
+    found = re.fullmatch(ADDRESS, host)
+    return found is not None and 1 <= int(found[1]) <= 65535
 
 
 def _check_counts(given: Cluster) -> None:
@@ -172,6 +179,8 @@ def read_tf_config(text: str) -> dict[str, Any]:
         job, task = config["task"]["type"], int(config["task"]["index"])
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"TF_CONFIG={text}: {expected}") from error
+    if task < 0 or not all(isinstance(host, str) for host in (*workers, *ps)):
+        raise UserError(f"TF_CONFIG={text}: {expected}")
     if job == "evaluator":
         raise UserError(
             "TF_CONFIG makes this process an evaluator: run slim.eval_image_classifier instead"

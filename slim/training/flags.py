@@ -16,13 +16,18 @@ def define_training_flags(values: flags.FlagValues) -> None:
     define.integer("train_image_size", 299, "Height and width of the images in pixels.", 1)
     define.integer("max_number_of_steps", None, "Step to stop at. Default: run until stopped.", 1)
     define.real(
-        "max_number_of_epochs", None, "Epochs to stop after, if reached first. Default: no limit."
+        "max_number_of_epochs",
+        None,
+        "Epochs to stop after, if reached first. Default: no limit.",
+        above=0,
     )
     define.integer("num_readers", 4, "Shards read in parallel.", 1)
     define.integer("log_every_n_steps", 10, "Steps between two lines of the log.", 1)
     define.integer("save_summaries_secs", 10, "Seconds between two summaries.", 0)
     define.integer("save_interval_secs", 60, "Seconds between two checkpoints.", 0)
-    define.integer("seed", None, "Seed of weights, order and distortions. Default: none.")
+    define.integer(
+        "seed", None, "Seed of weights, order and distortions. Default: none.", 0, most=2**31 - 1
+    )
     define.boolean("histograms", False, "Write histograms of all variables and end points.")
 
     define.integer("num_clones", 1, "Clones of the network, one per GPU, each with its batch.", 1)
@@ -39,30 +44,45 @@ def define_training_flags(values: flags.FlagValues) -> None:
     define.integer("cluster_timeout_secs", 600, "Seconds to wait for another process.", 1)
 
     define.real("weight_decay", 0.00004, "Coefficient of the L2 loss on the weights.", 0)
-    define.real("label_smoothing", 0.0, "Share of the label spread over all classes.", 0)
+    define.real("label_smoothing", 0.0, "Share of the label spread over all classes.", 0, most=1)
     define.real(
-        "batch_norm_decay", None, "Decay of moving mean and variance. Default: the network's."
+        "batch_norm_decay",
+        None,
+        "Decay of moving mean and variance. Default: the network's.",
+        0,
+        most=1,
     )
     define.integer("quantize_delay", -1, "Steps before quantized training; -1: none.")
     define.choice("optimizer", "momentum", OPTIMIZERS, "Name of the optimizer.")
-    define.real("adadelta_rho", 0.95, "Decay rate of adadelta.")
-    define.real("adagrad_initial_accumulator_value", 0.1, "Initial accumulators of adagrad.")
-    define.real("adam_beta1", 0.9, "Decay rate of adam's first moment.")
-    define.real("adam_beta2", 0.999, "Decay rate of adam's second moment.")
-    define.real("opt_epsilon", 1.0, "Epsilon of adadelta, adam and rmsprop.")
-    define.real("ftrl_learning_rate_power", -0.5, "Learning rate power of ftrl.")
-    define.real("ftrl_initial_accumulator_value", 0.1, "Initial accumulators of ftrl.")
-    define.real("ftrl_l1", 0.0, "L1 regularization strength of ftrl.")
-    define.real("ftrl_l2", 0.0, "L2 regularization strength of ftrl.")
-    define.real("momentum", 0.9, "Momentum of the momentum optimizer.")
-    define.real("rmsprop_momentum", 0.9, "Momentum of rmsprop.")
-    define.real("rmsprop_decay", 0.9, "Decay rate of rmsprop.")
+    define.real("adadelta_rho", 0.95, "Decay rate of adadelta.", 0, most=1)
+    define.real(
+        "adagrad_initial_accumulator_value", 0.1, "Initial accumulators of adagrad.", above=0
+    )
+    # Both moments are divided by 1 - beta^step.
+    define.real("adam_beta1", 0.9, "Decay rate of adam's first moment.", 0, below=1)
+    define.real("adam_beta2", 0.999, "Decay rate of adam's second moment.", 0, below=1)
+    define.real("opt_epsilon", 1.0, "Epsilon of adadelta, adam and rmsprop.", 0)
+    define.real("ftrl_learning_rate_power", -0.5, "Learning rate power of ftrl.", most=0)
+    define.real("ftrl_initial_accumulator_value", 0.1, "Initial accumulators of ftrl.", 0)
+    define.real("ftrl_l1", 0.0, "L1 regularization strength of ftrl.", 0)
+    define.real("ftrl_l2", 0.0, "L2 regularization strength of ftrl.", 0)
+    define.real("momentum", 0.9, "Momentum of the momentum optimizer.", 0, most=1)
+    define.real("rmsprop_momentum", 0.9, "Momentum of rmsprop.", 0, most=1)
+    define.real("rmsprop_decay", 0.9, "Decay rate of rmsprop.", 0, most=1)
 
     define.choice("learning_rate_decay_type", "exponential", DECAY_TYPES, "Type of the decay.")
-    define.real("learning_rate", 0.01, "Initial learning rate.")
-    define.real("end_learning_rate", 0.0001, "Final learning rate of polynomial decay.")
-    define.real("learning_rate_decay_factor", 0.1, "Factor of exponential decay.")
+    define.real("learning_rate", 0.01, "Initial learning rate.", 0)
+    define.real("end_learning_rate", 0.0001, "Final learning rate of polynomial decay.", 0)
+    define.real("learning_rate_decay_factor", 0.1, "Factor of exponential decay.", 0)
     define.real("num_epochs_per_decay", 30.0, "Epochs between two decays, counted per clone.")
+    flags.register_multi_flags_validator(
+        ["num_epochs_per_decay", "learning_rate_decay_type"],
+        lambda given: (
+            given["num_epochs_per_decay"] > 0 or given["learning_rate_decay_type"] == "fixed"
+        ),
+        "expected --num_epochs_per_decay > 0; a fixed rate does not use it",
+        flag_values=values,
+    )
 
     define.string("checkpoint_path", None, "Checkpoint, or folder with some, to fine-tune from.")
     define.string(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from slim.checkpoints.reading import by_name, check_fits, find_checkpoint, read_shapes, read_step
 from slim.common.compat import slim, tf
-from slim.common.errors import UserError
 from slim.common.files import make_folder
 from slim.deployment.all_reduce import AllReduce
 from slim.deployment.cluster import Cluster
@@ -42,15 +41,9 @@ def find_last_step(
     num_samples: int,
     images_per_step: int,
 ) -> int | None:
-    """Returns the step that completes the steps or the epochs, whichever is first.
-
-    Raises:
-        UserError: The number of epochs is not positive.
-    """
+    """Returns the step that completes the steps or the epochs, whichever is first."""
     if max_number_of_epochs is None:
         return max_number_of_steps
-    if not 0 < max_number_of_epochs < math.inf:
-        raise UserError(f"--max_number_of_epochs={max_number_of_epochs}: expected more than 0")
     # 1.1 epochs of 50 images are 55 images, not 55.00000000000001.
     images = Fraction(str(max_number_of_epochs)) * num_samples
     return min(max_number_of_steps or math.inf, math.ceil(images / images_per_step))

@@ -75,6 +75,9 @@ def test_tf_config_numbers_the_workers_from_the_chief():
         ({"master": "grpc://a:1", "worker_replicas": 2, "all_reduce": True}, "--worker_hosts"),
         ({"ps_hosts": PS}, "--ps_hosts without --worker_hosts"),
         ({"ps_hosts": PS, "worker_hosts": ["b"]}, "'b' is not an address"),
+        ({"ps_hosts": PS, "worker_hosts": ["b:0"]}, "'b:0' is not .* a port from 1 to 65535"),
+        ({"ps_hosts": ["a:65536"], "worker_hosts": WORKERS}, "'a:65536' is not .* 1 to 65535"),
+        ({"master": "grpc://a:65536"}, "--master=grpc://a:65536: expected grpc://host:port"),
         ({"ps_hosts": PS, "worker_hosts": ["b:1", "a:1"]}, "a:1 is given twice"),
         ({"ps_hosts": PS, "worker_hosts": WORKERS, "task": 2}, "--task=2: expected 0 to 1, worker"),
         (
@@ -91,6 +94,15 @@ def test_tf_config_numbers_the_workers_from_the_chief():
         ),
         ({"job_name": "ps"}, "--job_name=ps needs --ps_hosts"),
         ({"environment": {"TF_CONFIG": "{"}}, 'TF_CONFIG={: expected {"cluster"'),
+        # The last of Python's negative indices would be the chief.
+        (
+            {"environment": tf_config({"chief": ["d:1"], "worker": WORKERS}, "worker", -1)},
+            'TF_CONFIG=.*"index": -1.*: expected {"cluster"',
+        ),
+        (
+            {"environment": tf_config({"worker": [1, 2], "ps": PS}, "worker", 0)},
+            'TF_CONFIG=.*: expected {"cluster"',
+        ),
         (
             {"environment": tf_config({"worker": WORKERS, "ps": PS}, "evaluator", 0)},
             "evaluator: run slim.eval_image_classifier",
