@@ -4,6 +4,7 @@ A command runs in this process or in one of its own, which is forked from a serv
 TensorFlow, because loading it takes some five seconds of processor time.
 """
 
+import importlib
 import io
 import multiprocessing
 import os
@@ -196,6 +197,7 @@ class Process:
 
 
 def _run_module(module: str, flags: list[str], log: str, env: dict[str, str | None]) -> None:
+    importlib.import_module("tests.traps")
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(file, descriptor)

@@ -1,10 +1,11 @@
-"""Conversion of image files to RGB JPEGs, which training decodes.
+"""Conversion of image files to JPEGs, which training decodes to RGB.
 
 Pillow is imported only when an image needs it: reading a header is faster without it, and loading
 Pillow takes longer than converting a small dataset.
 """
 
 import re
+import stat
 import warnings
 from collections.abc import Iterator
 from io import BytesIO
@@ -22,7 +23,9 @@ _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _END_OF_IMAGE = 0xD9
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all kinds of JPEG
 _PLAIN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: every decoder reads these
+_PLAIN_COMPONENTS = (b"\x01", b"\x03")  # grayscale, which decoders expand to RGB, and colour
 _MAX_SAMPLES = 2**29 - 1  # height x width x 3; TensorFlow does not decode larger images
+_MAX_BYTES = 2**31 - 1  # of a file; larger records cannot be parsed
 
 
 class ImageError(Exception):
@@ -30,11 +33,11 @@ class ImageError(Exception):
 
 
 def load_image(path: Path, verify: bool) -> tuple[bytes, int, int]:
-    """Reads an image file of any format, regardless of its extension, as an RGB JPEG.
+    """Reads an image file of any format, regardless of its extension, as a JPEG.
 
-    The bytes of a plain JPEG (three components of 8 bits) are returned unchanged. Other images are
-    decoded, composed with a white background if they are transparent, and encoded. Like
-    `tf.io.decode_jpeg`, this ignores the orientation in EXIF.
+    The bytes of a plain JPEG (one or three components of 8 bits) are returned unchanged. Other
+    images are decoded, composed with a white background if they are transparent, and encoded as
+    RGB. Like `tf.io.decode_jpeg`, this ignores the orientation in EXIF.
 
     Args:
         path: The image file.
@@ -44,9 +47,27 @@ def load_image(path: Path, verify: bool) -> tuple[bytes, int, int]:
         The encoded image, and its height and width in pixels.
 
     Raises:
-        ImageError: The file does not exist, is empty, is not an image, or is damaged.
+        ImageError: The file does not exist, is not a regular file, is empty, is not an image, is
+            too large, or is damaged.
     """
+    content = _read(path)
+    if content.startswith(_JPEG_START) and (size := _plain_jpeg_size(content)):
+        _check_size(*size)
+        if verify:
+            _check_jpeg(content)
+    else:
+        content, size = _encode(content)
+    return content, *size
+
+
+def _read(path: Path) -> bytes:
+    """Returns the content of an image file."""
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a named pipe or a device may never end
+            raise ImageError("not a regular file")
+        if status.st_size > _MAX_BYTES:
+            raise ImageError(f"too large: {status.st_size} bytes")
         content = path.read_bytes()
     except FileNotFoundError:
         raise ImageError("missing") from None
@@ -54,14 +75,13 @@ def load_image(path: Path, verify: bool) -> tuple[bytes, int, int]:
         raise ImageError(f"cannot be read: {error.strerror}") from None
     if not content:
         raise ImageError("empty file")
-    if content.startswith(_JPEG_START) and (size := _plain_jpeg_size(content)):
-        if verify:
-            _check_jpeg(content)
-    else:
-        content, size = _encode(content)
-    if size[0] * size[1] * 3 > _MAX_SAMPLES:
-        raise ImageError(f"too large to train on: {size[1]}x{size[0]} pixels")
-    return content, *size
+    return content
+
+
+def _check_size(height: int, width: int) -> None:
+    """Checks the size in the header of an image before it is decoded."""
+    if height * width * 3 > _MAX_SAMPLES:
+        raise ImageError(f"too large to train on: {width}x{height} pixels")
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int]]:
@@ -86,8 +106,8 @@ def _plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
             components = content[start + 7 : start + 8]
             if not (height and width and components):
                 raise ImageError("damaged: the header has no size")
-            plain = marker in _PLAIN_FRAMES and precision == b"\x08" and components == b"\x03"
-            return (height, width) if plain else None
+            plain = marker in _PLAIN_FRAMES and components in _PLAIN_COMPONENTS
+            return (height, width) if plain and precision == b"\x08" else None
     raise ImageError("damaged: it has no image")
 
 
@@ -123,7 +143,9 @@ def _encode(content: bytes) -> tuple[bytes, tuple[int, int]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes, palettes, EXIF, not about pixels
-            image = _to_rgb(Image.open(BytesIO(content), formats=_FORMATS))
+            image = Image.open(BytesIO(content), formats=_FORMATS)
+            _check_size(image.height, image.width)
+            image = _to_rgb(image)
             output = BytesIO()
             # Training resizes images, which hides the remaining loss.
             image.save(output, "JPEG", quality=95, subsampling=0)

@@ -24,7 +24,7 @@ from tests.datasets.conftest import (
     leftovers,
     wait_until,
 )
-from tests.support import SMALL_SIZE, Process, variable_shapes, write_checkpoint
+from tests.support import ROOT, SMALL_SIZE, Process, variable_shapes, write_checkpoint
 
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="ray is not installed: see requirements-cluster.txt"
@@ -39,6 +39,7 @@ def address(tmp_path_factory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("ray")
     # Workers start in half the time without this module, which they can do without.
     (folder / "rfc3987_syntax.py").write_text("raise ImportError")
+    shutil.copy(ROOT / "tests/traps.py", folder / "sitecustomize.py")
     env = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(folder)}
     with Process("tests.common.ray_nodes", log=folder / "log", env=env) as process:
         yield process.wait_for(r"^cluster at (\S+)$")[1]

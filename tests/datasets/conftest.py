@@ -127,12 +127,11 @@ def wait_until(condition: Callable[[], object], timeout: float = TIMEOUT) -> Non
 
 
 class Trap:
-    """Makes an image file a named pipe, whose reader waits until it is killed or served."""
+    """Makes readers of a file wait until they are killed or let go, see `tests.traps`."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._content, self._end = path, path.read_bytes(), None
-        path.unlink()
-        os.mkfifo(path)
+        self._path, self._end = path.with_name(f"{path.name}.trap"), None
+        os.mkfifo(self._path)
 
     def wait(self) -> None:
         """Waits for a reader, and keeps it waiting."""
@@ -157,23 +156,20 @@ class Trap:
         self.close()
 
     def serve(self) -> None:
-        """Gives the image to the reader."""
+        """Lets the reader go when there is one."""
         self.wait()
-        os.set_blocking(self._end, True)
-        os.write(self._end, self._content)
         self.close()
 
     def close(self) -> None:
-        """Lets go of the reader, which finds an empty file."""
+        """Lets the present reader go, if there is one."""
         if self._end is not None:
             os.close(self._end)
             self._end = None
 
     def remove(self) -> None:
-        """Puts the image back."""
+        """Lets all readers go."""
         self.close()
         self._path.unlink()
-        self._path.write_bytes(self._content)
 
     def _readers(self) -> Iterator[int]:
         for process in Path("/proc").iterdir():
