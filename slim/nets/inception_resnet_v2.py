@@ -18,6 +18,7 @@ from slim.nets.layers import (
     branches,
     conv,
     excite,
+    l2_of_stored,
     max_pool,
     squeeze_and_excite,
     through,
@@ -36,7 +37,7 @@ def inception_resnet_v2_arg_scope(weight_decay: float = 4e-5, **batch_norm: floa
         slim.arg_scope(
             [slim.conv2d, slim.fully_connected],
             weights_initializer=slim.xavier_initializer(),
-            biases_regularizer=slim.l2_regularizer(weight_decay),
+            biases_regularizer=l2_of_stored(weight_decay),
         ) as scope,
     ):
         return scope

@@ -38,7 +38,7 @@ def conv_arg_scope(
     with (
         slim.arg_scope(
             [slim.conv2d, slim.fully_connected],
-            weights_regularizer=_l2_of_stored(weight_decay),
+            weights_regularizer=l2_of_stored(weight_decay),
         ),
         slim.arg_scope(
             [slim.conv2d],
@@ -75,8 +75,8 @@ def stored_in_float32(
     return variable if dtype == tf.float32 else tf.cast(variable, dtype)
 
 
-def _l2_of_stored(weight_decay: float) -> Callable[[tf.Variable | tf.Tensor], tf.Tensor | None]:
-    """Returns the L2 loss on the float32 variable behind the weights."""
+def l2_of_stored(weight_decay: float) -> Callable[[tf.Variable | tf.Tensor], tf.Tensor | None]:
+    """Returns the L2 loss on the float32 variable behind weights or biases."""
     l2 = slim.l2_regularizer(weight_decay)
     return lambda weights: l2(weights.op.inputs[0] if weights.op.type == "Cast" else weights)
 

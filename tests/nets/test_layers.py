@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from slim.common.compat import slim, tf
+from slim.nets.inception_resnet_v2 import inception_resnet_v2_arg_scope
+from slim.nets.layers import conv, conv_arg_scope, squeeze_and_excite, stored_in_float32
 from slim.nets.nets_factory import get_network_fn
+from slim.nets.resnet_v2 import resnet_v2_arg_scope
 from tests.support import SMALL_NETWORK, SMALL_SIZE
 
 WEIGHT_DECAY = 0.01
@@ -12,9 +15,8 @@ WEIGHT_DECAY = 0.01
 
 def build(dtype: tf.DType) -> tuple[tf.Tensor, list[tf.Variable], list[tf.Tensor]]:
     """Logits, variables and regularization losses of a network that trains."""
-    images = (
-        np.random.RandomState(0).uniform(-1, 1, (2, SMALL_SIZE, SMALL_SIZE, 3)).astype(np.float32)
-    )
+    random = np.random.RandomState(0)
+    images = random.uniform(-1, 1, (2, SMALL_SIZE, SMALL_SIZE, 3)).astype(np.float32)
     network_fn = get_network_fn(SMALL_NETWORK, 3, WEIGHT_DECAY, is_training=True, dtype=dtype)
     logits, end_points = network_fn(tf.constant(images))
     assert {point.dtype for point in end_points.values()} == {tf.float32}
@@ -41,3 +43,34 @@ def test_variables_losses_and_gradients_keep_their_precision(dtype):
     # Each is half the sum of squares; in 16 bits it would be off by 1e-3 at least in some.
     decay = [WEIGHT_DECAY * np.sum(np.square(value, dtype=np.float64)) / 2 for value in values]
     np.testing.assert_allclose(found, decay, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "scope", [conv_arg_scope, inception_resnet_v2_arg_scope, resnet_v2_arg_scope]
+)
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16], ids=["bfloat16", "float16"])
+def test_losses_on_weights_and_biases_of_every_family_keep_their_precision(scope, dtype):
+    with tf.Graph().as_default(), tf.Session() as session:
+        with (
+            slim.arg_scope(scope(weight_decay=WEIGHT_DECAY)),
+            tf.variable_scope("net", custom_getter=stored_in_float32),
+        ):
+            net = squeeze_and_excite(conv(16, 3)(tf.ones([2, 8, 8, 3], dtype), "conv"))
+            slim.fully_connected(tf.reduce_mean(net, [1, 2]), 3, scope="logits")
+        session.run(tf.global_variables_initializer())
+        for index, variable in enumerate(tf.trainable_variables()):
+            values = np.random.RandomState(index).standard_normal(variable.shape.as_list())
+            variable.load(values, session)
+        losses = session.run(tf.losses.get_regularization_losses())
+        of_weights, of_biases = (
+            [
+                WEIGHT_DECAY / 2 * np.sum(np.square(session.run(v), dtype=np.float64))
+                for v in tf.trainable_variables()
+                if v.op.name.endswith(kind)
+            ]
+            for kind in ("/weights", "/biases")
+        )
+    has_loss_on_biases = scope is inception_resnet_v2_arg_scope
+    expected = of_weights + of_biases * has_loss_on_biases
+    assert {loss.dtype for loss in losses} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(sorted(losses), sorted(expected), rtol=1e-5)
