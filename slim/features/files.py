@@ -131,7 +131,7 @@ class RowWriter:
         header = io.BytesIO()
         description = {"descr": "<f4", "fortran_order": False, "shape": (num_rows, depth)}
         np.lib.format.write_array_header_1_0(header, description)
-        self._file = path.open("a+b", buffering=0)
+        self._file = path.open("a+b")
         row_bytes = 4 * depth
         written = self._file.seek(0, os.SEEK_END) - len(header.getvalue())
         # A truncated row or header is written again.
@@ -145,6 +145,7 @@ class RowWriter:
     def append(self, rows: np.ndarray) -> None:
         """Appends rows, float32 `[any, depth]`."""
         self._file.write(np.ascontiguousarray(rows, "<f4").data)
+        self._file.flush()
         self.rows += len(rows)
 
     def __enter__(self) -> "RowWriter":
