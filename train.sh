@@ -14,6 +14,7 @@ set -eu
 cd "$(dirname "$0")"
 . recipes/settings.sh
 
+MODEL_NAME=${MODEL_NAME:-inception_v3}
 CHECKPOINT_PATH=${CHECKPOINT_PATH-./checkpoints/inception/inception_v3_iNat_299.ckpt}
 CHECKPOINT_EXCLUDE_SCOPES=${CHECKPOINT_EXCLUDE_SCOPES-Logits}
 # fine-tune the last layer

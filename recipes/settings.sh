@@ -46,7 +46,6 @@ if [ -n "${RECIPE:-}" ]; then read_recipe "$RECIPE"; fi
 DATASET_NAME=${DATASET_NAME:-cub_200}
 DATASET_DIR=${DATASET_DIR:-./data/}
 MODEL_DIR=${MODEL_DIR:-./checkpoints/${RECIPE:-$DATASET_NAME}}
-MODEL_NAME=${MODEL_NAME:-inception_v3}
 
 if [ -z "${PYTHON:-}" ]; then
     PYTHON=python

@@ -32,7 +32,12 @@ def define_flags(values: flags.FlagValues) -> None:
         "evaluated in turn, and then the mean of their probabilities.",
     )
     define.string("eval_dir", None, "Receives event files and results.json. Default: none.")
-    define.words("eval_image_size", ["299"], "Height and width of the images in pixels.")
+    define.words(
+        "eval_image_size",
+        ["299"],
+        "Height and width of the images in pixels; 0 for the default of the network. Default: the "
+        "size of training if model.json beside the checkpoint has it, else 299.",
+    )
     define.words("central_fraction", [], "Fraction of each side that is cropped. Default: 0.875.")
     define.integer("num_crops", 1, "Crops per image to average over: 1, 5, 10 or 12.")
     define.boolean(
@@ -52,8 +57,9 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     """Evaluates a checkpoint, each new checkpoint of a folder, or an ensemble."""
     check_flags(values)
+    from slim.checkpoints.reading import find_checkpoint
     from slim.datasets.registry import get_dataset, number_of_classes
-    from slim.evaluation.ensemble import find_members
+    from slim.evaluation.ensemble import EnsembleMember, find_members
     from slim.evaluation.evaluator import EvaluationSettings, evaluate_ensemble, make_evaluator
     from slim.evaluation.results import Publisher, checkpoints_to_evaluate, count_training_images
 
@@ -78,15 +84,25 @@ def main(values: flags.FlagValues) -> None:
         eval_dir=values.eval_dir,
         per_class=values.per_class,
     )
-    evaluators = [make_evaluator(member, dataset, settings) for member in members]
-    if len(evaluators) > 1:
-        outputs, step = evaluate_ensemble(evaluators, publisher.report)
+    if len(members) > 1:
+        checkpoints = [find_checkpoint(member.checkpoint_path) for member in members]
+        trained = map(EnsembleMember.as_trained, members, checkpoints)
+        publisher.make_folder()
+        evaluators = [make_evaluator(member, dataset, settings) for member in trained]
+        outputs, step = evaluate_ensemble(evaluators, checkpoints, publisher.report)
         publisher.publish(outputs, step, f"mean of {len(members)}")
         return
-    for checkpoint in checkpoints_to_evaluate(
+    checkpoints = checkpoints_to_evaluate(
         members[0].checkpoint_path, values.eval_interval_secs, values.max_number_of_evaluations
-    ):
-        publisher.publish(*evaluators[0].evaluate(checkpoint), checkpoint)
+    )
+    publisher.make_folder()
+    evaluator = None
+    for checkpoint in checkpoints:
+        # Training writes the description of the network before its first checkpoint.
+        evaluator = evaluator or make_evaluator(
+            members[0].as_trained(checkpoint), dataset, settings
+        )
+        publisher.publish(*evaluator.evaluate(checkpoint), checkpoint)
 
 
 def check_flags(values: flags.FlagValues) -> None:

@@ -4,29 +4,29 @@ import gc
 import io
 import re
 import shutil
-import threading
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from slim import eval_image_classifier as evaluation
+from slim.checkpoints.description import ModelDescription, write_model_description
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
 from slim.datasets.registry import get_dataset
 from slim.evaluation import evaluator, results
-from slim.evaluation.ensemble import EnsembleMember
-from slim.evaluation.evaluator import EvaluationSettings, Outputs, make_evaluator
+from slim.evaluation.ensemble import EnsembleMember, find_members
+from slim.evaluation.evaluator import EvaluationSettings, make_evaluator
 from slim.evaluation.predictions import load_predictions, read_results
-from slim.evaluation.results import Publisher, checkpoints_to_evaluate
+from slim.evaluation.results import Publisher
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing, get_views
-from tests.conftest import NUM_VALIDATION, averages, colour_classifier, recipe_weights
+from tests.conftest import COLOURS, NUM_VALIDATION, averages, colour_classifier, recipe_weights
 from tests.support import (
     SMALL_DEPTH,
     SMALL_NETWORK,
@@ -200,16 +200,6 @@ def test_views_are_averaged_by_their_probabilities():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_logits_that_are_not_finite_are_said(capsys):
-    top = np.array([[-1, -1], [0, 1], [-1, -1]])
-    outputs = Outputs(np.array([0, 0, 1]), top, np.zeros((3, 2), np.float32), None)
-    nothing = dict.fromkeys(("class_names", "class_sizes", "eval_dir"))
-    Publisher(num_classes=2, per_class=False, **nothing).publish(outputs, 3, "model.ckpt-3")
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("step 3: eval/Accuracy 0.3333, eval/Recall_5 0.3333, 3 images, ")
-    assert second.startswith("2 images have logits that are not finite")
-
-
 @pytest.fixture(scope="module")
 def two_networks(colours, tmp_path_factory) -> list[Path]:
     """Folders of two networks, of which the second confuses two colours."""
@@ -289,52 +279,51 @@ def test_networks_and_sizes_together(colours, two_networks, tmp_path):
     np.testing.assert_allclose(found.probabilities, best, atol=1e-4)
 
 
-def write_one_variable(folder: Path, step: int) -> str:
-    return write_checkpoint(
-        folder / f"model.ckpt-{step}", {"w": np.float32(0), "global_step": step}
+def test_evaluates_as_trained(colours, two_networks, tmp_path):
+    """Network, size and preprocessing are those of model.json; a flag that differs is said."""
+    folder = tmp_path / "model"
+    shutil.copytree(two_networks[1], folder)
+    write_model_description(folder, ModelDescription(SMALL_NETWORK, 48, "vgg", "colours", COLOURS))
+    data = [f"--dataset_dir={colours}", "--dataset_name=colours", "--max_number_of_evaluations=1"]
+
+    def evaluate(name: str, *more: str) -> tuple[np.ndarray, str]:
+        out = ["--per_class", f"--eval_dir={tmp_path / name}"]
+        done = invoke(evaluation, *data, f"--checkpoint_path={folder}", *out, *more)
+        assert done.code == 0, done.error
+        return load_predictions(tmp_path / name / "predictions-2.npz").probabilities, done.error
+
+    found, said = evaluate("as_trained")
+    assert "note:" not in said
+    shutil.copytree(two_networks[1], folder.with_name("without"))
+    other, said = evaluate("other", "--eval_image_size=40", "--preprocessing_name=inception")
+    assert "note: --eval_image_size=40: trained at 48" in said
+    assert "note: --preprocessing_name=inception: trained with vgg" in said
+    (folder / "model.json").unlink()
+    same = ["--eval_image_size=48", "--preprocessing_name=vgg", f"--model_name={SMALL_NETWORK}"]
+    expected, said = evaluate("without", *same)
+    assert "note:" not in said
+    np.testing.assert_array_equal(found, expected)
+    assert not np.allclose(found, other)
+
+
+@pytest.mark.parametrize(("given", "expected"), [([], 299), (["--eval_image_size=0"], 32)])
+def test_size_without_a_description(given, expected, two_networks):
+    """299 pixels as published; 0 stands for the default of the network."""
+    values = flags.FlagValues()
+    evaluation.define_flags(values)
+    values(
+        ["eval", f"--model_name={SMALL_NETWORK}", f"--checkpoint_path={two_networks[0]}", *given]
     )
+    (member,) = find_members(values)
+    assert member.as_trained(str(two_networks[0] / "model.ckpt-1")).image_size == expected
 
 
-def test_watches_a_folder_for_new_checkpoints(tmp_path, capsys):
-    found = []
-    checkpoints = checkpoints_to_evaluate(str(tmp_path), 0, None)
-    watcher = threading.Thread(
-        target=lambda: found.extend(next(checkpoints) for _ in range(2)), daemon=True
-    )
-    watcher.start()
-    first = write_one_variable(tmp_path, 1)
-    limit = time.monotonic() + 30
-    while len(found) < 1 and time.monotonic() < limit:
-        time.sleep(0.1)
-    # One that is gone again when it is its turn is passed over.
-    second = write_one_variable(tmp_path, 2)
-    watcher.join(30)
-    assert found == [first, second]
-    assert f"waiting for a first checkpoint in {tmp_path}" in capsys.readouterr().out
-
-
-def test_ends_after_the_number_of_evaluations(tmp_path):
-    first = write_one_variable(tmp_path, 1)
-    assert list(checkpoints_to_evaluate(str(tmp_path), 0, 1)) == [first]
-
-
-def test_a_single_checkpoint_is_evaluated_once(tmp_path):
-    first = write_one_variable(tmp_path, 1)
-    assert list(checkpoints_to_evaluate(first, 0, None)) == [first]
-    assert list(checkpoints_to_evaluate(first + ".index", 0, None)) == [first]
-
-
-def test_a_folder_of_checkpoints_can_be_moved(tmp_path):
-    write_one_variable(tmp_path / "before", 1)
-    shutil.move(tmp_path / "before", tmp_path / "after")
-    (found,) = checkpoints_to_evaluate(str(tmp_path / "after"), 0, 1)
-    assert found == str(tmp_path / "after/model.ckpt-1")
-
-
-def test_errors(colours, model_dir, tmp_path):
+def test_errors(colours, model_dir, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
-    narrow = write_one_variable(tmp_path / "other", 3)
+    narrow = write_checkpoint(
+        tmp_path / "other/model.ckpt-3", {"w": np.float32(0), "global_step": 3}
+    )
     count = len(variable_shapes(SMALL_NETWORK, 3))
     good = {
         "dataset_dir": colours,
@@ -375,14 +364,21 @@ def test_errors(colours, model_dir, tmp_path):
             rf"has 2 variables of other shapes: {LOGITS}/weights is "
             rf"\[1, 1, {SMALL_DEPTH}, 3\] there and \[1, 1, {SMALL_DEPTH}, 2\] here",
         ),
-        ({"eval_dir": tmp_path / "file"}, "--eval_dir=.*file: cannot write there"),
+        ({"eval_dir": tmp_path / "file"}, "--eval_dir=.*file: cannot make the folder"),
+        ({"eval_dir": "/dev/null"}, "--eval_dir=/dev/null: cannot make the folder"),
+        ({"checkpoint_path": f"{model_dir},"}, "--checkpoint_path=.*: a value is empty"),
+        ({"model_name": f"{SMALL_NETWORK},"}, "--model_name=.*: a value is empty"),
+        ({"preprocessing_name": "vg"}, "unknown preprocessing 'vg'; did you mean vgg"),
+        ({"eval_image_size": -1}, "-1x-1 is too small"),
     ):
         settings = {**good, **changed}.items()
-        done = invoke(evaluation, *(f"--{name}={value}" for name, value in settings))
+        network_needed = re.search("variables|averages", message)
+        with monkeypatch.context() as patch:
+            if not network_needed:  # refused before the network is built
+                patch.setattr(evaluator, "build_network", pytest.fail)
+            done = invoke(evaluation, *(f"--{name}={value}" for name, value in settings))
         assert done.code == 1, changed
-        *choice, error = done.error.splitlines()
-        assert re.fullmatch(f"error: .*{message}.*", error), (changed, done.error)
-        assert choice == [] or "eval_dir" in changed  # the only error after the evaluation
+        assert re.fullmatch(f"error: .*{message}.*\n", done.error), (changed, done.error)
 
 
 def test_an_empty_split_is_said():

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from slim.checkpoints.loading import choose_averages, freeze_checkpoint
-from slim.checkpoints.reading import find_checkpoint, read_step
+from slim.checkpoints.reading import read_step
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.datasets.input import InputSettings, evaluation_batches, explain_input_error
@@ -21,6 +21,8 @@ from slim.evaluation.predictions import NOT_FINITE, TOP_K
 from slim.nets.frozen import InferenceGraph, build_network
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_views
+
+ROWS = 4096  # images of an ensemble that are ranked at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,12 +159,15 @@ def make_evaluator(
 
 
 def evaluate_ensemble(
-    evaluators: Sequence[Evaluator], publish_member: Callable[[Outputs, int, str], None]
+    evaluators: Sequence[Evaluator],
+    checkpoints: Sequence[str],
+    publish_member: Callable[[Outputs, int, str], None],
 ) -> tuple[Outputs, int]:
     """Evaluates several networks in turn, and then the mean of their probabilities.
 
     Args:
         evaluators: The networks, all on the same images.
+        checkpoints: The prefix of a checkpoint for each.
         publish_member: Receives the outputs, step and name of each network.
 
     Returns:
@@ -171,15 +176,21 @@ def evaluate_ensemble(
     Raises:
         UserError: See `Evaluator.evaluate`.
     """
-    found = [find_checkpoint(evaluator.member.checkpoint_path) for evaluator in evaluators]
     mean, steps = 0, []
-    for evaluator, checkpoint in zip(evaluators, found, strict=True):
+    for evaluator, checkpoint in zip(evaluators, checkpoints, strict=True):
         outputs, step = evaluator.evaluate(checkpoint, keep_probabilities=True)
         publish_member(outputs, step, f"{checkpoint}, {evaluator.member}")
-        mean = mean + outputs.probabilities / len(evaluators)
+        mean += outputs.probabilities / len(evaluators)
         steps.append(step)
     with tf.Graph().as_default(), tf.Session() as session:
-        top, of_top = session.run(rank(tf.placeholder_with_default(mean, mean.shape)))
+        rows = tf.placeholder(tf.float32, [None, mean.shape[1]])
+        ranked = rank(rows)
+        # All rows at once may be more than 2 GB, the limit of a tensor in a graph.
+        parts = [
+            session.run(ranked, {rows: mean[start : start + ROWS]})
+            for start in range(0, len(mean), ROWS)
+        ]
+    top, of_top = map(np.concatenate, zip(*parts, strict=True))
     return Outputs(outputs.labels, top, of_top, mean), max(steps)
 
 

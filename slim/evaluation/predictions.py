@@ -1,7 +1,9 @@
 """Predictions of an evaluation per image: files, counts per class, and a report."""
 
 import json
+import os
 import re
+import socket
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -137,14 +139,19 @@ class Predictions:
             arrays["class_sizes"] = self.class_sizes
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path.with_suffix(".txt"), compose_report(self))
-            with replacing(path) as temporary, temporary.open("wb") as file:
+            write_whole(path.with_suffix(".txt"), compose_report(self), this_process())
+            with replacing(path, this_process()) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)
         except OSError as error:
             raise UserError(
                 f"cannot write {path}: {error.strerror}; make room there or give another folder"
             ) from error
         return path
+
+
+def this_process() -> str:
+    """Returns a name of this process, for temporary files in a folder that others write to."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def load_predictions(path: str | Path) -> Predictions:

@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -13,13 +15,13 @@ from PIL import Image
 from slim.checkpoints.reading import find_checkpoint
 from slim.common.compat import tf
 from slim.common.errors import UserError
-from slim.common.files import write_whole
+from slim.common.files import make_folder, write_whole
 from slim.datasets.lists import read_list
 from slim.datasets.registry import Dataset, dataset_folder
 from slim.datasets.tfrecord import LISTS
 from slim.evaluation.confusion import confusion_picture
 from slim.evaluation.evaluator import Outputs
-from slim.evaluation.predictions import RESULTS, Predictions
+from slim.evaluation.predictions import RESULTS, Predictions, this_process
 
 
 def checkpoints_to_evaluate(
@@ -36,15 +38,18 @@ def checkpoints_to_evaluate(
         The prefixes of checkpoints as they appear.
 
     Raises:
-        UserError: There is no checkpoint. An empty folder is watched, unless the number of
-            evaluations is given.
+        UserError: There is no checkpoint. A folder that is empty or does not exist yet is watched,
+            unless the number of evaluations is given.
     """
-    if not Path(path).is_dir():
+    folder = Path(path)
+    to_come = not (folder.exists() or ".ckpt" in folder.name or max_number_of_evaluations)
+    if not (folder.is_dir() or to_come):
         return iter([find_checkpoint(path)])
     if tf.train.latest_checkpoint(path) is None:
         if max_number_of_evaluations:
             find_checkpoint(path)
-        print(f"waiting for a first checkpoint in {path}", flush=True)
+        missing = ", which does not exist yet" if to_come else ""
+        print(f"waiting for a first checkpoint in {path}{missing}", flush=True)
     newest = tf.train.checkpoints_iterator(path, min_interval_secs=interval_secs)
     # Training may have deleted a checkpoint while the previous one was evaluated.
     existing = filter(tf.train.checkpoint_exists, newest)
@@ -79,6 +84,25 @@ class Publisher:
     class_sizes: np.ndarray | None
     eval_dir: str | None
     per_class: bool
+
+    def make_folder(self) -> None:
+        """Makes the folder, so that an evaluation does not end without a place for its results.
+
+        Raises:
+            UserError: The folder cannot be made or written to.
+        """
+        if self.eval_dir:
+            make_folder(Path(self.eval_dir), "eval_dir")
+
+    @cached_property
+    def _writer(self) -> tf.summary.FileWriter:
+        """The writer of a new event file.
+
+        By default, the name of an event file is made of the second and the host. Training and other
+        evaluations may write to the same folder, and begin a file in the same second.
+        """
+        with tf.Graph().as_default():  # required by the writer
+            return tf.summary.FileWriter(self.eval_dir, filename_suffix=f".{os.getpid()}.eval")
 
     def report(self, outputs: Outputs, step: int, name: str) -> Predictions:
         """Prints a line, and a second one if some logits were not finite."""
@@ -115,11 +139,12 @@ class Publisher:
             return
         folder = Path(self.eval_dir)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             if self.per_class:
                 predictions.save(folder)
-            _write_events(folder, predictions, self.per_class)
-            write_whole(folder / RESULTS, json.dumps(_figures(predictions, name), indent=2) + "\n")
+            self._writer.add_summary(_summarize(predictions, self.per_class), step)
+            self._writer.flush()
+            figures = json.dumps(_figures(predictions, name), indent=2) + "\n"
+            write_whole(folder / RESULTS, figures, this_process())
         except (OSError, tf.errors.OpError) as error:
             raise UserError(
                 f"--eval_dir={folder}: cannot write there ({error}); give another folder"
@@ -136,7 +161,7 @@ def _figures(predictions: Predictions, checkpoint: str) -> dict[str, object]:
     }
 
 
-def _write_events(folder: Path, predictions: Predictions, with_confusion: bool) -> None:
+def _summarize(predictions: Predictions, with_confusion: bool) -> tf.Summary:
     scalars = {"eval/Accuracy": predictions.accuracy, "eval/Recall_5": predictions.recall_5}
     summary = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
     if with_confusion:
@@ -144,7 +169,4 @@ def _write_events(folder: Path, predictions: Predictions, with_confusion: bool) 
         width, height = Image.open(io.BytesIO(picture)).size
         image = tf.Summary.Image(encoded_image_string=picture, width=width, height=height)
         summary.append(tf.Summary.Value(tag="eval/confusion", image=image))
-    with tf.Graph().as_default():  # required by the writer
-        writer = tf.summary.FileWriterCache.get(str(folder))
-    writer.add_summary(tf.Summary(value=summary), predictions.step)
-    writer.flush()
+    return tf.Summary(value=summary)

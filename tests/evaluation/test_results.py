@@ -1,0 +1,117 @@
+"""Tests of the checkpoints to evaluate and of the files with results."""
+
+import io
+import shutil
+import threading
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from slim.common.compat import tf
+from slim.common.errors import UserError
+from slim.evaluation.evaluator import Outputs
+from slim.evaluation.predictions import load_predictions, read_results
+from slim.evaluation.results import Publisher, checkpoints_to_evaluate
+from tests.support import write_checkpoint
+
+
+def write_one_variable(folder: Path, step: int) -> str:
+    return write_checkpoint(
+        folder / f"model.ckpt-{step}", {"w": np.float32(0), "global_step": step}
+    )
+
+
+def test_watches_a_folder_for_new_checkpoints(tmp_path, capsys):
+    """The folder may be empty, or not exist yet."""
+    checkpoints_to_evaluate(str(tmp_path), 0, None)
+    assert capsys.readouterr().out == f"waiting for a first checkpoint in {tmp_path}\n"
+    tmp_path /= "to_come"
+    found = []
+    checkpoints = checkpoints_to_evaluate(str(tmp_path), 0, None)
+    watcher = threading.Thread(
+        target=lambda: found.extend(next(checkpoints) for _ in range(2)), daemon=True
+    )
+    watcher.start()
+    first = write_one_variable(tmp_path, 1)
+    limit = time.monotonic() + 30
+    while len(found) < 1 and time.monotonic() < limit:
+        time.sleep(0.1)
+    # One that is gone again when it is its turn is passed over.
+    second = write_one_variable(tmp_path, 2)
+    watcher.join(30)
+    assert found == [first, second]
+    assert f"waiting for a first checkpoint in {tmp_path}" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_does_not_exist_is_not_waited_for(tmp_path):
+    with pytest.raises(UserError, match=r"no checkpoint at .*model\.ckpt-3"):
+        checkpoints_to_evaluate(str(tmp_path / "model.ckpt-3"), 0, None)
+
+
+def test_ends_after_the_number_of_evaluations(tmp_path):
+    first = write_one_variable(tmp_path, 1)
+    assert list(checkpoints_to_evaluate(str(tmp_path), 0, 1)) == [first]
+
+
+def test_a_single_checkpoint_is_evaluated_once(tmp_path):
+    first = write_one_variable(tmp_path, 1)
+    assert list(checkpoints_to_evaluate(first, 0, None)) == [first]
+    assert list(checkpoints_to_evaluate(first + ".index", 0, None)) == [first]
+
+
+def test_a_folder_of_checkpoints_can_be_moved(tmp_path):
+    write_one_variable(tmp_path / "before", 1)
+    shutil.move(tmp_path / "before", tmp_path / "after")
+    (found,) = checkpoints_to_evaluate(str(tmp_path / "after"), 0, 1)
+    assert found == str(tmp_path / "after/model.ckpt-1")
+
+
+def test_logits_that_are_not_finite_are_said(capsys):
+    top = np.array([[-1, -1], [0, 1], [-1, -1]])
+    outputs = Outputs(np.array([0, 0, 1]), top, np.zeros((3, 2), np.float32), None)
+    nothing = dict.fromkeys(("class_names", "class_sizes", "eval_dir"))
+    Publisher(num_classes=2, per_class=False, **nothing).publish(outputs, 3, "model.ckpt-3")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("step 3: eval/Accuracy 0.3333, eval/Recall_5 0.3333, 3 images, ")
+    assert second.startswith("2 images have logits that are not finite")
+
+
+def test_two_evaluations_into_one_folder_at_once(tmp_path, monkeypatch):
+    """The second publishes while the first writes, in the same second: both are complete."""
+
+    def publish(right: list[int], step: int) -> None:
+        top = np.stack([1 - np.array(right), right], axis=1)
+        outputs = Outputs(np.zeros(4, np.int64), top, np.full((4, 2), 0.5, np.float32), None)
+        publisher = Publisher(
+            num_classes=2,
+            class_names=None,
+            class_sizes=None,
+            eval_dir=str(tmp_path),
+            per_class=True,
+        )
+        publisher.publish(outputs, step, "model.ckpt")
+
+    save = np.savez_compressed
+
+    def save_amid_another(file: io.BufferedWriter, **arrays: np.ndarray) -> None:
+        monkeypatch.setattr(np, "savez_compressed", save)
+        with mock.patch("os.getpid", return_value=1):
+            publish([1, 1, 1, 1], 7)
+        save(file, **arrays)
+
+    monkeypatch.setattr(np, "savez_compressed", save_amid_another)
+    publish([1, 0, 0, 0], 7)
+    found = [
+        value.simple_value
+        for events in tmp_path.glob("events*")
+        for event in tf.train.summary_iterator(str(events))
+        for value in event.summary.value
+        if value.tag == "eval/Accuracy"
+    ]
+    assert sorted(found) == [0.25, 1]
+    assert load_predictions(tmp_path / "predictions-7.npz").accuracy == 0.25
+    assert read_results(tmp_path)["accuracy"] == 0.25
+    assert not list(tmp_path.glob("*.tmp"))
