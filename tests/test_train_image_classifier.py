@@ -208,6 +208,22 @@ def test_a_killed_run_resumes_from_its_latest_checkpoint(start, tmp_path):
     assert not list(train_dir.glob("*tempstate*"))
 
 
+@pytest.mark.parametrize("state", [None, "", 'model_checkpoint_path: "model.ckpt-9"\n'])
+def test_resumes_from_the_newest_checkpoint_without_a_valid_state(colours, tmp_path, state):
+    assert invoke(training, *small(colours, tmp_path, "--max_number_of_steps=2")).code == 0
+    (tmp_path / "checkpoint").unlink()
+    if state is not None:
+        (tmp_path / "checkpoint").write_text(state)
+    (tmp_path / "model.ckpt-8.index").write_text("no data")
+    done = invoke(training, *small(colours, tmp_path, "--max_number_of_steps=3"))
+    assert done.code == 0, done.error
+    assert f"taking the newest complete one, {tmp_path}/model.ckpt-2\n" in done.error
+    assert f"resuming from step 2 ({tmp_path}/model.ckpt-2)" in done.output
+    assert steps_in(done.output) == [3]
+    listed = tf.train.get_checkpoint_state(str(tmp_path)).all_model_checkpoint_paths
+    assert [Path(path).name for path in listed] == [f"model.ckpt-{step}" for step in (0, 2, 3)]
+
+
 def test_ctrl_c_and_sigterm_save_a_checkpoint(start, tmp_path):
     stopped_at = 0
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):

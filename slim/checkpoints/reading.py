@@ -1,14 +1,20 @@
 """Finds, checks and reads checkpoints."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from slim.checkpoints.files import is_complete
 from slim.common.compat import tf
-from slim.common.errors import UserError
+from slim.common.errors import UserError, warn
+from slim.common.files import write_whole
 
+STATE = "checkpoint"  # the file that names the latest checkpoint of a folder
+POLL_SECS = 1.0
 AVERAGE = "/ExponentialMovingAverage"  # ends the name of a variable's moving average
 _SHOWN = 3
 
@@ -24,7 +30,7 @@ def find_checkpoint(path: str, flag: str = "--checkpoint_path") -> str:
         UserError: There is no checkpoint.
     """
     if Path(path).is_dir():
-        latest = tf.train.latest_checkpoint(path)
+        latest = latest_checkpoint(path)
         if latest is None:
             raise UserError(
                 f"{flag}: the folder {path} holds no checkpoint; ./train.sh writes them, and "
@@ -38,6 +44,80 @@ def find_checkpoint(path: str, flag: str = "--checkpoint_path") -> str:
         f"{flag}: no checkpoint at {path} (expected {path}.index and its data, or a folder of "
         "checkpoints); ./train.sh writes checkpoints, and checkpoints/README.md lists released ones"
     )
+
+
+def latest_checkpoint(folder: str | Path) -> str | None:
+    """Returns the prefix of the latest checkpoint of a folder, or None.
+
+    The latest is the one that the file `checkpoint` names. If this file is missing or invalid, or
+    names a checkpoint that is not complete, it is the complete `model.ckpt-<step>` of the highest
+    step, and a warning says so.
+    """
+    named, state = _named_checkpoint(folder), Path(folder, STATE)
+    if named and (is_complete(Path(named)) or Path(named).is_file()):  # of format V2, or V1
+        return named
+    complete = _complete_checkpoints(folder)
+    if not (complete or state.exists()):
+        return None
+    problem = f"names {named}, which is missing or incomplete" if named else "is not valid"
+    if not state.exists():
+        problem = "is missing"
+    newest = complete[-1] if complete else None
+    taken = f"taking the newest complete one, {newest}" if newest else "no other is complete"
+    _warn_once(f"{state} {problem}: {taken}")
+    return newest
+
+
+def repair_state(folder: Path) -> None:
+    """Writes the file `checkpoint` of a folder again if it does not name the latest checkpoint."""
+    latest = latest_checkpoint(folder)
+    if latest and latest != _named_checkpoint(folder):
+        names = [Path(prefix).name for prefix in _complete_checkpoints(folder)]
+        lines = [f'model_checkpoint_path: "{names[-1]}"']
+        lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
+        write_whole(folder / STATE, "\n".join(lines) + "\n")
+
+
+def new_checkpoints(folder: str, interval_secs: float) -> Iterator[str]:
+    """Yields the latest checkpoint of a folder and then each later one, without an end.
+
+    Args:
+        folder: The folder, which need not exist yet.
+        interval_secs: Minimum time between two checkpoints.
+    """
+    previous = None
+    while True:
+        begin = time.monotonic()
+        latest = latest_checkpoint(folder)
+        if latest in (None, previous):
+            time.sleep(POLL_SECS)
+        else:
+            yield latest
+            previous = latest
+            time.sleep(max(0.0, begin + interval_secs - time.monotonic()))
+
+
+def _named_checkpoint(folder: str | Path) -> str | None:
+    """Returns the prefix that the file `checkpoint` of a folder names."""
+    try:
+        state = tf.train.get_checkpoint_state(str(folder))
+    except ValueError:  # the file is empty, or not text
+        return None
+    return state.model_checkpoint_path if state else None
+
+
+def _complete_checkpoints(folder: str | Path) -> list[str]:
+    """Returns the prefixes of the complete `model.ckpt-<step>` of a folder in order."""
+    steps = {}
+    for index in Path(folder).glob("model.ckpt-*.index"):
+        prefix = index.with_suffix("")
+        step = prefix.name.removeprefix("model.ckpt-")
+        if step.isdecimal() and is_complete(prefix):
+            steps[int(step)] = f"{folder}/{prefix.name}"
+    return [steps[step] for step in sorted(steps)]
+
+
+_warn_once = cache(warn)
 
 
 def read_shapes(checkpoint: str) -> dict[str, list[int]]:

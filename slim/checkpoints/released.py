@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from slim.checkpoints.files import checkpoint_files, is_complete
 from slim.common.errors import UserError, did_you_mean
 from slim.common.files import replacing, write_whole
 from slim.common.unpacking import unpack
@@ -109,18 +110,6 @@ def visible_files(folder: Path) -> list[Path]:
     """Returns the files in a folder and its subfolders, without hidden ones as macOS adds."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in files if not path.name.startswith("."))
-
-
-def checkpoint_files(prefix: Path) -> list[Path]:
-    """Returns the files of a checkpoint, the index last."""
-    files = [path for path in prefix.parent.glob("*") if path.name.startswith(f"{prefix.name}.")]
-    return sorted(files, key=lambda path: (path.suffix == ".index", path))
-
-
-def is_complete(prefix: Path) -> bool:
-    """Returns whether a checkpoint has both an index and data."""
-    endings = [path.name.removeprefix(prefix.name) for path in checkpoint_files(prefix)]
-    return ".index" in endings and any(ending.startswith(".data-") for ending in endings)
 
 
 def fetch_archive(name: str, folder: Path, address: str) -> Path:

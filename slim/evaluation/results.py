@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from slim.checkpoints.reading import find_checkpoint
+from slim.checkpoints.reading import find_checkpoint, latest_checkpoint, new_checkpoints
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.common.files import make_folder, write_whole
@@ -45,12 +45,12 @@ def checkpoints_to_evaluate(
     to_come = not (folder.exists() or ".ckpt" in folder.name or max_number_of_evaluations)
     if not (folder.is_dir() or to_come):
         return iter([find_checkpoint(path)])
-    if tf.train.latest_checkpoint(path) is None:
+    if latest_checkpoint(path) is None:
         if max_number_of_evaluations:
             find_checkpoint(path)
         missing = ", which does not exist yet" if to_come else ""
         print(f"waiting for a first checkpoint in {path}{missing}", flush=True)
-    newest = tf.train.checkpoints_iterator(path, min_interval_secs=interval_secs)
+    newest = new_checkpoints(path, interval_secs)
     # Training may have deleted a checkpoint while the previous one was evaluated.
     existing = filter(tf.train.checkpoint_exists, newest)
     return islice(existing, max_number_of_evaluations)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from slim.checkpoints.reading import latest_checkpoint
 from slim.common.compat import slim, tf
 from slim.deployment.model_deploy import Clone, optimize_clones
 from slim.deployment.replicas import Gradients, Replicas
@@ -33,7 +34,7 @@ class RunSettings:
     @property
     def latest_checkpoint(self) -> str | None:
         """Returns the prefix of the latest checkpoint in `train_dir`."""
-        return tf.train.latest_checkpoint(str(self.train_dir))
+        return latest_checkpoint(self.train_dir)
 
     def ends_at(self, step: int) -> bool:
         """Returns whether a step is the last one or a later one."""

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from slim.checkpoints.reading import by_name, check_fits, find_checkpoint, read_shapes, read_step
+from slim.checkpoints.reading import (
+    by_name,
+    check_fits,
+    find_checkpoint,
+    latest_checkpoint,
+    read_shapes,
+    read_step,
+    repair_state,
+)
 from slim.common.compat import slim, tf
 from slim.common.files import make_folder
 from slim.deployment.all_reduce import AllReduce
@@ -62,6 +70,7 @@ def begin_run(settings: RunSettings, checkpoint_path: str | None) -> int:
     if checkpoint_path and latest is None:
         find_checkpoint(checkpoint_path)
     make_folder(settings.train_dir, "train_dir")
+    repair_state(settings.train_dir)
     for leftover in settings.train_dir.glob("model.ckpt-*.tempstate*"):
         leftover.unlink()  # of a run that was killed
     if latest is None:
@@ -95,7 +104,7 @@ def start_from(
         UserError: The checkpoint is missing or does not fit.
     """
     checkpoint_path = settings.checkpoint_path
-    latest = tf.train.latest_checkpoint(str(train_dir))
+    latest = latest_checkpoint(train_dir)
     if latest is not None:
         if checkpoint_path:
             print(f"ignoring --checkpoint_path={checkpoint_path}: {train_dir} has a checkpoint")
