@@ -26,6 +26,7 @@ from slim.training.networks import (
     NetworkFn,
     NetworkSettings,
     TrainingNetwork,
+    classifier_scope,
     split_scopes,
     training_network_fn,
     variables_to_train,
@@ -169,6 +170,6 @@ def check_trained_above(features: tf.Tensor, variables: Sequence[tf.Variable]) -
     if below:
         raise UserError(
             f"--cache_features: --trainable_scopes selects {len(below)} variables below the last "
-            f"layer, such as {below[0]}; give --trainable_scopes=Logits (ResNets: logits), or "
+            f"layer, such as {below[0]}; give --trainable_scopes={classifier_scope()}, or "
             "leave --cache_features out"
         )

@@ -123,6 +123,12 @@ def split_scopes(scopes: str | None) -> list[str]:
     return [scope.strip() for scope in (scopes or "").split(",") if scope.strip()]
 
 
+def classifier_scope() -> str:
+    """Returns the scope that is only in the variable names of the classifier of the graph."""
+    names = [variable.op.name for variable in tf.trainable_variables()]
+    return "logits" if any("/logits/" in name for name in names) else "Logits"  # ResNets
+
+
 def variables_to_train(scopes: Sequence[str]) -> list[tf.Variable]:
     """Returns the trainable variables whose name contains a scope, or all if there are no scopes.
 

@@ -22,7 +22,7 @@ from slim.deployment.cluster import Cluster
 from slim.deployment.replicas import Replicas
 from slim.deployment.synchronous import SynchronousReplicas
 from slim.training.graph import Averages, RunSettings
-from slim.training.networks import split_scopes
+from slim.training.networks import classifier_scope, split_scopes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +131,8 @@ def start_from(
             wanted,
             "does it match --model_name? Skip the variables with --checkpoint_exclude_scopes or "
             "--ignore_missing_vars",
-            "skip the classifier of other classes with --checkpoint_exclude_scopes=Logits "
-            "(ResNets: logits)",
+            "skip the classifier of other classes with --checkpoint_exclude_scopes="
+            + classifier_scope(),
         )
         print(f"fine-tuning from {source}: {len(wanted)} variables", flush=True)
         restore = tf.train.Saver(wanted)

@@ -101,7 +101,10 @@ def test_flags_that_cannot_be_combined_with_cached_features(colours, source, tmp
         (["--checkpoint_path="], "--checkpoint_path is missing"),
         (["--num_clones=2", "--clone_on_cpu"], "leave --num_clones out"),
         (["--preprocessing_name=vgg"], "leave --preprocessing_name out"),
-        (["--trainable_scopes=block2,logits"], "variables below the last layer, such as"),
+        (
+            ["--trainable_scopes=block2"],
+            "variables below the last layer, such as .*; give --trainable_scopes=logits, or",
+        ),
     ):
         code, _, error = cached(
             colours, tmp_path / "run", source, "--max_number_of_steps=1", *flags

@@ -13,9 +13,9 @@ from tests.support import write_checkpoint
 
 @pytest.fixture
 def small_checkpoint(tmp_path) -> str:
-    """A checkpoint of two variables, `net/weights` [3, 2] and `net/Logits/weights` [2, 5]."""
+    """A checkpoint with `net/weights` [3, 2] and two classifiers [2, 5]."""
     random = np.random.default_rng(0)
-    shapes = {"net/weights": [3, 2], "net/Logits/weights": [2, 5]}
+    shapes = {"net/weights": [3, 2], "net/Logits/weights": [2, 5], "net/logits/weights": [2, 5]}
     values = {name: random.normal(size=shape).astype("f") for name, shape in shapes.items()}
     return write_checkpoint(tmp_path / "small/model.ckpt-7", {**values, "global_step": 7})
 
@@ -29,10 +29,11 @@ def choose_start(tmp_path: Path, checkpoint: str, exclude="", ignore_missing_var
     return start_from(tmp_path / "run", settings, [])
 
 
-def test_checkpoint_with_missing_variables_or_other_shapes(tmp_path, small_checkpoint):
+@pytest.mark.parametrize("classifier", ["Logits", "logits"], ids=["Inception", "ResNet"])
+def test_checkpoint_with_missing_variables_or_other_shapes(tmp_path, small_checkpoint, classifier):
     with tf.Graph().as_default(), tf.Session() as session:
         kept = slim.model_variable("net/weights", [3, 2])
-        slim.model_variable("net/Logits/weights", [2, 4])
+        slim.model_variable(f"net/{classifier}/weights", [2, 4])
         for index in range(5):
             slim.model_variable(f"net/more_{index}", [1])
         with pytest.raises(UserError) as lacking:
@@ -43,10 +44,10 @@ def test_checkpoint_with_missing_variables_or_other_shapes(tmp_path, small_check
         assert "--ignore_missing_vars" in str(lacking.value)
         with pytest.raises(UserError) as differing:
             choose_start(tmp_path, small_checkpoint, exclude="more")
-        assert "net/Logits/weights is [2, 5] there and [2, 4] here" in str(differing.value)
-        assert "--checkpoint_exclude_scopes=Logits (ResNets: logits)" in str(differing.value)
+        assert f"net/{classifier}/weights is [2, 5] there and [2, 4] here" in str(differing.value)
+        assert str(differing.value).endswith(f"with --checkpoint_exclude_scopes={classifier}")
         session.run(tf.global_variables_initializer())
-        choose_start(tmp_path, small_checkpoint, "Logits", ignore_missing_vars=True)(session)
+        choose_start(tmp_path, small_checkpoint, classifier, ignore_missing_vars=True)(session)
         stored = tf.train.load_variable(small_checkpoint, "net/weights")
         np.testing.assert_array_equal(session.run(kept), stored)
 
