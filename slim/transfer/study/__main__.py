@@ -17,6 +17,7 @@ from absl import flags
 
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError
+from slim.common.files import exclusive, make_folder
 from slim.transfer import GAMMA, MIN_COUNT
 from slim.transfer.study.settings import StudySettings
 
@@ -71,19 +72,22 @@ def main(values: flags.FlagValues) -> None:
     domains = find_domains(sources, targets, study) if values.similarity else None
     trainings = plan_trainings(sources, targets, study) if values.fine_tune else []
 
-    cells = Cells(Path(study.output_dir))
-    fit_classifiers(cells, sources, targets)
-    if domains:
-        measure_distances(cells, domains)
-    for source in sources:
-        source.close()  # leaves its memory to fine-tuning
-    fine_tune(cells, trainings, values.num_workers)
+    output_dir = Path(study.output_dir)
+    make_folder(output_dir, "output_dir")
+    with exclusive(output_dir):
+        cells = Cells(output_dir)
+        fit_classifiers(cells, sources, targets)
+        if domains:
+            measure_distances(cells, domains)
+        for source in sources:
+            source.close()  # leaves its memory to fine-tuning
+        fine_tune(cells, trainings, values.num_workers)
 
-    kinds = ("linear", "fine_tuned") if values.fine_tune else ("linear",)
-    findings = collect_findings(cells, sources, targets, kinds=kinds, gamma=study.gamma)
-    settings = compose_settings(sources, targets, domains, study=study)
-    write_report(Path(study.output_dir), findings, settings)
-    print(f"\n{Path(study.output_dir, 'study.md').read_text()}", flush=True)
+        kinds = ("linear", "fine_tuned") if values.fine_tune else ("linear",)
+        findings = collect_findings(cells, sources, targets, kinds=kinds, gamma=study.gamma)
+        settings = compose_settings(sources, targets, domains, study=study)
+        write_report(output_dir, findings, settings)
+    print(f"\n{Path(output_dir, 'study.md').read_text()}", flush=True)
     cells.check_failures()
 
 

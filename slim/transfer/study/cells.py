@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from slim.common.errors import UserError
-from slim.common.files import make_folder, write_whole
+from slim.common.files import write_whole
 
 KINDS = {"linear": "linear", "fine_tuned": "fine-tuned", "emd": "EMD"}
 
@@ -47,7 +47,6 @@ class Cells:
     """
 
     def __init__(self, output_dir: Path) -> None:
-        make_folder(output_dir, "output_dir")
         self._output_dir = output_dir
         self._folder = output_dir / "cells"
         self._folder.mkdir(exist_ok=True)

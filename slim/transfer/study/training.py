@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import math
+import os
 import shlex
 import signal
 import sys
@@ -10,11 +11,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import IO, Any
 
 from absl import flags
 
+from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.datasets.registry import get_dataset
 from slim.evaluation.predictions import read_results
@@ -31,6 +35,7 @@ CHOSEN = ("train_dir", "dataset_dir", "dataset_name", "checkpoint_path", "max_nu
 # Flags of training that evaluation needs, too.
 SHARED = ("preprocessing_name", "labels_offset", "moving_average_decay", "precision", "xla")
 PYTHON = sys.executable
+LOCK = ".study.lock"  # in the folder of a training
 LOCK_SECONDS = 1  # between two attempts
 
 
@@ -41,6 +46,7 @@ class Training:
     cell: Cell
     train_dir: Path  # for checkpoints, log.txt, eval.txt, and results in eval/
     steps: int
+    num_clones: int
     train_flags: Sequence[str]
     eval_flags: Sequence[str]
 
@@ -112,6 +118,7 @@ def plan_training(
         cell,
         folder,
         steps,
+        chosen.num_clones,
         [*train, data, *train_flags],
         [*evaluate, data, *eval_flags, "--max_number_of_evaluations=1"],
     )
@@ -160,14 +167,19 @@ def fine_tune(cells: Cells, trainings: Sequence[Training], num_workers: int) -> 
 async def _fine_tune(cells: Cells, trainings: Sequence[Training], num_workers: int) -> None:
     stop = asyncio.current_task().cancel
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
-    free = asyncio.Semaphore(num_workers)
+    shares = share_gpus(trainings[0].num_clones)
+    workers = asyncio.Queue()
+    for _, gpus in zip(range(num_workers), cycle(shares), strict=False):
+        workers.put_nowait(gpus)
 
     async def work(training: Training) -> None:
-        async with free:
-            try:
-                cells.add(training.cell, await _train_and_evaluate(training))
-            except UserError as error:
-                cells.fail(training.cell, error)
+        gpus = await workers.get()
+        try:
+            cells.add(training.cell, await _train_and_evaluate(training, gpus))
+        except UserError as error:
+            cells.fail(training.cell, error)
+        finally:
+            workers.put_nowait(gpus)
 
     # With return_exceptions, one cancelled task does not end the wait for the others.
     for error in await asyncio.gather(*map(work, trainings), return_exceptions=True):
@@ -175,19 +187,39 @@ async def _fine_tune(cells: Cells, trainings: Sequence[Training], num_workers: i
             raise error
 
 
-async def _train_and_evaluate(training: Training) -> dict[str, Any]:
+def share_gpus(num_clones: int) -> list[str | None]:
+    """Returns values of `CUDA_VISIBLE_DEVICES` that share the GPUs of this process among workers.
+
+    Args:
+        num_clones: GPUs per worker.
+
+    Returns:
+        Disjoint shares, or a single None if there are not enough GPUs for two workers.
+    """
+    count = len(tf.config.list_physical_devices("GPU"))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [str(gpu) for gpu in range(count)] if visible is None else visible.split(",")[:count]
+    starts = range(0, count - num_clones + 1, num_clones)
+    shares = [",".join(gpus[start : start + num_clones]) for start in starts]
+    return shares if len(shares) > 1 else [None]
+
+
+async def _train_and_evaluate(training: Training, gpus: str | None) -> dict[str, Any]:
     """Trains or resumes, evaluates the last checkpoint, and returns the result."""
     folder = training.train_dir
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
-    with (folder / ".lock").open("w") as lock:
+    # Training locks the folder itself, once it has started. This lock is held from before on.
+    with (folder / LOCK).open("w") as lock:
         await _acquire(lock, training.cell)
-        print(f"{training.cell}: {training.steps} steps, {log}", flush=True)
+        place = f" on GPU {gpus}" if gpus else ""
+        print(f"{training.cell}: {training.steps} steps{place}, {log}", flush=True)
         started = time.monotonic()
+        run = partial(_run, lock=lock, gpus=gpus)
         with log.open("a") as output:
-            await _run("slim.train_image_classifier", training.train_flags, output, lock)
+            await run("slim.train_image_classifier", training.train_flags, output)
         with (folder / "eval.txt").open("w") as output:
-            await _run("slim.eval_image_classifier", training.eval_flags, output, lock)
+            await run("slim.eval_image_classifier", training.eval_flags, output)
         seconds = round(time.monotonic() - started, 1)
     results = read_results(folder / EVAL)
     _remove_older_checkpoints(folder, results["step"])
@@ -215,7 +247,9 @@ async def _acquire(lock: IO[str], cell: Cell) -> None:
             await asyncio.sleep(LOCK_SECONDS)
 
 
-async def _run(module: str, arguments: Sequence[str], output: IO[str], lock: IO[str]) -> None:
+async def _run(
+    module: str, arguments: Sequence[str], output: IO[str], *, lock: IO[str], gpus: str | None
+) -> None:
     """Runs a command; stops it if this task is cancelled.
 
     Raises:
@@ -229,6 +263,7 @@ async def _run(module: str, arguments: Sequence[str], output: IO[str], lock: IO[
         # Ctrl-C in a terminal would reach it twice, and the second ends it without a checkpoint.
         start_new_session=True,
         pass_fds=[lock.fileno()],
+        env={**os.environ, **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {})},
     )
     try:
         code = await process.wait()

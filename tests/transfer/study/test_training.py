@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from slim.checkpoints.reading import read_shapes
+from slim.common import files
+from slim.common.files import exclusive
 from slim.evaluation.predictions import read_results
 from slim.features.files import find_split
 from slim.transfer.study import training
@@ -37,6 +40,7 @@ module = sys.argv[2]
 flags = dict(flag[2:].partition("=")[::2] for flag in sys.argv[3:])
 folder = Path(flags["train_dir" if "train" in module else "checkpoint_path"])
 (folder / "calls.txt").open("a").write(module + "\\n")
+(folder / "gpus.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 if "eval" in module:
     results = {"step": 4, "accuracy": 0.75, "recall_5": 1.0, "num_images": 14}
     Path(flags["eval_dir"]).mkdir()
@@ -123,7 +127,7 @@ def test_only_a_failed_training_is_repeated(world, commands, fine_tuning, monkey
     before = modified(finished)
     # A process that a killed study left running holds the lock until it ends.
     monkeypatch.setattr(training, "LOCK_SECONDS", 0.1)
-    lock = (tried / ".lock").open("w")
+    lock = (tried / training.LOCK).open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     calls = (tried / "calls.txt").read_text()
     seen = []
@@ -144,6 +148,46 @@ def test_only_a_failed_training_is_repeated(world, commands, fine_tuning, monkey
     fine_tuning["fine_tune_flags"] = "--learning_rate=0.5"
     assert run_study(world, **fine_tuning).code == 0
     assert len(list((world / "study/fine_tuned/plants").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "visible", "clones", "expected"),
+    [
+        (4, None, 1, {"0", "1"}),
+        (2, "3,GPU-5f,7", 1, {"3", "GPU-5f"}),  # CUDA sees the devices before an invalid one
+        (4, None, 2, {"0,1", "2,3"}),
+        (3, "0,1,2", 2, {"0,1,2"}),
+        (1, None, 1, {"all"}),
+        (0, "", 1, {""}),
+    ],
+)
+def test_each_worker_has_a_gpu_of_its_own(
+    count, visible, clones, expected, world, commands, fine_tuning, monkeypatch
+):
+    commands("good")
+    monkeypatch.setattr(training.tf.config, "list_physical_devices", lambda _: [None] * count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    flags = f"--num_clones={clones}"
+    done = run_study(world, **fine_tuning, fine_tune_flags=flags)
+    assert done.code == 0, done.error
+    assert {path.read_text() for path in world.rglob("gpus.txt")} == expected
+    if len(expected) > 1:
+        assert set(re.findall(r"4 steps on GPU (\S+), ", done.output)) == expected
+    else:
+        assert " on GPU " not in done.output
+
+
+def test_one_study_at_a_time_writes_to_a_folder(world, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
+    (world / "study").mkdir()
+    with exclusive(world / "study"):
+        done = run_study(world)
+        assert done.code == 1
+        holder = f"process {os.getpid()} on {socket.gethostname()}"
+        assert done.error.startswith(f"error: {world}/study is in use by {holder}: ")
+        assert [path.name for path in (world / "study").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

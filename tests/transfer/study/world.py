@@ -105,4 +105,4 @@ def read_table(text: str, title: str) -> dict[tuple[str, str], str]:
 
 def modified(folder: Path) -> dict[Path, int]:
     """Returns the time of the last change of each file."""
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
