@@ -11,18 +11,17 @@ from pathlib import Path
 from absl import flags
 
 from slim.common.command_line import FlagSet, check_words, define_speed_flags, run_command
-from slim.common.files import make_folder
+from slim.common.files import writing_to
 from slim.common.ray_cluster import define_ray_flags
 from slim.features.files import (
     PUBLISHED_NAMES,
+    PUBLISHED_SIZE,
     SPLITS,
     Settings,
     checkpoint_name,
     feature_files,
     find_split,
     hash_checkpoint,
-    is_done,
-    merge,
 )
 
 
@@ -45,7 +44,18 @@ def define_flags(values: flags.FlagValues) -> None:
         0,
     )
     define.string("endpoint", None, "The end point to average. Default: depends on the network.")
-    define.integer("image_size", 299, "Height and width of the images in pixels.", 1)
+    define.integer(
+        "image_size",
+        None,
+        "Height and width of the images in pixels. Default: from the checkpoint's model.json, "
+        f"else {PUBLISHED_SIZE}.",
+        1,
+    )
+    define.string(
+        "preprocessing_name",
+        None,
+        "inception or vgg. Default: from the checkpoint's model.json, else that of the network.",
+    )
     define.integer("batch_size", 64, "Images per batch.", 1)
     define.integer("num_preprocessing_threads", None, "Images preprocessed in parallel.", 1)
     define.string("output_dir", None, "Default: ./feature/<name of the checkpoint>.")
@@ -58,37 +68,44 @@ def main(values: flags.FlagValues) -> None:
     """Writes the features and labels of the images of one or more datasets."""
     from slim.checkpoints.loading import choose_averages
     from slim.checkpoints.reading import find_checkpoint
-    from slim.features.splits import extract_split
-    from slim.nets.nets_factory import check_image_size, get_network
+    from slim.checkpoints.trained_input import choose_input
+    from slim.features.splits import extract_missing, merge, warn_if_stale
+    from slim.nets.nets_factory import get_network
+    from slim.preprocessing.preprocessing_factory import preprocessing_kind
 
     check_words("splits", values.splits, SPLITS)
     output_dir = Path(values.output_dir or Path("feature", checkpoint_name(values.checkpoint_path)))
-    splits = [
-        find_split(name, split, values.dataset_dir, output_dir)
-        for name in values.dataset_name
-        for split in values.splits
-    ]
+    datasets = {
+        name: [find_split(name, split, values.dataset_dir, output_dir) for split in values.splits]
+        for name in values.dataset_name or [""]
+    }
     model_name = PUBLISHED_NAMES.get(values.model_name, values.model_name)
     checkpoint = find_checkpoint(values.checkpoint_path)
-    check_image_size(model_name, values.image_size, values.image_size)
+    image_size, preprocessing = choose_input(
+        Path(checkpoint).parent,
+        model_name,
+        image_size=values.image_size,
+        preprocessing_name=values.preprocessing_name,
+        default_size=PUBLISHED_SIZE,
+    )
     settings = Settings(
         model_name,
         hash_checkpoint(checkpoint),
         choose_averages(checkpoint, values.moving_average_decay),
         values.endpoint or get_network(model_name).feature_endpoint,
-        values.image_size,
+        image_size,
         values.precision,
+        preprocessing_kind(preprocessing),
     )
-    make_folder(output_dir, "output_dir")
-    if missing := [split for split in splits if not is_done(split, settings)]:
-        with make_extractor(values, settings, checkpoint) as extractor:
-            for split in missing:
-                extract_split(split, settings, extractor)
-    if values.merge_splits:
-        for name in values.dataset_name:
-            parts = zip(*(feature_files(output_dir, name, s) for s in values.splits), strict=True)
-            for files, merged in zip(parts, feature_files(output_dir, name, None), strict=True):
-                merge(files, merged)
+    with writing_to(output_dir, "output_dir"):
+        splits = [split for parts in datasets.values() for split in parts]
+        extract_missing(splits, settings, lambda: make_extractor(values, settings, checkpoint))
+        for name, parts in datasets.items():
+            files = feature_files(output_dir, name, None)
+            if values.merge_splits:
+                merge(parts, settings, files)
+            else:
+                warn_if_stale(parts, settings, files[0])
 
 
 def make_extractor(values: flags.FlagValues, settings: Settings, checkpoint: str):

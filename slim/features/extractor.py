@@ -99,14 +99,14 @@ def image_batches(
 
     Args:
         paths: Image files of any kind that conversion accepts, strings `[any]`.
-        settings: Network and size.
+        settings: Preprocessing and size.
         batch_size: Images per batch; the last batch may be smaller.
         num_threads: Images preprocessed in parallel.
 
     Returns:
         float32 `[batch, image_size, image_size, 3]`.
     """
-    preprocess = get_preprocessing(settings.model_name)
+    preprocess = get_preprocessing(settings.preprocessing)
 
     def load(path: bytes) -> bytes:
         return load_image(Path(os.fsdecode(path)), verify=False)[0]

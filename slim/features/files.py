@@ -4,17 +4,16 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from slim.common.command_line import PRECISIONS
-from slim.common.files import replacing
 from slim.datasets.lists import ImageList, read_valid_list
 from slim.datasets.registry import dataset_folder
 
+PUBLISHED_SIZE = 299  # pixels
 SPLITS = ("train", "val")
 PUBLISHED_NAMES = {
     "InceptionV3": "inception_v3",
@@ -38,6 +37,11 @@ class Settings:
     endpoint: str
     image_size: int
     precision: str = PRECISIONS[0]
+    preprocessing: str = "inception"
+
+
+# Left out of descriptions, as in files of earlier versions.
+_DEFAULTS = {"precision": PRECISIONS[0], "preprocessing": "inception"}
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,9 @@ def hash_checkpoint(checkpoint: str) -> str:
 def describe(split: FeatureSplit, settings: Settings) -> str:
     """Returns everything a finished array depends on, as written beside it in JSON."""
     described = {**asdict(settings), "list_sha256": split.image_list.sha256}
-    if settings.precision == PRECISIONS[0]:  # left out, as in files of earlier versions
-        del described["precision"]
+    for name, default in _DEFAULTS.items():
+        if described[name] == default:
+            del described[name]
     return json.dumps(described, indent=2) + "\n"
 
 
@@ -109,13 +114,23 @@ def is_done(split: FeatureSplit, settings: Settings) -> bool:
 
 def is_extracted(split: FeatureSplit, settings: Settings) -> bool:
     """Returns whether features with these settings exist."""
-    description = split.feature_path.with_suffix(".json")
+    return is_described(split.feature_path, split.label_path, describe(split, settings))
+
+
+def is_described(feature_path: Path, label_path: Path, described: str) -> bool:
+    """Returns whether features and labels exist and have a description."""
+    description = description_path(feature_path)
     return (
-        split.feature_path.exists()
-        and split.label_path.exists()
+        feature_path.exists()
+        and label_path.exists()
         and description.exists()
-        and description.read_text() == describe(split, settings)
+        and description.read_text() == described
     )
+
+
+def description_path(feature_path: Path) -> Path:
+    """Returns the file that describes features."""
+    return feature_path.with_suffix(".json")
 
 
 class RowWriter:
@@ -139,11 +154,12 @@ class RowWriter:
         if written < 0:
             self._file.truncate(0)
             self._file.write(header.getvalue())
+            self._file.flush()
         else:
             self._file.truncate(len(header.getvalue()) + self.rows * row_bytes)
 
     def append(self, rows: np.ndarray) -> None:
-        """Appends rows, float32 `[any, depth]`."""
+        """Appends rows, float32 `[any, depth]`; a kill afterwards does not lose them."""
         self._file.write(np.ascontiguousarray(rows, "<f4").data)
         self._file.flush()
         self.rows += len(rows)
@@ -159,20 +175,3 @@ def feature_files(folder: str | Path, dataset: str, split: str | None) -> tuple[
     """Returns the files of features and labels of a split; None stands for merged splits."""
     ending = f"_{split}" if split else ""
     return tuple(Path(folder, f"{dataset}_{kind}{ending}.npy") for kind in ("feature", "label"))
-
-
-def merge(parts: Sequence[Path], path: Path) -> None:
-    """Concatenates arrays in files, without holding them in memory."""
-    newest = max(part.stat().st_mtime_ns for part in parts)
-    if path.exists() and path.stat().st_mtime_ns > newest:
-        return
-    arrays = [np.load(part, mmap_mode="r") for part in parts]
-    shape = (sum(len(array) for array in arrays), *arrays[0].shape[1:])
-    with replacing(path) as temporary:
-        merged = np.lib.format.open_memmap(temporary, "w+", arrays[0].dtype, shape)
-        start = 0
-        for array in arrays:
-            merged[start : start + len(array)] = array
-            start += len(array)
-        merged.flush()
-    print(f"{path}: {' x '.join(map(str, shape))}", flush=True)

@@ -12,14 +12,14 @@ import numpy as np
 
 from slim.common.compat import tf
 from slim.common.errors import UserError
-from slim.common.files import make_folder
+from slim.common.files import writing_to
 from slim.datasets.input import InputSettings
 from slim.datasets.registry import Dataset
 from slim.datasets.tfrecord import LISTS
 from slim.deployment.model_deploy import DeploymentConfig, create_clones
 from slim.features.extractor import Extractor, load_network
-from slim.features.files import Settings, find_split, hash_checkpoint, is_done
-from slim.features.splits import extract_split
+from slim.features.files import Settings, find_split, hash_checkpoint
+from slim.features.splits import extract_missing
 from slim.nets.nets_factory import get_network
 from slim.training.networks import (
     CloneOutputs,
@@ -106,11 +106,14 @@ def cache_features(
         precision=settings.precision,
     )
     split = find_split(dataset.name, Path(LISTS[dataset.split_name]).stem, dataset_dir, folder)
-    make_folder(folder, "train_dir")
-    if not is_done(split, feature_settings):
-        network = load_network(feature_settings, checkpoint)
-        with Extractor(network, feature_settings, data.batch_size) as extractor:
-            extract_split(split, feature_settings, extractor)
+    with writing_to(folder, "train_dir"):
+        extract_missing(
+            [split],
+            feature_settings,
+            lambda: Extractor(
+                load_network(feature_settings, checkpoint), feature_settings, data.batch_size
+            ),
+        )
     features = np.load(split.feature_path, mmap_mode="r")
     return features, np.load(split.label_path) - data.labels_offset
 

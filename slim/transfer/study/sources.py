@@ -10,7 +10,7 @@ from typing import Any
 from slim.checkpoints.loading import choose_averages
 from slim.checkpoints.reading import find_checkpoint, read_shapes
 from slim.common.errors import UserError
-from slim.common.files import make_folder
+from slim.common.files import writing_to
 from slim.features.extractor import Extractor, load_network
 from slim.features.files import (
     PUBLISHED_NAMES,
@@ -48,14 +48,19 @@ class StudySource:
         """Writes the features of splits unless they exist.
 
         Raises:
-            UserError: The network does not match the checkpoint, or an image cannot be read.
+            UserError: The network does not match the checkpoint, an image cannot be read, or
+                another process writes to the folder.
         """
-        make_folder(self.folder, "feature_dir")
+        own = []
         for split in splits:
             files = [self.folder / path.name for path in (split.feature_path, split.label_path)]
-            own = replace(split, feature_path=files[0], label_path=files[1])
-            if not is_extracted(own, self.settings):
-                extract_split(own, self.settings, self._extractor)
+            own.append(replace(split, feature_path=files[0], label_path=files[1]))
+        if all(is_extracted(split, self.settings) for split in own):
+            return
+        with writing_to(self.folder, "feature_dir"):
+            for split in own:
+                if not is_extracted(split, self.settings):
+                    extract_split(split, self.settings, self._extractor)
 
     def close(self) -> None:
         """Unloads the network."""
