@@ -10,10 +10,17 @@ from pathlib import Path
 
 from absl import flags
 
-from slim.common.command_line import FlagSet, check_words, define_speed_flags, run_command
+from slim.common.command_line import (
+    FlagSet,
+    check_distinct,
+    check_words,
+    define_speed_flags,
+    run_command,
+)
 from slim.common.files import writing_to
 from slim.common.ray_cluster import define_ray_flags
 from slim.features.files import (
+    PUBLISHED_MODEL,
     PUBLISHED_NAMES,
     PUBLISHED_SIZE,
     SPLITS,
@@ -31,7 +38,11 @@ def define_flags(values: flags.FlagValues) -> None:
     define.words("dataset_name", ["cub_200"], "Datasets: folders in --dataset_dir.")
     define.string("dataset_dir", "./data/", "The folder that holds the datasets.")
     define.words("splits", SPLITS, "Lists: train and val.")
-    define.string("model_name", "inception_v3", "The network.")
+    define.string(
+        "model_name",
+        None,
+        f"The network. Default: from the checkpoint's model.json, else {PUBLISHED_MODEL}.",
+    )
     define.string(
         "checkpoint_path",
         "./checkpoints/inception/inception_v3_iNat_299.ckpt",
@@ -66,6 +77,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Writes the features and labels of the images of one or more datasets."""
+    from slim.checkpoints.description import read_model_description
     from slim.checkpoints.loading import choose_averages
     from slim.checkpoints.reading import find_checkpoint
     from slim.checkpoints.trained_input import choose_input
@@ -74,13 +86,16 @@ def main(values: flags.FlagValues) -> None:
     from slim.preprocessing.preprocessing_factory import preprocessing_kind
 
     check_words("splits", values.splits, SPLITS)
+    check_distinct("dataset_name", values.dataset_name)
     output_dir = Path(values.output_dir or Path("feature", checkpoint_name(values.checkpoint_path)))
     datasets = {
         name: [find_split(name, split, values.dataset_dir, output_dir) for split in values.splits]
         for name in values.dataset_name or [""]
     }
-    model_name = PUBLISHED_NAMES.get(values.model_name, values.model_name)
     checkpoint = find_checkpoint(values.checkpoint_path)
+    trained = read_model_description(Path(checkpoint).parent)
+    model_name = values.model_name or (trained.model_name if trained else PUBLISHED_MODEL)
+    model_name = PUBLISHED_NAMES.get(model_name, model_name)
     image_size, preprocessing = choose_input(
         Path(checkpoint).parent,
         model_name,

@@ -1,7 +1,9 @@
 """Feature extraction: values, order, kinds of images, interruptions, errors."""
 
+import os
 import re
 import shutil
+import socket
 import time
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 from PIL import Image
 
 from slim import feature_extraction as extraction
+from slim.checkpoints.description import ModelDescription, write_model_description
+from slim.common import files
 from slim.features.files import PUBLISHED_NAMES, checkpoint_name
 from slim.nets.nets_factory import NETWORKS
 from tests.conftest import (
@@ -220,6 +224,41 @@ def test_all_unreadable_images_are_listed(checkpoint, tmp_path):
     assert len(np.load(tmp_path / "out/colours_feature_train.npy")) == NUM_TRAIN
 
 
+def test_a_second_extraction_into_a_folder_is_refused(colours, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0)
+    flags = arguments(colours, checkpoint, tmp_path, "--splits=val", "--merge_splits")
+    with files.exclusive(tmp_path):
+        done = invoke(extraction, *flags)
+    assert (done.code, done.output) == (1, "")
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    assert f"error: {tmp_path} is in use by {holder}: wait until it ends" in done.error
+    assert invoke(extraction, *flags).code == 0
+
+
+def test_network_size_and_preprocessing_are_those_of_training(colours, checkpoint, tmp_path):
+    """Where model.json has them, without which they are published defaults or flags."""
+    for path in Path(checkpoint).parent.glob("net.ckpt*"):
+        shutil.copy(path, tmp_path)
+    trained = ModelDescription(SMALL_NETWORK, 40, "vgg", "colours", ("a", "b", "c"))
+    write_model_description(tmp_path, trained)
+    common = [f"--dataset_dir={colours}", "--dataset_name=colours", "--splits=val"]
+    own = [*common, f"--checkpoint_path={tmp_path}/net.ckpt", f"--output_dir={tmp_path}/own"]
+    flags = ["--image_size=40", "--preprocessing_name=vgg", "--splits=val"]
+    done = invoke(extraction, *own)
+    assert done.code == 0, done.error
+    assert "note: " not in done.error
+    assert invoke(extraction, *arguments(colours, checkpoint, tmp_path / "flags", *flags)).code == 0
+    found, expected = (
+        np.load(tmp_path / folder / "colours_feature_val.npy") for folder in ("own", "flags")
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5 * expected.std())
+    done = invoke(extraction, *own, f"--image_size={SMALL_SIZE}", "--preprocessing_name=inception")
+    assert done.code == 0, done.error
+    assert "nothing to do" not in done.output
+    assert "note: --image_size=32: trained at 40, see " in done.error
+    assert "note: --preprocessing_name=inception: trained with vgg, see " in done.error
+
+
 def test_default_output_is_named_after_the_checkpoint():
     for path, name in (
         ("./checkpoints/inception/inception_v3_iNat_299.ckpt", "inception_v3_iNat_299"),
@@ -240,12 +279,20 @@ def test_errors(colours, checkpoint, tmp_path):
     }
     for changed, message in (
         ({"dataset_name": "colour"}, "no dataset 'colour'.*did you mean colours"),
+        ({"dataset_name": ""}, "--dataset_name is missing: .*colours"),
+        ({"dataset_name": "colours,colours"}, "colours is given twice; give it once"),
         ({"splits": "train,test"}, "--splits=train,test: known: train, val"),
+        ({"splits": ""}, "--splits=: known: train, val"),
+        ({"splits": "val,val"}, "--splits=val,val: val is given twice; give it once"),
+        ({"preprocessing_name": "incepton"}, "unknown preprocessing 'incepton'; did you mean"),
         ({"model_name": "InceptionV5"}, "unknown network 'InceptionV5'; did you mean"),
         ({"checkpoint_path": tmp_path / "none"}, "no checkpoint at .*none"),
         ({"image_size": 31}, f"31x31 is too small for {SMALL_NETWORK}, .* at least 32x32"),
         ({"endpoint": "globalpool"}, "--endpoint=globalpool: did you mean global_pool"),
-        ({"output_dir": tmp_path / "file"}, "--output_dir=.*file: cannot make the folder"),
+        (
+            {"output_dir": tmp_path / "file"},
+            "cannot write .*file: File exists; .* another --output_dir",
+        ),
     ):
         flags = [f"--{name}={value}" for name, value in {**good, **changed}.items()]
         done = invoke(extraction, *flags)

@@ -192,11 +192,23 @@ def require_checkpoint(values: flags.FlagValues) -> None:
 
 
 def check_words(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
-    """Checks that the value of a list flag is not empty and has only known words.
+    """Checks that the value of a list flag is not empty and has only known words, each once.
 
     Raises:
         UserError: Suggests the known words that are similar to the first unknown one.
     """
+    check_distinct(flag, words)
     unknown = [word for word in words if word not in known]
     if unknown or not words:
         raise UserError(f"--{flag}={','.join(words)}: {did_you_mean(''.join(unknown[:1]), known)}")
+
+
+def check_distinct(flag: str, words: Sequence[str]) -> None:
+    """Checks that no word of a list flag is given twice.
+
+    Raises:
+        UserError: Names the first such word.
+    """
+    for word in words:
+        if words.count(word) > 1:
+            raise UserError(f"--{flag}={','.join(words)}: {word} is given twice; give it once")

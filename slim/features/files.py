@@ -13,7 +13,7 @@ from slim.common.command_line import PRECISIONS
 from slim.datasets.lists import ImageList, read_valid_list
 from slim.datasets.registry import dataset_folder
 
-PUBLISHED_SIZE = 299  # pixels
+PUBLISHED_MODEL, PUBLISHED_SIZE = "inception_v3", 299
 SPLITS = ("train", "val")
 PUBLISHED_NAMES = {
     "InceptionV3": "inception_v3",
