@@ -21,6 +21,7 @@ def main(values: flags.FlagValues) -> None:
     from slim.checkpoints.description import write_model_description
     from slim.datasets.registry import get_dataset
     from slim.deployment.cluster import Cluster, find_cluster, place_clones
+    from slim.deployment.devices import describe_devices
     from slim.deployment.membership import join, serve
     from slim.deployment.model_deploy import replica_graph
     from slim.training import settings
@@ -42,6 +43,7 @@ def main(values: flags.FlagValues) -> None:
     if cluster.is_alone and run.ends_at(first_step):
         return
     config = place_clones(cluster, values.num_clones, values.clone_on_cpu)
+    devices = describe_devices(config)
     data = settings.input_settings(values, dataset, cluster, first_step)
     build_network = settings.choose_builder(values, dataset, data)
     optimizer = settings.optimizer_settings(values, dataset, replicas.gradients_per_step)
@@ -50,6 +52,7 @@ def main(values: flags.FlagValues) -> None:
         graph = build_training_graph(
             network, optimizer, run, global_step=global_step, replicas=replicas
         )
+        print(settings.describe_network(values, network, devices), flush=True)
         set_variables = None
         if cluster.is_chief:
             start = settings.from_flags(StartSettings, values)

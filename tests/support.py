@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 
 from slim.common.compat import slim, tf
+from slim.common.workers import available_cores
 from slim.nets.nets_factory import NETWORKS, NetworkSpec, get_network_fn
 from slim.nets.resnet_v2 import resnet_v2, resnet_v2_arg_scope
 from slim.preprocessing import inception_preprocessing, preprocessing_factory
@@ -35,6 +36,9 @@ TIMEOUT = 240  # seconds; a test that waits longer has failed
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["tests.support"])
+
+CORES = available_cores()
+THIS_MACHINE = f"CPU ({CORES} core{'s' * (CORES > 1)})"  # as commands describe it
 
 SMALL_NETWORK = "resnet_v2_8"
 SMALL_SIZE = 32  # pixels; the smallest images that a ResNet takes

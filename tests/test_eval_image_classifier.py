@@ -31,6 +31,7 @@ from tests.support import (
     SMALL_DEPTH,
     SMALL_NETWORK,
     SMALL_SIZE,
+    THIS_MACHINE,
     invoke,
     variable_shapes,
     write_checkpoint,
@@ -160,6 +161,8 @@ def test_checkpoint_after_checkpoint(classes, more, colours, tmp_path, monkeypat
     gc.collect()
     done = invoke(evaluation, *arguments(colours, tmp_path, *more))
     assert done.code == 0, done.error
+    computed = "bfloat16 with XLA" if more else "float32"
+    assert f" parameters, {computed}, on {THIS_MACHINE}\n" in done.error
     accuracies = re.findall(r"eval/Accuracy ([\d.]+)", done.output)
     assert accuracies == [f"{[5, 5, 4][label] / NUM_VALIDATION:.4f}" for label in classes]
     assert alive[-1] == alive[0]

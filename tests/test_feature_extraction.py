@@ -1,5 +1,6 @@
 """Feature extraction: values, order, kinds of images, interruptions, errors."""
 
+import math
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from tests.support import (
     SMALL_DEPTH,
     SMALL_NETWORK,
     SMALL_SIZE,
+    THIS_MACHINE,
     Process,
     invoke,
     variable_shapes,
@@ -152,6 +154,8 @@ def test_plain_variables_where_there_are_no_averages(colours, tmp_path):
 
 def test_precision_and_xla(colours, checkpoint, tmp_path):
     """bfloat16 has 8 bits of mantissa, float16 has 11; the layers' errors add up to a few times."""
+    shapes = variable_shapes(SMALL_NETWORK, None).items()
+    trainable = [shape for name, shape in shapes if "/moving_" not in name]
     found = {}
     for name, flags in {
         "bfloat16": ["--precision=bfloat16"],
@@ -161,6 +165,10 @@ def test_precision_and_xla(colours, checkpoint, tmp_path):
         flags = arguments(colours, checkpoint, tmp_path, "--splits=val", *flags)
         done = invoke(extraction, *flags)
         assert done.code == 0, done.error
+        compiled = " with XLA" if "--xla" in flags else ""
+        size = sum(math.prod(shape) for shape in trainable)
+        line = f"{SMALL_NETWORK}: {size:,} parameters, {name}{compiled}, on {THIS_MACHINE}\n"
+        assert line in done.error
         # Features of another precision are not taken for done, those of the same one are.
         assert "nothing to do" not in done.output
         assert "nothing to do" in invoke(extraction, *flags).output

@@ -20,7 +20,14 @@ from slim.checkpoints.reading import read_shapes, read_step
 from slim.common.compat import slim, tf
 from slim.nets.nets_factory import get_network_fn
 from tests.conftest import NUM_TRAIN
-from tests.support import SMALL_NETWORK, SMALL_SIZE, Process, invoke, write_checkpoint
+from tests.support import (
+    SMALL_NETWORK,
+    SMALL_SIZE,
+    THIS_MACHINE,
+    Process,
+    invoke,
+    write_checkpoint,
+)
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -56,6 +63,12 @@ def latest_step(train_dir: Path) -> int:
     """Returns the step of the latest checkpoint, or -1 if there is none."""
     latest = tf.train.latest_checkpoint(str(train_dir))
     return -1 if latest is None else read_step(latest)
+
+
+def trained_parameters(train_dir: Path) -> int:
+    """Returns the number of parameters that have a momentum in the latest checkpoint."""
+    shapes = read_shapes(tf.train.latest_checkpoint(str(train_dir)))
+    return sum(math.prod(shapes[name]) for name in shapes if name.endswith("/Momentum"))
 
 
 def summaries(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -94,6 +107,13 @@ def test_writes_checkpoints_with_the_published_names(trained):
     expected |= {f"{name}/ExponentialMovingAverage" for name in model}
     expected |= {f"{name}/Momentum" for name in trainable}
     assert names == expected
+
+
+def test_says_how_large_the_network_is_and_where_it_runs(trained):
+    train_dir, output = trained
+    size = f"{trained_parameters(train_dir):,} parameters (all trained)"
+    line = f"inception_v3: {size}, float32, on {THIS_MACHINE}\n"
+    assert line in output[: output.index("step 1")]
 
 
 def test_writes_summaries(trained):
@@ -265,6 +285,8 @@ def test_fine_tuning_changes_only_trainable_scopes(trained, colours, tmp_path):
     assert f"fine-tuning from {source}" in done.output
     before = tf.train.load_checkpoint(source)
     after = tf.train.load_checkpoint(str(tmp_path / "model.ckpt-2"))
+    size = f"({trained_parameters(tmp_path):,} trained)"
+    assert f"{size}, float32, 2 clones on {THIS_MACHINE}\n" in done.output
     for name in after.get_variable_to_shape_map():
         if name == "global_step" or name.endswith("Momentum") or "moving_" in name:
             continue

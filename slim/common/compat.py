@@ -6,7 +6,9 @@ import both from here, so that this module alone makes them work together:
 - `slim.batch_norm` needs `tf_keras.legacy_tf_layers`, which tf-keras 2.21 only has as
   `tf_keras.src.legacy_tf_layers`;
 - TensorFlow's notes about CPU instructions and CUDA libraries, and deprecation warnings about the
-  interface that TF-Slim uses, are of no use to a user.
+  interface that TF-Slim uses, are of no use to a user;
+- TensorFlow takes the whole memory of a GPU when it first uses it, unless told otherwise. The
+  options of a session come too late, because tf.data uses the GPU before there is a session.
 """
 
 import os
@@ -42,6 +44,8 @@ def _without_start_up_notes() -> Iterator[None]:
 # On a machine without a GPU, TensorFlow logs an irrelevant error about CUDA.
 _has_gpu = Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if _has_gpu else "3")
+# Takes memory as it is needed; TensorFlow prefers this to the options of sessions and servers.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 with _without_start_up_notes():
     import tensorflow.compat.v1 as tf
     from tf_keras.src import legacy_tf_layers

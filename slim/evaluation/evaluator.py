@@ -1,6 +1,7 @@
 """Evaluation of networks and their checkpoints on a split, with every image exactly once."""
 
 import gc
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +16,13 @@ from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.datasets.input import InputSettings, evaluation_batches, explain_input_error
 from slim.datasets.registry import Dataset
+from slim.deployment.devices import describe_run
 from slim.deployment.model_deploy import session_config
 from slim.evaluation.ensemble import EnsembleMember
 from slim.evaluation.predictions import NOT_FINITE, TOP_K
 from slim.nets.frozen import InferenceGraph, build_network
 from slim.nets.nets_factory import get_network_fn
+from slim.nets.sizes import count_parameters
 from slim.preprocessing.preprocessing_factory import get_views
 
 ROWS = 4096  # images of an ensemble that are ranked at once
@@ -138,6 +141,13 @@ def make_evaluator(
     graph = build_network(
         lambda images: network_fn(images, create_aux_logits=False)[0], member.image_size
     )
+    line = describe_run(
+        member.model_name,
+        count_parameters(graph.variables),
+        precision=settings.precision,
+        xla=settings.xla,
+    )
+    print(line, file=sys.stderr, flush=True)
     images_per_batch = max(1, settings.batch_size // settings.num_crops)
     input_settings = InputSettings(
         image_size=member.image_size,

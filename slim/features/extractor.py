@@ -1,6 +1,7 @@
 """Features of image files from a frozen network."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from slim.common.errors import UserError, did_you_mean, show_problems
 from slim.common.workers import available_cores
 from slim.datasets.images import ImageError, load_image
 from slim.datasets.input import prefetch
+from slim.deployment.devices import describe_run
 from slim.deployment.model_deploy import session_config
 from slim.features.files import Settings
 from slim.nets.frozen import FrozenNetwork, build_network
@@ -55,6 +57,13 @@ class Extractor:
         xla: bool = False,
     ) -> None:
         self._num_threads = num_threads or available_cores()
+        line = describe_run(
+            settings.model_name,
+            network.parameters,
+            precision=settings.precision,
+            xla=xla,
+        )
+        print(line, file=sys.stderr, flush=True)
         with tf.Graph().as_default():
             self._session = tf.Session(config=session_config())
             self._paths = tf.placeholder(tf.string, [None])

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from slim.common.compat import slim, tf
+from slim.nets.sizes import count_parameters
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,13 @@ class FrozenNetwork:
         graph_def: The graph.
         images: The name of the input tensor.
         outputs: The names of the outputs, in their structure.
+        parameters: The number of parameters before batch norm was folded.
     """
 
     graph_def: tf.GraphDef
     images: str
     outputs: Any
+    parameters: int
 
     def __call__(self, images: tf.Tensor, xla: bool = False) -> Any:
         """Adds the network to the current graph.
@@ -100,7 +103,7 @@ def freeze(network: InferenceGraph, values: Mapping[str, np.ndarray]) -> FrozenN
     _fold_batch_norms(graph_def, outputs)
     graph_def = tf.graph_util.extract_sub_graph(graph_def, outputs)
     names = tf.nest.map_structure(lambda tensor: tensor.name, network.outputs)
-    return FrozenNetwork(graph_def, network.images.name, names)
+    return FrozenNetwork(graph_def, network.images.name, names, count_parameters(network.variables))
 
 
 def _fold_batch_norms(graph_def: tf.GraphDef, outputs: Sequence[str]) -> None:

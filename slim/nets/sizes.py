@@ -1,5 +1,7 @@
 """Sizes of networks: parameters and multiply-adds."""
 
+from collections.abc import Iterable
+
 from slim.common.compat import tf
 from slim.nets.nets_factory import get_network_fn
 
@@ -9,8 +11,12 @@ def measure(name: str, image_size: int, num_classes: int) -> tuple[int, int]:
     with tf.Graph().as_default() as graph:
         images = tf.zeros([1, image_size, image_size, 3])
         get_network_fn(name, num_classes)(images, create_aux_logits=False)
-        parameters = sum(variable.shape.num_elements() for variable in tf.trainable_variables())
-        return parameters, count_multiply_adds(graph)
+        return count_parameters(tf.trainable_variables()), count_multiply_adds(graph)
+
+
+def count_parameters(variables: Iterable[tf.Variable]) -> int:
+    """Returns the number of parameters in variables; the statistics of batch norm do not count."""
+    return sum(variable.shape.num_elements() for variable in variables if variable.trainable)
 
 
 def count_multiply_adds(graph: tf.Graph) -> int:

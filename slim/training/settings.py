@@ -10,10 +10,13 @@ from absl import flags
 
 from slim.checkpoints.description import ModelDescription
 from slim.checkpoints.reading import find_checkpoint
+from slim.common.compat import tf
 from slim.datasets.input import InputSettings
 from slim.datasets.registry import Dataset, number_of_classes
 from slim.deployment.cluster import Cluster
+from slim.deployment.devices import describe_run
 from slim.deployment.model_deploy import DeploymentConfig
+from slim.nets.sizes import count_parameters
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from slim.training.cached_features import build_on_features, cache_features
 from slim.training.graph import RunSettings
@@ -111,6 +114,19 @@ def describe_model(values: flags.FlagValues, dataset: Dataset) -> ModelDescripti
         preprocessing_name=_preprocessing(values),
         dataset_name=dataset.name,
         class_names=class_names[values.labels_offset :],
+    )
+
+
+def describe_network(values: flags.FlagValues, network: TrainingNetwork, devices: str) -> str:
+    """Returns the line about a network and its devices, see `describe_run`."""
+    return describe_run(
+        values.model_name,
+        count_parameters(tf.trainable_variables()),
+        devices=devices,
+        trained=count_parameters(network.trained),
+        num_clones=values.num_clones,
+        precision=network.dtype.name,
+        xla=values.xla,
     )
 
 
