@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from slim.common.errors import UserError
 from slim.common.files import LOCK, exclusive, write_whole
+from slim.common.progress import progress
 
 PART = ".part"  # suffix of the folder that holds an incomplete download
 _BEGUN = ".begun"  # in that folder: the bytes received so far
@@ -178,12 +179,11 @@ def _append(reply: requests.Response, begun: Path, have: int, path: Path) -> Non
             f"{path} needs {_bytes(length)} more, {_bytes(free)} are free: make room, then "
             f"{_RESUME}"
         )
-    bar = tqdm(total=total, initial=have, desc=path.name, unit="B", unit_scale=True, disable=None)
-    with bar, begun.open("ab") as file:
+    with progress(path.name, total, "B", initial=have) as shown, begun.open("ab") as file:
         # Not decoded: some servers send a .tar.gz as a .tar with Content-Encoding: gzip.
         for chunk in reply.raw.stream(_CHUNK, decode_content=False):
             file.write(chunk)
-            bar.update(len(chunk))
+            shown.update(len(chunk))
     received = _size(begun)
     if total is not None and received != total:
         raise UserError(

@@ -10,10 +10,9 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
 from slim.common.errors import UserError
 from slim.common.files import write_whole
+from slim.common.progress import progress
 
 # Raised by tarfile, zipfile and the decompressors for broken or encrypted archives.
 _UNREADABLE = (
@@ -121,35 +120,35 @@ def _extract_tar(archive: Path, folder: Path) -> None:
     with (
         archive.open("rb") as raw,
         tarfile.open(fileobj=raw) as tar,
-        _progress(archive, archive.stat().st_size) as bar,
+        progress(f"unpacking {archive.name}", archive.stat().st_size, "B") as shown,
     ):
+        position = 0
         for member in tar:
             _check_paths(archive, member.name, member.linkname)
             try:
                 tar.extract(member, folder, filter="data")
             except tarfile.FilterError as error:
                 raise _unsafe(archive, str(error)) from None
-            bar.update(raw.tell() - bar.n)
+            shown.update(raw.tell() - position)
+            position = raw.tell()
 
 
 def _extract_zip(archive: Path, folder: Path) -> None:
     """Extracts a zip file."""
     with (
         zipfile.ZipFile(archive) as members,
-        _progress(archive, sum(member.compress_size for member in members.infolist())) as bar,
+        progress(
+            f"unpacking {archive.name}",
+            sum(member.compress_size for member in members.infolist()),
+            "B",
+        ) as shown,
     ):
         for member in members.infolist():
             _check_paths(archive, member.filename)
             if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _unsafe(archive, f"'{member.filename}' is neither a file nor a folder")
             members.extract(member, folder)
-            bar.update(member.compress_size)
-
-
-def _progress(archive: Path, size: int) -> tqdm:
-    """Returns a progress bar that counts the bytes of an archive."""
-    text = f"unpacking {archive.name}"
-    return tqdm(total=size, desc=text, unit="B", unit_scale=True, disable=None)
+            shown.update(member.compress_size)
 
 
 def _check_paths(archive: Path, name: str, link: str = "") -> None:

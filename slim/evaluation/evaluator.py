@@ -8,12 +8,12 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from slim.checkpoints.loading import choose_averages, freeze_checkpoint
 from slim.checkpoints.reading import read_step
 from slim.common.compat import tf
 from slim.common.errors import UserError
+from slim.common.progress import progress
 from slim.datasets.input import InputSettings, evaluation_batches, explain_input_error
 from slim.datasets.registry import Dataset
 from slim.deployment.devices import describe_run
@@ -267,7 +267,7 @@ def run_batches(session: tf.Session, outputs: Outputs, name: str, num_images: in
     """
     wanted = {key: tensor for key, tensor in outputs._asdict().items() if tensor is not None}
     batches = []
-    with tqdm(total=num_images, desc=name, unit="images", disable=None) as progress:
+    with progress(name, num_images, " images") as shown:
         while True:
             try:
                 batches.append(session.run(wanted))
@@ -275,7 +275,7 @@ def run_batches(session: tf.Session, outputs: Outputs, name: str, num_images: in
                 break
             except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
                 raise explain_input_error(error) from error
-            progress.update(len(batches[-1]["labels"]))
+            shown.update(len(batches[-1]["labels"]))
     if not batches:
         raise UserError("the shards of this split are empty; convert the dataset again")
     joined = {key: np.concatenate([batch[key] for batch in batches]) for key in wanted}

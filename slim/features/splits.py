@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from slim.common.errors import warn
 from slim.common.files import replacing, write_whole
+from slim.common.progress import progress
 from slim.features.files import (
     FeatureSplit,
     RowWriter,
@@ -69,11 +69,11 @@ def extract_split(split: FeatureSplit, settings: Settings, extractor: FeatureExt
             stale.unlink()
     with (
         RowWriter(part, len(paths), extractor.depth) as writer,
-        tqdm(total=len(paths), initial=writer.rows, desc=split.name, unit="images") as progress,
+        progress(split.name, len(paths), " images", initial=writer.rows) as shown,
     ):
         for rows in extractor.features(paths[writer.rows :]):
             writer.append(rows)
-            progress.update(len(rows))
+            shown.update(len(rows))
     labels = np.array([entry.label for entry in split.image_list.entries], np.int32)
     publish(part, labels, described, (split.feature_path, split.label_path))
     print(f"{split.feature_path}: {len(paths)} x {extractor.depth}", flush=True)

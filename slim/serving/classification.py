@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from slim.common.compat import tf
 from slim.common.errors import UserError
+from slim.common.progress import progress
 from slim.common.workers import available_cores
 from slim.datasets.images import ENDINGS, ImageError, load_image
 from slim.deployment.model_deploy import session_config
@@ -141,7 +142,7 @@ def print_text(results: Iterable[Result]) -> int:
 def print_json(results: Iterable[Result], total: int) -> int:
     """Prints all results as a JSON array, and returns the number of problems."""
     shown, failed = [], 0
-    for image, predictions, problem in tqdm(results, total=total, unit="images", disable=None):
+    for image, predictions, problem in progress("classifying", total, " images", items=results):
         if problem:
             failed += 1
             tqdm.write(f"{image}: {problem}", file=sys.stderr)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import ot
 from scipy.spatial.distance import cdist
-from tqdm import tqdm
 
 from slim.common.errors import UserError, did_you_mean
+from slim.common.progress import progress
 from slim.common.workers import available_cores
 from slim.transfer import GAMMA, MIN_COUNT
 from slim.transfer.prototypes import Prototypes, check_same_network, union
@@ -131,7 +131,7 @@ def similarity_table(
     pairs = [(large[source], found[target]) for source in sources for target in targets]
     with ThreadPoolExecutor(num_workers or available_cores()) as pool:
         solved = pool.map(lambda pair: emd(*pair), pairs)
-        distances = list(tqdm(solved, "domain similarity", len(pairs), unit="pair", disable=None))
+        distances = list(progress("domain similarity", len(pairs), " pairs", items=solved))
     table = np.array(distances).reshape(len(sources), len(targets))
     return SimilarityTable(list(sources), list(targets), table, np.exp(-gamma * table))
 

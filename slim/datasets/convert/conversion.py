@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slim.common.errors import UserError, show_problems, warn
 from slim.common.files import exclusive, write_whole
+from slim.common.progress import progress
 from slim.common.workers import WorkerError, run_jobs
 from slim.datasets.convert.staging import (
     Note,
@@ -152,21 +153,16 @@ def make_shards(plan: Plan, num_workers: int | None, distribute: Callable) -> in
         UserError: A worker was killed.
         OSError: A shard cannot be written.
     """
-    from tqdm import tqdm
-
     plan.staging.mkdir(exist_ok=True)
     remove_temporary(plan)
     missing = [shard for shard in plan.shards if read_note(plan, shard) is None]
     num_missing = sum(len(plan.entries(shard)) for shard in missing)
     total = sum(len(entries) for entries in plan.order.values())
     num_workers = min(num_workers or len(missing), len(missing))
-    # Without a terminal, short runs show no bar and long ones update it rarely.
-    delay, interval = (0, 0.1) if sys.stderr.isatty() else (1, 10)
-    bar = {"initial": total - num_missing, "delay": delay, "mininterval": interval}
     try:
-        with tqdm(total=total, unit=" images", **bar) as progress:
+        with progress("converting", total, " images", initial=total - num_missing) as shown:
             jobs = map(plan.job, missing)
-            distribute(make_shard, jobs, num_workers=num_workers, report=progress.update)
+            distribute(make_shard, jobs, num_workers=num_workers, report=shown.update)
     except WorkerError as error:
         raise UserError(
             f"a worker process was killed ({error}; -9 often means too little memory): run the "

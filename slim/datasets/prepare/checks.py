@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from slim.common.errors import UserError, warn
+from slim.common.progress import progress
 from slim.datasets.listed import ListedDataset
 from slim.datasets.prepare.archives import where_to_get
-from slim.datasets.prepare.writing import show_progress
 from slim.datasets.registry import KNOWN
 
 SHOWN = 3  # names in an error
@@ -87,7 +87,8 @@ def _find_missing(root: Path, paths: Iterable[str]) -> list[str]:
         folder, _, name = path.rpartition("/")
         names[folder].add(name)
     missing = []
-    for folder, expected in show_progress(names.items(), "checking images", "folders"):
+    folders = progress("checking images", len(names), " folders", items=names.items(), delay=1)
+    for folder, expected in folders:
         try:
             lacking = expected.difference(os.listdir(root / folder))  # noqa: PTH208
         except (FileNotFoundError, NotADirectoryError):

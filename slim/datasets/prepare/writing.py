@@ -1,24 +1,18 @@
 """Lists, links and copies of a prepared dataset."""
 
 import shutil
-import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
-
-from tqdm import tqdm
 
 from slim.common.errors import UserError
 from slim.common.files import exclusive, replacing, write_whole
+from slim.common.progress import progress
 from slim.datasets.listed import ListedDataset, compose_files
 from slim.datasets.lists import compose_class_names
 from slim.datasets.registry import KNOWN, conversion_command
 
 IMAGES = "images"  # the link or the folder of copies, the first part of every path in the lists
 COPYING = ".images"  # the folder of copies until all exist
-BAR_SECONDS = 1  # shorter work shows no progress bar
-
-Item = TypeVar("Item")
 
 
 def write_dataset(folder: Path, dataset: ListedDataset, copy: bool) -> None:
@@ -97,7 +91,8 @@ def _copy_images(folder: Path, dataset: ListedDataset) -> None:
     if _has_copies(folder / IMAGES, dataset):
         return
     _check_absent(folder / IMAGES, "a folder of copies")
-    for image in show_progress(dataset.images, "copying", "images"):
+    images = progress("copying", len(dataset.images), " images", items=dataset.images, delay=1)
+    for image in images:
         source, copy = dataset.folder / image.path, folder / COPYING / image.path
         if not _is_copy(copy, source):
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -130,9 +125,3 @@ def _check_absent(images: Path, expected: str) -> None:
         f"{images} is {found}, expected {expected} or nothing; nothing was written: move it away "
         "or set another --dataset_dir"
     )
-
-
-def show_progress(items: Collection[Item], task: str, unit: str) -> Iterable[Item]:
-    """Shows a progress bar for long work, rarely updated without a terminal."""
-    interval = 0.1 if sys.stderr.isatty() else 10
-    return tqdm(items, task, unit=f" {unit}", mininterval=interval, delay=BAR_SECONDS)

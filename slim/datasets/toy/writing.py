@@ -4,11 +4,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from slim.common.command_line import check_words
 from slim.common.errors import UserError
 from slim.common.files import replacing, write_whole, writing_to
+from slim.common.progress import progress
 from slim.common.workers import WorkerError, available_cores, run_jobs
 from slim.datasets.listed import compose_files
 from slim.datasets.lists import compose_class_names
@@ -70,8 +69,8 @@ def _run(name: str, draw: Callable, images: Sequence[ToyImage], num_workers: int
     starts = range(0, len(images), IMAGES_PER_JOB)
     jobs = [images[start : start + IMAGES_PER_JOB] for start in starts]
     try:
-        with tqdm(total=len(images), desc=name, unit="image") as bar:
-            run_jobs(draw, jobs, num_workers=num_workers, report=bar.update)
+        with progress(name, len(images), " images") as shown:
+            run_jobs(draw, jobs, num_workers=num_workers, report=shown.update)
     except WorkerError as error:
         raise UserError(
             f"a process that draws {name} ended early ({error}), possibly out of memory: run "
