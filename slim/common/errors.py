@@ -19,10 +19,18 @@ class UserError(Exception):
         return [f"error: {self}"]
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Returns the end of an error about an unknown name: similar known names, else all of them."""
+def did_you_mean(name: str, known: Sequence[str], *, otherwise: str | None = None) -> str:
+    """Returns the end of an error about an unknown name.
+
+    Args:
+        name: The unknown name.
+        known: The known names.
+        otherwise: The end if no known name is similar. Default: all known names.
+    """
     near = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return otherwise or f"known: {', '.join(known)}"
 
 
 def show_problems(problems: Sequence[object]) -> None:

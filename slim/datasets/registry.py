@@ -142,14 +142,16 @@ def dataset_folder(name: str, dataset_dir: str | Path) -> Path:
     folder = Path(dataset_dir, name or "")
     if name and folder.is_dir():
         return folder
-    names = [path.name for path in sorted(Path(dataset_dir).glob("*")) if path.is_dir()]
-    names += [known for known in KNOWN if known not in names]
+    here = [path.name for path in sorted(Path(dataset_dir).glob("[!.]*")) if path.is_dir()]
+    others = [known for known in KNOWN if known not in here]
+    names = f"{dataset_dir} has {', '.join(here) or 'none'}; data/README.md says how to get others"
+    names += f": {', '.join(others)}" if others else ""
     if not name:
-        raise UserError(f"--dataset_name is missing: {did_you_mean('', names)}")
+        raise UserError(f"--dataset_name is missing: {names}")
     advice = (
         "put its images, train.txt and val.txt there (data/README.md), or set --dataset_dir"
         if name in KNOWN
-        else did_you_mean(name, names)
+        else did_you_mean(name, [*here, *others], otherwise=names)
     )
     raise UserError(f"no dataset '{name}', there is no folder {folder}: {advice}")
 

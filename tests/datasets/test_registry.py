@@ -45,6 +45,15 @@ def test_class_names(converted, capsys):
 
 def test_unknown(converted):
     refused(converted.with_name("thing"), "no dataset 'thing'", "did you mean things?")
+    (converted.parent / ".hidden").mkdir()
+    (converted.parent / "food_101").mkdir()
+    listed = (
+        f"{converted.parent} has food_101, things; data/README.md says how to get others: "
+        "ILSVRC2012, inat2017, aircraft, cub_200, flower_102, nabirds, stanford_cars, stanford_dogs"
+    )
+    assert refused(converted.with_name("zoo"), "no dataset 'zoo'").endswith(listed)
+    with pytest.raises(UserError, match=f"--dataset_name is missing: {listed}"):
+        get_dataset("", "train", converted.parent)
     refused(converted, "no split 'test': expected train or validation", split_name="test")
 
 

@@ -285,7 +285,7 @@ def test_errors_are_one_line(make_dataset, tmp_path):
         (folder, ["--num_shards=0"], "num_shards"),
         (folder, ["--num_workers=0"], "num_workers"),
         (folder, ["--on_error=maybe"], "fail|skip"),
-        (folder, ["--dataset_name="], "--dataset_name is missing: known: cub_201"),
+        (folder, ["--dataset_name="], f"--dataset_name is missing: {tmp_path}/data has cub_201"),
     ]:
         error = convert(wrong, *options, code=1).error
         assert error.startswith("error: ") and error.count("\n") == 1
