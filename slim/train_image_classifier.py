@@ -19,6 +19,7 @@ from slim.training.flags import define_training_flags as define_flags
 def main(values: flags.FlagValues) -> None:
     """Trains an image classifier on the shards that convert_dataset.py wrote."""
     from slim.checkpoints.description import write_model_description
+    from slim.checkpoints.reading import find_checkpoint
     from slim.datasets.registry import get_dataset
     from slim.deployment.cluster import Cluster, find_cluster, place_clones
     from slim.deployment.devices import describe_devices
@@ -45,6 +46,8 @@ def main(values: flags.FlagValues) -> None:
     config = place_clones(cluster, values.num_clones, values.clone_on_cpu)
     devices = describe_devices(config)
     data = settings.input_settings(values, dataset, cluster, first_step)
+    if values.cache_features:  # a folder may get newer checkpoints while features are computed
+        values.checkpoint_path = find_checkpoint(values.checkpoint_path)
     build_network = settings.choose_builder(values, dataset, data)
     optimizer = settings.optimizer_settings(values, dataset, replicas.gradients_per_step)
     with join(cluster) as target, replica_graph(config, values.seed) as global_step:

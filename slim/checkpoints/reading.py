@@ -157,6 +157,29 @@ def read_values(checkpoint: str, variables: Mapping[str, tf.Variable]) -> dict[s
         return {variable.op.name: reader.get_tensor(name) for name, variable in variables.items()}
 
 
+def changed_variables(before: str, after: str, names: Sequence[str]) -> list[str]:
+    """Returns the variables of a checkpoint that have other values in a later one, or none.
+
+    Args:
+        before: The prefix of the checkpoint.
+        after: The prefix of the later one.
+        names: The variables to compare; those that `before` lacks are left out.
+
+    Raises:
+        UserError: A checkpoint cannot be read.
+    """
+    with _reading(f"{before} or {after}"):
+        old, new = (tf.train.load_checkpoint(checkpoint) for checkpoint in (before, after))
+        return [
+            name
+            for name in names
+            if old.has_tensor(name)
+            and not (
+                new.has_tensor(name) and np.array_equal(old.get_tensor(name), new.get_tensor(name))
+            )
+        ]
+
+
 def check_readable(checkpoint: str) -> None:
     """Reads every variable of a checkpoint, each of which has a checksum.
 

@@ -6,11 +6,13 @@ averages of the checkpoint; training on images normalizes by each batch instead.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from slim.common.compat import tf
+from slim.checkpoints.reading import by_name, changed_variables, latest_checkpoint
+from slim.common.compat import slim, tf
 from slim.common.errors import UserError
 from slim.common.files import writing_to
 from slim.datasets.input import InputSettings
@@ -33,18 +35,36 @@ from slim.training.networks import (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class FeatureSource:
+    """The images whose features are cached, and the checkpoint that computes them.
+
+    Attributes:
+        dataset: The split. The images are read from its list, not from its shards.
+        dataset_dir: The folder that holds the datasets.
+        checkpoint: The prefix of the checkpoint.
+        excluded: Parts of the names of variables that are not restored from it.
+        train_dir: The folder of the run; the features are in its subfolder `features`.
+    """
+
+    dataset: Dataset
+    dataset_dir: str
+    checkpoint: str
+    excluded: Sequence[str]
+    train_dir: Path
+
+
 def build_on_features(
     config: DeploymentConfig,
     settings: NetworkSettings,
     data: InputSettings,
     *,
-    features: np.ndarray,
-    labels: np.ndarray,
+    source: FeatureSource,
 ) -> TrainingNetwork:
-    """Builds a network whose last layer is trained on the result of `cache_features`.
+    """Builds a network whose last layer is trained on cached features.
 
     Raises:
-        UserError: A variable below the last layer is to be trained.
+        UserError: The features would not be those of the network, or cannot be computed.
     """
     clones = create_clones(
         config,
@@ -56,7 +76,8 @@ def build_on_features(
     )
     inputs = clones[0].outputs
     trained = variables_to_train(split_scopes(settings.trainable_scopes))
-    check_trained_above(inputs.inputs, trained)
+    check_feature_variables(inputs.inputs, trained, source)
+    features, labels = cache_features(settings, data, source)
     # The meta optimizer would rewrite the neighbourhood of the fed tensor and require images.
     options = tf.ConfigProto()
     options.graph_options.rewrite_options.disable_meta_optimizer = True
@@ -74,48 +95,50 @@ def build_on_features(
 
 
 def cache_features(
-    dataset: Dataset,
-    settings: NetworkSettings,
-    data: InputSettings,
-    *,
-    dataset_dir: str,
-    checkpoint: str,
-    folder: Path,
+    settings: NetworkSettings, data: InputSettings, source: FeatureSource
 ) -> tuple[np.ndarray, np.ndarray]:
     """Computes the features of a split, or loads those of an earlier run.
 
-    The images are read from the list of the dataset, not from its shards.
-
     Args:
-        dataset: The split.
         settings: Settings of the network; its precision is that of the features.
         data: Settings of the batches.
-        dataset_dir: The folder that holds the datasets.
-        checkpoint: Prefix of the checkpoint that the features are computed from.
-        folder: The folder for the features.
+        source: The images and the checkpoint.
 
     Returns:
         Memory-mapped features, float32 `[images, depth]`, and labels, int32 `[images]`.
+
+    Raises:
+        UserError: A label is out of range, an image cannot be read, the checkpoint does not match,
+            or another process writes the features.
     """
     feature_settings = Settings(
         model_name=settings.model_name,
-        checkpoint_hash=hash_checkpoint(checkpoint),
+        checkpoint_hash=hash_checkpoint(source.checkpoint),
         averages=False,
         endpoint=get_network(settings.model_name).feature_endpoint,
         image_size=data.image_size,
         precision=settings.precision,
     )
-    split = find_split(dataset.name, Path(LISTS[dataset.split_name]).stem, dataset_dir, folder)
+    dataset, folder = source.dataset, source.train_dir / "features"
+    list_name = LISTS[dataset.split_name]
+    split = find_split(dataset.name, Path(list_name).stem, source.dataset_dir, folder)
+    for entry in split.image_list.entries:
+        if not 0 <= entry.label - data.labels_offset < data.num_classes:
+            raise UserError(
+                f"{split.folder / list_name} line {entry.line}: label {entry.label} is out of "
+                f"range with --labels_offset={data.labels_offset}, the network has "
+                f"{data.num_classes} classes (0 to {data.num_classes - 1}); correct the offset"
+            )
     with writing_to(folder, "train_dir"):
         extract_missing(
             [split],
             feature_settings,
             lambda: Extractor(
-                load_network(feature_settings, checkpoint), feature_settings, data.batch_size
+                load_network(feature_settings, source.checkpoint), feature_settings, data.batch_size
             ),
         )
-    features = np.load(split.feature_path, mmap_mode="r")
-    return features, np.load(split.label_path) - data.labels_offset
+        features = np.load(split.feature_path, mmap_mode="r")
+        return features, np.load(split.label_path) - data.labels_offset
 
 
 def build_last_layer(
@@ -157,11 +180,19 @@ def feature_batches(
         yield features[chosen], labels[chosen]
 
 
-def check_trained_above(features: tf.Tensor, variables: Sequence[tf.Variable]) -> None:
-    """Checks that cached features do not depend on the variables to train.
+def check_feature_variables(
+    features: tf.Tensor, trained: Sequence[tf.Variable], source: FeatureSource
+) -> None:
+    """Checks that cached features are, and stay, those of the network that is trained.
+
+    Args:
+        features: The end point that is cached.
+        trained: The variables to train.
+        source: The checkpoint that the features are computed from.
 
     Raises:
-        UserError: They do; names one of the variables.
+        UserError: Variables below the last layer are to be trained, are not restored from the
+            checkpoint, or have other values in the checkpoint that the run resumes from.
     """
     found, to_visit = set(), [features.op]
     while to_visit:
@@ -169,10 +200,25 @@ def check_trained_above(features: tf.Tensor, variables: Sequence[tf.Variable]) -
         if operation not in found:
             found.add(operation)
             to_visit += [tensor.op for tensor in operation.inputs]
-    below = [variable.op.name for variable in variables if variable.op in found]
-    if below:
+    if below := [variable.op.name for variable in trained if variable.op in found]:
         raise UserError(
             f"--cache_features: --trainable_scopes selects {len(below)} variables below the last "
             f"layer, such as {below[0]}; give --trainable_scopes={classifier_scope()}, or "
             "leave --cache_features out"
         )
+    kept = by_name([v for v in slim.get_model_variables() if v not in trained])
+    excluded = [name for name in kept if any(scope in name for scope in source.excluded)]
+    if below := [name for name in excluded if kept[name].op in found]:
+        raise UserError(
+            f"--cache_features: --checkpoint_exclude_scopes selects {len(below)} variables below "
+            f"the last layer, such as {below[0]}; give the scopes of the last layer only"
+        )
+    if latest := latest_checkpoint(source.train_dir):
+        names = [name for name in kept if name not in excluded]
+        if different := changed_variables(source.checkpoint, latest, names):
+            raise UserError(
+                f"--cache_features: {source.train_dir} has a run that did not start from "
+                f"--checkpoint_path={source.checkpoint}: {len(different)} variables differ, such "
+                f"as {different[0]}; give the checkpoint that it started from, or another "
+                "--train_dir"
+            )

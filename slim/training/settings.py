@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from absl import flags
 
 from slim.checkpoints.description import ModelDescription
-from slim.checkpoints.reading import find_checkpoint
 from slim.common.compat import tf
 from slim.datasets.input import InputSettings
 from slim.datasets.registry import Dataset, number_of_classes
@@ -18,9 +17,9 @@ from slim.deployment.devices import describe_run
 from slim.deployment.model_deploy import DeploymentConfig
 from slim.nets.sizes import count_parameters
 from slim.preprocessing.preprocessing_factory import get_preprocessing
-from slim.training.cached_features import build_on_features, cache_features
+from slim.training.cached_features import FeatureSource, build_on_features
 from slim.training.graph import RunSettings
-from slim.training.networks import NetworkSettings, TrainingNetwork, build_on_images
+from slim.training.networks import NetworkSettings, TrainingNetwork, build_on_images, split_scopes
 from slim.training.optimizers import OptimizerSettings, find_decay_steps
 from slim.training.start import find_last_step
 
@@ -92,16 +91,18 @@ def choose_builder(
         preprocess = get_preprocessing(_preprocessing(values), is_training=values.augment)
         build, source = build_on_images, {"dataset": dataset, "preprocess": preprocess}
     else:
-        features, labels = cache_features(
-            dataset,
-            settings,
-            data,
-            dataset_dir=values.dataset_dir,
-            checkpoint=find_checkpoint(values.checkpoint_path),
-            folder=Path(values.train_dir, "features"),
-        )
-        build, source = build_on_features, {"features": features, "labels": labels}
+        build, source = build_on_features, {"source": _feature_source(values, dataset)}
     return partial(build, settings=settings, data=data, **source)
+
+
+def _feature_source(values: flags.FlagValues, dataset: Dataset) -> FeatureSource:
+    return FeatureSource(
+        dataset=dataset,
+        dataset_dir=values.dataset_dir,
+        checkpoint=values.checkpoint_path,
+        excluded=split_scopes(values.checkpoint_exclude_scopes),
+        train_dir=Path(values.train_dir),
+    )
 
 
 def describe_model(values: flags.FlagValues, dataset: Dataset) -> ModelDescription:

@@ -1,12 +1,15 @@
 """Tests of training the last layer on cached features."""
 
+import os
 import re
+import shutil
 from itertools import islice
 
 import numpy as np
 import pytest
 
 from slim import train_image_classifier as training
+from slim.common import files
 from slim.common.compat import tf
 from slim.training.cached_features import feature_batches
 from tests.conftest import NUM_CLASSES, NUM_TRAIN
@@ -105,12 +108,56 @@ def test_flags_that_cannot_be_combined_with_cached_features(colours, source, tmp
             ["--trainable_scopes=block2"],
             "variables below the last layer, such as .*; give --trainable_scopes=logits, or",
         ),
+        (["--checkpoint_exclude_scopes=block2"], "exclude_scopes selects .* below the last layer"),
     ):
         code, _, error = cached(
             colours, tmp_path / "run", source, "--max_number_of_steps=1", *flags
         )
         assert code == 1
         assert re.fullmatch(f"(?s).*error: --cache_features: .*{message}.*\n", error), error
+
+
+def test_a_run_and_its_features_start_from_one_checkpoint(colours, source, tmp_path):
+    """A resumed run keeps its variables, so the features have to be those of its checkpoint."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    done = train(colours, other, "--max_number_of_steps=2", "--batch_size=8")
+    assert done.code == 0, done.error
+    assert cached(colours, run, source, "--max_number_of_steps=1").code == 0
+    before = contents(run / "features")
+    for _ in range(2):
+        done = cached(colours, run, f"{other}/model.ckpt-2", "--max_number_of_steps=2")
+        assert done.code == 1
+        message = "run that did not start from --checkpoint_path=.*other/model.ckpt-2: [0-9]+ varia"
+        assert re.search(f"^error: --cache_features: .*{message}", done.error, re.M), done.error
+        assert contents(run / "features") == before
+        shutil.rmtree(run / "features", ignore_errors=True)  # nor without them
+        before = {}
+    assert cached(colours, run, source, "--max_number_of_steps=2").code == 0
+    # A run on images has changed the variables below the last layer.
+    done = cached(colours, other, source, "--max_number_of_steps=3")
+    assert (done.code, "did not start from" in done.error) == (1, True)
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*")}
+
+
+def test_labels_out_of_range_are_refused_before_any_work(colours, source, tmp_path):
+    done = cached(colours, tmp_path, source, "--max_number_of_steps=1", "--labels_offset=1")
+    assert done.code == 1
+    message = r"train.txt line 1: label 0 is out of range with --labels_offset=1, .* \(0 to 1\)"
+    assert re.search(f"^error: .*{message}", done.error, re.M), done.error
+    assert not (tmp_path / "features").exists()
+
+
+def test_another_process_that_writes_the_features_is_named(colours, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0)
+    folder = tmp_path / "features"
+    folder.mkdir()
+    with files.exclusive(folder):
+        done = cached(colours, tmp_path, source, "--max_number_of_steps=1")
+    assert done.code == 1
+    assert f"error: {folder} is in use by process {os.getpid()} on " in done.error
 
 
 def test_batches_have_every_image_once_per_epoch():
