@@ -1,5 +1,6 @@
 """Feature extraction: values, order, kinds of images, interruptions, errors."""
 
+import json
 import math
 import os
 import re
@@ -12,11 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from slim import convert_dataset
+from slim import eval_image_classifier as evaluation
 from slim import feature_extraction as extraction
+from slim import train_image_classifier as training
 from slim.checkpoints.description import ModelDescription, write_model_description
 from slim.common import files
 from slim.features.files import PUBLISHED_NAMES, checkpoint_name
 from slim.nets.nets_factory import NETWORKS
+from slim.transfer.features import load_pictures
 from tests.conftest import (
     NUM_TRAIN,
     NUM_VALIDATION,
@@ -265,6 +270,47 @@ def test_network_size_and_preprocessing_are_those_of_training(colours, checkpoin
     assert "nothing to do" not in done.output
     assert "note: --image_size=32: trained at 40, see " in done.error
     assert "note: --preprocessing_name=inception: trained with vgg, see " in done.error
+
+
+def test_what_conversion_skips_is_left_out_everywhere(tmp_path):
+    folder, run, output = tmp_path / "colours", tmp_path / "run", tmp_path / "out"
+    draw_images(folder, seed=1)
+    lines = (folder / "train.txt").read_text().splitlines(keepends=True)
+    lines.insert(5, "no label here\n")
+    (folder / "train.txt").write_text("".join(lines))
+    (folder / "images/train_003.jpg").write_bytes(b"no image")
+    labels = [index % 3 for index in range(NUM_TRAIN) if index != 3]
+    data = [f"--dataset_dir={tmp_path}", "--dataset_name=colours"]
+    common = [*data, f"--model_name={SMALL_NETWORK}"]
+    start = [f"--train_image_size={SMALL_SIZE}", "--batch_size=4", f"--train_dir={run}"]
+    cached = [f"--checkpoint_path={run}", "--cache_features", "--noaugment"]
+    cached += ["--trainable_scopes=logits", f"--train_dir={tmp_path}/again"]
+    for command, flags in (
+        (convert_dataset, [*data, "--num_shards=2", "--num_workers=1", "--on_error=skip"]),
+        (training, [*common, *start, "--max_number_of_steps=1"]),
+        (evaluation, [*common, f"--checkpoint_path={run}", "--max_number_of_evaluations=1"]),
+        (extraction, [*data, f"--checkpoint_path={run}", f"--output_dir={output}"]),
+        (training, [*common, *start, *cached, "--max_number_of_steps=1"]),
+    ):
+        done = invoke(command, *flags)
+        assert done.code == 0, done.error
+        if command is extraction:
+            size = f"{NUM_TRAIN - 1} x {SMALL_DEPTH}"
+            said = f"train.npy: {size} (conversion has skipped 2 lines of the list)"
+            assert said in done.output
+    for features in (output, tmp_path / "again/features"):
+        np.testing.assert_array_equal(np.load(features / "colours_label_train.npy"), labels)
+        described = json.loads((features / "colours_feature_train.json").read_text())
+        assert described["skipped_lines"] == [4, 6]
+    pictures = load_pictures(tmp_path, "colours", "train", np.array(labels))
+    assert [path.name for path in pictures.paths[2:5]] == [
+        f"train_{index:03d}.jpg" for index in (2, 4, 5)
+    ]
+    # The record of conversion holds for the list that it has read only.
+    (folder / "train.txt").write_text("".join(lines[:5]))
+    done = invoke(extraction, *data, f"--checkpoint_path={run}", f"--output_dir={output}")
+    assert done.code == 1
+    assert "1 images cannot be read, the first is " in done.error
 
 
 def test_default_output_is_named_after_the_checkpoint():

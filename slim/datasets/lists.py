@@ -37,11 +37,15 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageList:
-    """The content of a list: valid entries, problems, and the hash of its bytes."""
+    """The content of a list: valid entries, problems, and the hash of its bytes.
+
+    `skipped_lines` are the lines that conversion has skipped; see `read_converted_list`.
+    """
 
     entries: list[Entry]
     problems: list[Problem]
     sha256: str
+    skipped_lines: tuple[int, ...] = ()
 
 
 def hash_list(path: Path) -> str:

@@ -3,12 +3,12 @@
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from slim.common.errors import UserError, did_you_mean
-from slim.datasets.lists import CLASSES, hash_list
+from slim.datasets.lists import CLASSES, ImageList, hash_list, read_list, read_valid_list
 from slim.datasets.tfrecord import LISTS, Shard, find_shards
 
 DESCRIPTION = "dataset.json"
@@ -60,6 +60,7 @@ class SplitDescription:
     skipped: int  # lines of the list
     shard_bytes: list[int]  # size of each shard
     list_sha256: str
+    skipped_lines: list[int] = field(default_factory=list)  # earlier versions only count them
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,28 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
         num_classes=num_classes,
         class_names=read_class_names(folder / CLASSES, num_classes),
     )
+
+
+def read_converted_list(folder: Path, list_name: str) -> ImageList:
+    """Reads a list without the lines that the conversion of the dataset has skipped, if any.
+
+    Args:
+        folder: The folder of the dataset, which need not be converted.
+        list_name: `train.txt` or `val.txt`.
+
+    Raises:
+        UserError: The list does not exist, is empty, or has another invalid line.
+    """
+    path, description = folder / list_name, read_dataset_description(folder)
+    if description:
+        (name,) = (name for name, file in LISTS.items() if file == list_name)
+        split = description.splits[name]
+        if split.skipped_lines and split.list_sha256 == (list_ := read_list(path)).sha256:
+            kept = [entry for entry in list_.entries if entry.line not in split.skipped_lines]
+            return replace(
+                list_, entries=kept, problems=[], skipped_lines=tuple(split.skipped_lines)
+            )
+    return read_valid_list(path)
 
 
 def conversion_command(name: str, dataset_dir: str | Path) -> str:

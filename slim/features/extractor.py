@@ -167,6 +167,7 @@ def refuse_unreadable(paths: Sequence[str], num_threads: int) -> None:
         return
     show_problems(problems)
     raise UserError(
-        f"{len(problems)} images cannot be read, the first is {problems[0]}; fix the images or "
-        "remove their lines from the list, then run the command again: features so far are kept"
+        f"{len(problems)} images cannot be read, the first is {problems[0]}; fix them and run the "
+        "command again, which keeps the features so far, or delete the dataset's shards, if any, "
+        "and convert with --on_error=skip: extraction leaves out the images that conversion skips"
     ) from None

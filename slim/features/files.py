@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from slim.common.command_line import PRECISIONS
-from slim.datasets.lists import ImageList, read_valid_list
-from slim.datasets.registry import dataset_folder
+from slim.datasets.lists import ImageList
+from slim.datasets.registry import dataset_folder, read_converted_list
 
 PUBLISHED_MODEL, PUBLISHED_SIZE = "inception_v3", 299
 SPLITS = ("train", "val")
@@ -62,6 +62,12 @@ class FeatureSplit:
     feature_path: Path
     label_path: Path
 
+    @property
+    def left_out(self) -> str:
+        """Says how many lines of the list are left out, if any."""
+        count = len(self.image_list.skipped_lines)
+        return f" (conversion has skipped {count} lines of the list)" if count else ""
+
 
 def find_split(name: str, split: str, dataset_dir: str, output_dir: Path) -> FeatureSplit:
     """Returns the list of a split and its files.
@@ -70,8 +76,7 @@ def find_split(name: str, split: str, dataset_dir: str, output_dir: Path) -> Fea
         UserError: The dataset or list is missing, or a line is invalid.
     """
     folder = dataset_folder(name, dataset_dir)
-    path = folder / f"{split}.txt"
-    image_list = read_valid_list(path)
+    image_list = read_converted_list(folder, f"{split}.txt")
     return FeatureSplit(
         f"{name} {split}",
         folder,
@@ -100,6 +105,8 @@ def describe(split: FeatureSplit, settings: Settings) -> str:
     for name, default in _DEFAULTS.items():
         if described[name] == default:
             del described[name]
+    if split.image_list.skipped_lines:
+        described["skipped_lines"] = split.image_list.skipped_lines
     return json.dumps(described, indent=2) + "\n"
 
 
@@ -108,7 +115,7 @@ def is_done(split: FeatureSplit, settings: Settings) -> bool:
     done = is_extracted(split, settings)
     if done:
         num_images = len(split.image_list.entries)
-        print(f"nothing to do: {split.feature_path} has the {num_images} images", flush=True)
+        print(f"nothing to do: {split.feature_path} has the {num_images} images{split.left_out}")
     return done
 
 

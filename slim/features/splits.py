@@ -76,7 +76,8 @@ def extract_split(split: FeatureSplit, settings: Settings, extractor: FeatureExt
             shown.update(len(rows))
     labels = np.array([entry.label for entry in split.image_list.entries], np.int32)
     publish(part, labels, described, (split.feature_path, split.label_path))
-    print(f"{split.feature_path}: {len(paths)} x {extractor.depth}", flush=True)
+    size = f"{len(paths)} x {extractor.depth}"
+    print(f"{split.feature_path}: {size}{split.left_out}", flush=True)
 
 
 def merge(parts: Sequence[FeatureSplit], settings: Settings, files: tuple[Path, Path]) -> None:

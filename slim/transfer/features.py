@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from slim.common.errors import UserError
-from slim.datasets.lists import CLASSES, read_list
-from slim.datasets.registry import read_class_names
+from slim.datasets.lists import CLASSES
+from slim.datasets.registry import read_class_names, read_converted_list
 from slim.features.files import feature_files
 
 BIG = 2**30  # bytes; larger files are mapped into memory
@@ -115,7 +115,7 @@ def load_pictures(
         UserError: The list is missing, or differs from the extracted one.
     """
     path = Path(dataset_dir, dataset, f"{split}.txt")
-    entries = read_list(path).entries
+    entries = read_converted_list(path.parent, path.name).entries
     if [entry.label for entry in entries] != labels.tolist():
         raise UserError(
             f"{path} has {len(entries)} images, whose labels differ from the {len(labels)} of the "

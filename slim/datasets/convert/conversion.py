@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 from slim.common.errors import UserError, show_problems, warn
@@ -102,6 +103,7 @@ def is_converted(plan: Plan) -> bool:
         and not differences(plan, found)
         and (found.verified or not plan.verify)
         and (plan.on_error == "skip" or not any(split.skipped for split in found.splits.values()))
+        and all(len(split.skipped_lines) == split.skipped for split in found.splits.values())
         and set(find_shards(plan.folder)) == set(found.shards)
         and not found.find_damage(plan.folder, found.shards)
     )
@@ -222,11 +224,13 @@ def dataset_description(plan: Plan, notes: dict[Shard, Note]) -> DatasetDescript
         samples = sum(notes[shard].samples for shard in shards)
         if not samples:
             raise UserError(f"no image of {plan.folder / LISTS[split_name]} can be used")
+        problems = [*list_.problems, *chain(*(notes[shard].problems for shard in shards))]
         splits[split_name] = SplitDescription(
             samples=samples,
-            skipped=len(list_.problems) + len(list_.entries) - samples,
+            skipped=len(problems),
             shard_bytes=[notes[shard].size for shard in shards],
             list_sha256=list_.sha256,
+            skipped_lines=sorted(problem.line for problem in problems),
         )
     return DatasetDescription(
         classes=count_classes(plan.lists),

@@ -210,6 +210,8 @@ def test_skip_leaves_out_what_is_wrong(make_dataset):
     splits = json.loads((folder / "dataset.json").read_text())["splits"]
     assert [splits[s]["samples"] for s in splits] == [9, 6]
     assert [splits[s]["skipped"] for s in splits] == [7, 2]
+    lines = [[2, 3, 4, 13, 14, 15, 16], [2, 7]]
+    assert [splits[s]["skipped_lines"] for s in splits] == lines
     assert convert(folder, "--on_error=skip", "--num_shards=3").output.startswith("nothing to do")
     convert(folder, "--num_shards=3", code=1)
 
