@@ -35,6 +35,8 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$python" -m venv .venv
 fi
 echo "installing requirements.txt ${*}${cuda:+ and $cuda}"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+quiet=--quiet
+if [ -t 1 ]; then quiet=; fi  # some minutes of progress, only for a terminal
+.venv/bin/python -m pip install $quiet --disable-pip-version-check \
     -r requirements.txt "$@" ${cuda:+"$cuda"}
 touch "$stamp"

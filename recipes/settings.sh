@@ -17,6 +17,32 @@ refuse() {
     exit 1
 }
 
+# trim TEXT: sets text to TEXT without white space at its ends.
+trim() {
+    text=${1#"${1%%[![:space:]]*}"}
+    text=${text%"${text##*[![:space:]]}"}
+}
+
+# read_value TEXT: sets value to TEXT without a comment at its end and without quotes around it.
+# Fails if the quotes do not match.
+read_value() {
+    case $1 in
+        [\"\']*)
+            quote=${1%"${1#?}"}
+            value=${1#?}
+            case $value in *"$quote"*) ;; *) return 1 ;; esac
+            trim "${value#*"$quote"}"
+            value=${value%%"$quote"*}
+            case $text in '' | '#'*) ;; *) return 1 ;; esac
+            ;;
+        '#'*) value= ;;
+        *)
+            trim "${1%%[[:space:]]#*}"
+            value=$text
+            ;;
+    esac
+}
+
 # read_recipe NAME: applies the settings of a recipe that are not set in the environment.
 read_recipe() {
     file=recipes/$1.env
@@ -28,6 +54,8 @@ read_recipe() {
     if [ -n "${EPOCHS:-}" ]; then MAX_STEPS=${MAX_STEPS-}; fi
     if [ -n "${MAX_STEPS:-}" ]; then EPOCHS=${EPOCHS-}; fi
     while read -r line || [ -n "$line" ]; do
+        trim "$line"  # a carriage return, too
+        line=$text
         case $line in '' | '#'*) continue ;; esac
         key=${line%%=*}
         case $key in
@@ -37,7 +65,9 @@ read_recipe() {
             *" $key "*) ;;
             *) refuse "$file: unknown setting $key; known are$SETTINGS" ;;
         esac
-        if eval "[ -z \"\${$key+set}\" ]"; then eval "$key=\${line#*=}"; fi
+        trim "${line#*=}"
+        read_value "$text" || refuse "$file: '$line': the quotes do not enclose the value"
+        if eval "[ -z \"\${$key+set}\" ]"; then eval "$key=\$value"; fi
     done <"$file"
 }
 

@@ -4,7 +4,7 @@ from functools import partial
 
 from absl import flags
 
-from slim.common.command_line import FlagSet, run_command
+from slim.common.command_line import FlagSet, python_command, run_command
 from slim.common.errors import UserError
 
 
@@ -19,8 +19,8 @@ def main(values: flags.FlagValues) -> None:
     """Prints the contents of a checkpoint, and how each network matches it."""
     if not values.checkpoint_path:
         raise UserError(
-            "CHECKPOINT is missing: python -m slim.inspect_checkpoint CHECKPOINT, for example "
-            "checkpoints/cub_200/model.ckpt-20000, or a folder of checkpoints"
+            f"CHECKPOINT is missing: {python_command()} -m slim.inspect_checkpoint CHECKPOINT, for "
+            "example checkpoints/cub_200/model.ckpt-20000, or a folder of checkpoints"
         )
     from slim.checkpoints import contents as found
     from slim.checkpoints.reading import check_readable, find_checkpoint, read_shapes, read_step

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from slim.common.command_line import FlagSet, run_command
+from slim.common.command_line import FlagSet, python_command, run_command
 from slim.common.errors import UserError
 
 
@@ -36,8 +36,8 @@ def main(values: flags.FlagValues) -> None:
     """Prints a table of accuracy by class size, and plots it."""
     if not values.files:
         raise UserError(
-            "FILE is missing: python -m slim.long_tail BEFORE.npz AFTER.npz, with files that "
-            "evaluation with --per_class writes to --eval_dir, or such folders"
+            f"FILE is missing: {python_command()} -m slim.long_tail BEFORE.npz AFTER.npz, with "
+            "files that evaluation with --per_class writes to --eval_dir, or such folders"
         )
     from slim.common.plots import save_figure
     from slim.evaluation.long_tail import (

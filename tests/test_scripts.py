@@ -1,6 +1,8 @@
 """Tests of the shell scripts: published defaults, the environment, recipes and other flags."""
 
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -99,7 +101,7 @@ def test_errors_name_the_commands_that_make_shards_and_checkpoints(colours, tmp_
     _, flags = command_of("eval.sh", **env)
     code, _, error = invoke(evaluation, *(f"--{name}={value}" for name, value in flags.items()))
     assert code == 1
-    assert f"python convert_dataset.py --dataset_name=none --dataset_dir={tmp_path}" in error
+    assert f" convert_dataset.py --dataset_name=none --dataset_dir={tmp_path}" in error
     env |= {"DATASET_NAME": "colours", "DATASET_DIR": str(colours), "CHECKPOINT_PATH": "none.ckpt"}
     done = run("./train.sh", env=env)
     assert done.returncode == 1
@@ -245,12 +247,26 @@ def test_each_setting_becomes_its_flag(scripts):
 
 
 def test_values_are_not_interpreted_by_the_shell(scripts):
-    value = "/a  b/$(touch taken) `touch taken` $HOME \"x\" 'y' * \\ ; touch taken #=z"
+    value = "/a  b/$(touch taken) `touch taken` $HOME \"x\" 'y' * \\ ; touch taken=#z"
     recipe = f"# a comment\n\n  # another\n MODEL_DIR={value}  \nDATASET_DIR=/c d"
     for script, flag in (("train.sh", "train_dir"), ("eval.sh", "eval_dir")):
         found = flags_of(scripts, script, recipe)
         assert (found[flag], found["dataset_dir"]) == (value, "/c d")
     assert not (scripts / "taken").exists()
+
+
+def test_quotes_comments_and_line_ends_of_other_systems_are_understood(scripts):
+    lines = {
+        'LR="0.5"': ("learning_rate", "0.5"),
+        "TRAINABLE_SCOPES='a, \"b\" # c'  # a comment": ("trainable_scopes", 'a, "b" # c'),
+        "END_LR= 0.25\t# a comment 'with' quotes": ("end_learning_rate", "0.25"),
+        "CHECKPOINT_PATH=# random weights": ("checkpoint_path", ""),
+        "CHECKPOINT_EXCLUDE_SCOPES='' # none": ("checkpoint_exclude_scopes", ""),
+        "MODEL_DIR=it's#1": ("train_dir", "it's#1"),
+    }
+    for end in ("\n", "\r\n", "  \r\n"):
+        found = flags_of(scripts, "train.sh", end.join(["# a comment", "", *lines]))
+        assert found == {**PUBLISHED_TRAINING, **dict(lines.values())}
 
 
 @pytest.mark.parametrize("script", ["train.sh", "eval.sh"])
@@ -262,6 +278,8 @@ def test_invalid_recipes_are_errors_of_one_line(scripts, script):
         "LR": "'LR' is not of the form KEY=VALUE",
         "=1": "'=1' is not of the form KEY=VALUE",
         "LR;touch taken=1": "'LR;touch taken=1' is not of the form KEY=VALUE",
+        "LR='1": "mine.env: 'LR='1': the quotes do not enclose the value",
+        'LR="1" 2': "the quotes do not enclose the value",
     }
     for line, message in faults.items():
         (scripts / "recipes/mine.env").write_text(f"LR=1\n{line}\n")
@@ -285,6 +303,30 @@ def test_install_names_its_requirements(tmp_path):
     assert done.stderr.startswith("error: no Python 3.10 to 3.13")
     assert "/nowhere/python" in done.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_install_shows_the_progress_of_pip_in_a_terminal(tmp_path, terminal):
+    shutil.copy(ROOT / "install.sh", tmp_path)
+    (tmp_path / "tests").mkdir()
+    for name in ("requirements.txt", "tests/requirements.txt"):
+        (tmp_path / name).touch()
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$@" >>"$0.log"\n')
+    python.chmod(0o755)
+    primary, secondary = os.openpty()
+    subprocess.run(
+        [tmp_path / "install.sh"],
+        stdout=secondary if terminal else subprocess.DEVNULL,
+        check=True,
+        timeout=60,
+    )
+    os.close(secondary)
+    os.close(primary)
+    *_, install = python.with_name("python.log").read_text().splitlines()
+    assert install.startswith("-m pip install ")
+    assert ("--quiet" in install) != terminal
 
 
 def test_an_installation_is_not_repeated(tmp_path):

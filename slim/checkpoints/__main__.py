@@ -10,7 +10,7 @@ from absl import flags
 
 from slim.checkpoints.provision import list_published, provide_files, provide_model
 from slim.checkpoints.released import ADDRESS, DATA, FEATURES, MODELS, get_model
-from slim.common.command_line import FlagSet, run_command
+from slim.common.command_line import FlagSet, python_command, run_command
 from slim.common.errors import UserError
 
 
@@ -35,8 +35,8 @@ def main(values: flags.FlagValues) -> None:
     checkpoints_dir = Path(values.checkpoints_dir)
     if not (models or values.list or any(requested.values())):
         raise UserError(
-            f"NAME is missing: python -m slim.checkpoints NAME, for example {MODELS[1].name}; "
-            "--list shows all names, --data and --features fetch other archives"
+            f"NAME is missing: {python_command()} -m slim.checkpoints NAME, for example "
+            f"{MODELS[1].name}; --list shows all names, --data and --features fetch other archives"
         )
     if values.list:
         for line in list_published(checkpoints_dir, folders):

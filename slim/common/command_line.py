@@ -1,9 +1,12 @@
 """Command lines: flags, `--help`, and exit codes. Nothing here loads TensorFlow."""
 
+import errno
 import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -11,6 +14,7 @@ from slim.common.errors import UserError, did_you_mean
 
 INTERRUPTED = 130  # 128 + SIGINT, which a shell reports for Ctrl-C
 BROKEN_PIPE = 141  # 128 + SIGPIPE
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -47,19 +51,22 @@ def run_command(
             print(description or main.__doc__)
             print(values.main_module_help() or values.get_help(), flush=True)
             raise SystemExit(0)
-        unused = values(argv)[1:]
-        if positional and unused:
-            if isinstance(values[positional].value, list):
-                values[positional].value, unused = unused, []
-            else:
-                values[positional].value = unused.pop(0)
-        if unused:
-            raise UserError(f"unexpected argument '{unused[0]}': flags are given as --name=value")
+        _parse(values, argv, positional)
         main(values)
         sys.stdout.flush()
     except BrokenPipeError:  # as in `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         raise SystemExit(BROKEN_PIPE) from None
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        print(
+            f"error: cannot write {error.filename or 'the output'}: {error.strerror}; free some "
+            "space, then run the command again",
+            file=sys.stderr,
+        )
+        _discard_output()
+        raise SystemExit(1) from None
     except (UserError, flags.Error) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -67,6 +74,33 @@ def run_command(
         print("interrupted", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     raise SystemExit(0)
+
+
+def _parse(values: flags.FlagValues, argv: Sequence[str], positional: str | None) -> None:
+    """Parses the flags of a command line and the arguments without a name."""
+    unused = values(argv)[1:]
+    if positional and unused:
+        if isinstance(values[positional].value, list):
+            values[positional].value, unused = unused, []
+        else:
+            values[positional].value = unused.pop(0)
+    if unused:
+        raise UserError(f"unexpected argument '{unused[0]}': flags are given as --name=value")
+
+
+def _discard_output() -> None:
+    """Keeps Python from reporting once more at its end that it cannot write the output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def python_command() -> str:
+    """Returns the shortest command that runs this interpreter from the working directory."""
+    executable = Path(sys.executable or "python")
+    found = shutil.which("python")
+    if found and Path(found) == executable:
+        return "python"
+    folder = Path.cwd()
+    return str(executable.relative_to(folder) if executable.is_relative_to(folder) else executable)
 
 
 class FlagSet:

@@ -69,6 +69,9 @@ def fetch(address: str, path: Path, known_hash: str | None = None) -> None:
             f"{address}: {error} Run this again to download it from the start"
         ) from error
     except OSError as error:
+        if path.exists():  # another process has just fetched it and removed its folder
+            _check_existing(address, path, known_hash)
+            return
         raise UserError(
             f"{error.filename or part}: {error.strerror}: fix this, then {_RESUME}"
         ) from error
@@ -79,6 +82,8 @@ def fetch(address: str, path: Path, known_hash: str | None = None) -> None:
 
 def _check_existing(address: str, path: Path, known_hash: str | None) -> None:
     """Checks the hash of an existing file, which is never overwritten."""
+    if not path.is_file():
+        raise UserError(f"{path} exists but is not a file: give the path of a file")
     if known_hash is None:
         return
     _announce_check(path, path.name)

@@ -33,6 +33,11 @@ def did_you_mean(name: str, known: Sequence[str], *, otherwise: str | None = Non
     return otherwise or f"known: {', '.join(known)}"
 
 
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Returns a number with its noun, whose plural ends in `s` by default."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def show_problems(problems: Sequence[object]) -> None:
     """Prints the first 20 problems to stderr, one per line, and the number of the others."""
     for problem in problems[:SHOWN_PROBLEMS]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from slim.common.errors import UserError
+from slim.common.errors import UserError, count
 
 CLASSES = "classes.txt"
 _LABEL = re.compile(r"-?[0-9]{1,9}")
@@ -91,7 +91,7 @@ def read_valid_list(path: Path) -> ImageList:
     image_list = read_list(path)
     if image_list.problems:
         raise UserError(
-            f"{path} has {len(image_list.problems)} invalid lines, the first is "
+            f"{path} has {count(len(image_list.problems), 'invalid line')}, the first is "
             f"{image_list.problems[0]}; fix or remove them"
         )
     return image_list

@@ -1,18 +1,21 @@
 """Converted datasets: their shards, and the description that conversion writes."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from slim.common.command_line import python_command
 from slim.common.errors import UserError, did_you_mean
 from slim.datasets.lists import CLASSES, ImageList, hash_list, read_list, read_valid_list
 from slim.datasets.tfrecord import LISTS, Shard, find_shards
 
 DESCRIPTION = "dataset.json"
 FORMAT = 1  # version of the shards and of their description
+NAME_MAX = 255  # bytes
 STAGING = ".conversion-"  # prefix of the folder of an unfinished conversion
 
 
@@ -138,8 +141,9 @@ def dataset_folder(name: str, dataset_dir: str | Path) -> Path:
     """Returns the folder of a dataset.
 
     Raises:
-        UserError: It does not exist; suggests similar names.
+        UserError: It does not exist; suggests similar names. Or the name is a path.
     """
+    _refuse_path(name or "", f"no dataset '{name}'")
     folder = Path(dataset_dir, name or "")
     if name and folder.is_dir():
         return folder
@@ -168,9 +172,14 @@ def new_dataset_folder(name: str, dataset_dir: str | Path, flag: str) -> Path:
     Raises:
         UserError: The name is not the name of a folder.
     """
-    if name == ".." or PurePosixPath(name).name != name:
-        raise UserError(f"--{flag}={name}: expected the name of a folder, without '/'")
+    _refuse_path(name, f"--{flag}={name}")
     return Path(dataset_dir, name)
+
+
+def _refuse_path(name: str, subject: str) -> None:
+    """Checks that the name of a dataset is a file name, so that nothing is written elsewhere."""
+    if name == ".." or PurePosixPath(name).name != name or len(os.fsencode(name)) > NAME_MAX:
+        raise UserError(f"{subject}: expected the name of a folder in --dataset_dir, without '/'")
 
 
 def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
@@ -233,7 +242,7 @@ def read_converted_list(folder: Path, list_name: str) -> ImageList:
 
 def conversion_command(name: str, dataset_dir: str | Path) -> str:
     """Returns the command that converts a dataset."""
-    command = f"python convert_dataset.py --dataset_name={name}"
+    command = f"{python_command()} convert_dataset.py --dataset_name={name}"
     if Path(dataset_dir) != Path("data"):
         command += f" --dataset_dir={dataset_dir}"
     return command
@@ -286,12 +295,19 @@ def removal(folder: Path) -> str:
 
 
 def read_class_names(path: Path, num_classes: int) -> tuple[str, ...] | None:
-    """Reads the names of all classes from lines `label name`; returns None if there are none."""
+    """Reads the names of all classes from lines `label name`; returns None if there are none.
+
+    Raises:
+        UserError: The file is not UTF-8.
+    """
     if not path.is_file():
         return None
-    lines = [
-        line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line.strip()
-    ]
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path} line {line} is not UTF-8: save the file as UTF-8") from None
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
     if [line[0] for line in lines] != [str(label) for label in range(num_classes)]:
         # The classes.txt in the archive of CUB-200, for example, counts from 1.
         print(

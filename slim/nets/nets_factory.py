@@ -13,6 +13,8 @@ from slim.nets.inception_v3 import inception_v3
 from slim.nets.inception_v4 import inception_v4
 from slim.nets.layers import stored_in_float32
 
+LARGEST_IMAGE_SIZE = 4096  # pixels
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
@@ -170,7 +172,7 @@ def get_network_fn(
 
 
 def check_image_size(name: str, height: int | None, width: int | None) -> None:
-    """Checks that images are large enough for a network.
+    """Checks that images are neither too small for a network nor too large for any machine.
 
     Args:
         name: A key of `NETWORKS`.
@@ -178,8 +180,13 @@ def check_image_size(name: str, height: int | None, width: int | None) -> None:
         width: Width in pixels; None if unknown.
 
     Raises:
-        UserError: The height or width is below the smallest of the network.
+        UserError: The height or width is below the smallest of the network or above the largest.
     """
+    if any(size is not None and size > LARGEST_IMAGE_SIZE for size in (height, width)):
+        raise UserError(
+            f"image size {height}x{width} is too large, expected at most "
+            f"{LARGEST_IMAGE_SIZE}x{LARGEST_IMAGE_SIZE}; most networks are trained at 299x299"
+        )
     smallest = get_network(name).smallest_image_size
     if any(size is not None and size < smallest for size in (height, width)):
         raise UserError(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from slim.common.command_line import python_command
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.common.progress import progress
@@ -43,8 +44,8 @@ def find_images(names: Sequence[str]) -> list[Path]:
     """
     if not names:
         raise UserError(
-            "IMAGE is missing: python -m slim.classify IMAGE... --checkpoint_path=..., with image "
-            "files or folders of image files"
+            f"IMAGE is missing: {python_command()} -m slim.classify IMAGE... "
+            "--checkpoint_path=..., with image files or folders of image files"
         )
     images = []
     for name in names:

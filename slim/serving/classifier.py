@@ -13,6 +13,7 @@ from slim.checkpoints.description import MODEL, ModelDescription, read_model_des
 from slim.checkpoints.loading import choose_averages, freeze_checkpoint
 from slim.checkpoints.reading import read_shapes
 from slim.checkpoints.trained_input import choose_input
+from slim.common.command_line import python_command
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.datasets.lists import CLASSES
@@ -67,7 +68,7 @@ def describe_classifier(
     if num_classes is None:
         raise UserError(
             f"checkpoint {checkpoint} has no classifier of {name}, only features (see "
-            f"python -m slim.inspect_checkpoint {checkpoint})"
+            f"{python_command()} -m slim.inspect_checkpoint {checkpoint})"
         )
     names = written.class_names if written else tuple(map(str, range(num_classes)))
     source = Path(checkpoint).with_name(MODEL)

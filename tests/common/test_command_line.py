@@ -1,9 +1,14 @@
-"""Tests of flags with bounds."""
+"""Tests of flags with bounds, of the interpreter in messages, and of output that is lost."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 from absl import flags
 
-from slim.common.command_line import FlagSet
+from slim.common.command_line import FlagSet, python_command
+from tests.support import ROOT
 
 
 @pytest.fixture
@@ -36,3 +41,24 @@ def test_allowed(values, text):
 def test_refused(values, text, expected):
     with pytest.raises(flags.IllegalFlagValueError, match=f"expected a finite number {expected}$"):
         values(["command", text])
+
+
+def test_the_interpreter_in_messages_runs_from_the_working_directory(tmp_path, monkeypatch):
+    executable = tmp_path / ".venv/bin/python"
+    executable.parent.mkdir(parents=True)
+    executable.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(executable))
+    assert python_command() == str(executable)
+    monkeypatch.chdir(tmp_path)
+    assert python_command() == ".venv/bin/python"
+    monkeypatch.setenv("PATH", str(executable.parent), prepend=os.pathsep)  # .venv is activated
+    assert python_command() == "python"
+
+
+@pytest.mark.parametrize("flag", ["--list", "--help"])
+def test_output_to_a_full_disk_is_an_error_of_one_line(flag):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        command = [sys.executable, "-m", "slim.checkpoints", flag]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    expected = "error: cannot write the output: No space left on device; free some space, then"
+    assert (done.returncode, done.stderr) == (1, f"{expected} run the command again\n")

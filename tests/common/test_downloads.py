@@ -239,6 +239,23 @@ def test_no_server(monkeypatch, tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("known_hash", [SHA256, None])
+def test_another_run_completes_the_download_meanwhile(server, tmp_path, monkeypatch, known_hash):
+    """It removes the folder that this run waits to lock."""
+    path = tmp_path / "file"
+
+    def wait(folder):
+        monkeypatch.setattr("slim.common.downloads.exclusive", exclusive)
+        fetch(f"{server.address}/file", path, known_hash)
+        return exclusive(folder)
+
+    monkeypatch.setattr("slim.common.downloads.exclusive", wait)
+    fetch(f"{server.address}/file", path, known_hash)
+    assert path.read_bytes() == CONTENT
+    assert len(server.requests) == 1
+    assert names(tmp_path) == ["file"]
+
+
 def test_no_such_kind_of_address(tmp_path):
     with pytest.raises(UserError, match="No connection adapters"):
         fetch("gopher://127.0.0.1/file", tmp_path / "file")

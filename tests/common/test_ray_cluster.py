@@ -65,7 +65,7 @@ def test_conversion_whose_worker_is_killed(address, make_dataset, tmp_path):
         trap.kill()
         trap.serve()
         assert process.wait() == 0, process.output
-    assert "27 images, 3 classes, 6 shards, 1 lines skipped, in" in process.output
+    assert "27 images, 3 classes, 6 shards, 1 line skipped; read 28 images in" in process.output
     problems = [line for line in expected.error.splitlines() if "0011" in line]
     assert problems == [line for line in process.output.splitlines() if "0011" in line]
     assert contents(copy) == contents(folder)

@@ -41,6 +41,11 @@ def test_class_names(converted, capsys):
     (converted / "classes.txt").write_text("1 001.Blue_Jay\n2 002.finch\n3 003.Wren\n")
     assert get_dataset("things", "train", converted.parent).class_names is None
     assert "does not name labels 0 to 2" in capsys.readouterr().err
+    (converted / "classes.txt").write_bytes("0 Jay\n1 Häher\n2 Wren\n".encode("latin-1"))
+    refused(converted, f"{converted / 'classes.txt'} line 2 is not UTF-8: save the file as UTF-8")
+    (converted / "classes.txt").write_bytes("0 Jay\n1 Häher\n2 Wren\n".encode("utf-8-sig"))
+    found = get_dataset("things", "train", converted.parent)
+    assert found.class_names == ("Jay", "Häher", "Wren")
 
 
 def test_unknown(converted):
@@ -55,14 +60,15 @@ def test_unknown(converted):
     with pytest.raises(UserError, match=f"--dataset_name is missing: {listed}"):
         get_dataset("", "train", converted.parent)
     refused(converted, "no split 'test': expected train or validation", split_name="test")
+    refused(converted / "..", "no dataset '..': expected the name of a folder in --dataset_dir")
 
 
 def test_not_converted(make_dataset, monkeypatch):
     folder = make_dataset()
-    command = f"`python convert_dataset.py --dataset_name=things --dataset_dir={folder.parent}`"
-    refused(folder, f"no train shards in {folder}: make them with {command}")
+    command = f" convert_dataset.py --dataset_name=things --dataset_dir={folder.parent}`"
+    refused(folder, f"no train shards in {folder}: make them with `", command)
     monkeypatch.chdir(folder.parents[1])
-    with pytest.raises(UserError, match=r"with `python convert_dataset.py --dataset_name=things`$"):
+    with pytest.raises(UserError, match=r"with `\S+ convert_dataset.py --dataset_name=things`$"):
         get_dataset("things", "train", "./data/")
 
 
@@ -72,7 +78,7 @@ def test_incomplete_or_damaged(converted):
     shard.write_bytes(content[:-1])
     refused(converted, f"{shard} has {len(content) - 1} bytes, expected {len(content)}")
     shard.unlink()
-    refused(converted, f"{shard} is missing: convert again with `python convert_dataset.py")
+    refused(converted, f"{shard} is missing: convert again with `", "convert_dataset.py")
     assert get_dataset("things", "validation", converted.parent).num_samples == 6
 
 
@@ -95,7 +101,7 @@ def test_interrupted(converted):
     staging = converted / ".conversion-0123456789abcdef"
     staging.mkdir()
     (converted / "dataset.json").rename(staging / "dataset.json")
-    refused(converted, "was interrupted: finish it with `python convert_dataset.py")
+    refused(converted, "was interrupted: finish it with `", "convert_dataset.py")
 
 
 def test_shards_of_the_published_script(make_dataset, capsys):
@@ -103,7 +109,7 @@ def test_shards_of_the_published_script(make_dataset, capsys):
     for index in range(4):
         for place in (folder, known):
             (place / f"train_0000{index}-of-00004.tfrecord").write_bytes(encode(picture(index)))
-    refused(folder, "has shards but no dataset.json", "rm -f", "python convert_dataset.py")
+    refused(folder, "has shards but no dataset.json", "rm -f", "convert_dataset.py")
     found = get_dataset("cub_200", "train", known.parent)
     assert (found.num_samples, found.num_classes, len(found.files)) == (5994, 200, 4)
     assert re.fullmatch(r"note: .*/cub_200 has no dataset.json; .*\n", capsys.readouterr().err)

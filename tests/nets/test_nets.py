@@ -12,7 +12,7 @@ import tf_slim.nets
 
 from slim.common.compat import compared_by_identity, slim, tf
 from slim.common.errors import UserError
-from slim.nets.nets_factory import NETWORKS, get_network, get_network_fn
+from slim.nets.nets_factory import NETWORKS, check_image_size, get_network, get_network_fn
 from slim.preprocessing import inception_preprocessing
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from tests.conftest import SHARED, load_recipe_weights
@@ -198,6 +198,8 @@ def test_less_than_the_smallest_size_is_refused(name):
         pytest.raises(UserError, match=f"too small for {name}, which needs at least {smallest}x"),
     ):
         get_network_fn(name, 5)(tf.zeros([1, smallest, smallest - 1, 3]))
+    with pytest.raises(UserError, match="100000x100000 is too large, expected at most 4096x4096"):
+        check_image_size(name, 100_000, 100_000)
 
 
 @networks(["inception_v3", "resnet_v2_50"])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
-from slim.common.errors import UserError, show_problems, warn
+from slim.common.errors import UserError, count, show_problems, warn
 from slim.common.files import exclusive, write_whole
 from slim.common.progress import progress
 from slim.common.workers import WorkerError, run_jobs
@@ -68,9 +68,11 @@ def convert(plan: Plan, num_workers: int | None, distribute: Callable = run_jobs
         report_problems(plan, notes)
         write_whole(plan.staging / DESCRIPTION, dataset_description(plan, notes).to_json())
         publish(plan)
-    seconds = time.monotonic() - started
-    speed = f"in {seconds:.1f} s ({num_images / seconds:.0f} images/s)"
-    print(f"{summary(plan.folder)}, {speed}")
+    seconds = max(round(time.monotonic() - started, 2), 0.01)
+    speed = (
+        f"read {count(num_images, 'image')} in {seconds} s ({num_images / seconds:.0f} images/s)"
+    )
+    print(f"{summary(plan.folder)}; {speed}")
 
 
 def warn_about_lists(plan: Plan) -> None:
@@ -80,7 +82,8 @@ def warn_about_lists(plan: Plan) -> None:
     if found != expected:
         warn(f"{plan.folder} lists {found}; the paper's {plan.folder.name} has {expected}")
     if both := find_overlap(plan.lists):
-        warn(f"{len(both)} images are in both lists of {plan.folder}, the first is {both[0]}")
+        images = count(len(both), "image")
+        warn(f"both lists of {plan.folder} have {images} in common, the first is {both[0]}")
 
 
 def summary(folder: Path) -> str:
@@ -88,10 +91,11 @@ def summary(folder: Path) -> str:
     description = read_dataset_description(folder)
     splits = description.splits.values()
     skipped = sum(split.skipped for split in splits)
+    left_out = f", {count(skipped, 'line')} skipped" if skipped else ""
     return (
-        f"{folder}: {sum(split.samples for split in splits)} images, "
-        f"{description.classes} classes, {len(description.shards)} shards"
-        f"{f', {skipped} lines skipped' if skipped else ''}"
+        f"{folder}: {count(sum(split.samples for split in splits), 'image')}, "
+        f"{count(description.classes, 'class', 'classes')}, {len(description.shards)} shards"
+        f"{left_out}"
     )
 
 
@@ -206,10 +210,10 @@ def report_problems(plan: Plan, notes: dict[Shard, Note]) -> None:
     show_problems(problems)
     if plan.on_error == "fail":
         raise UserError(
-            f"{len(problems)} problems in {plan.folder}, all listed in {report}: fix them, or skip "
-            "such lines with --on_error=skip; nothing was converted"
+            f"{count(len(problems), 'problem')} in {plan.folder}, listed in {report}: fix lists "
+            "and images, or skip such lines with --on_error=skip; nothing was converted"
         )
-    warn(f"{skipped} lines skipped, all problems are listed in {report}")
+    warn(f"{count(skipped, 'line')} skipped, see {report}")
 
 
 def dataset_description(plan: Plan, notes: dict[Shard, Note]) -> DatasetDescription:

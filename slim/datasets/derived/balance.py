@@ -24,9 +24,7 @@ def balance(source: ListedDataset, max_per_class: int, seed: int) -> DerivedData
         origins=[(source.name, label) for label in range(source.num_classes)],
         class_names=source.class_names,
         columns=columns,
-        classes=classes.read_bytes().decode("utf-8", "surrogateescape")
-        if classes.is_file()
-        else None,
+        classes=classes.read_bytes().decode() if classes.is_file() else None,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slim.common.command_line import FlagSet
-from slim.common.errors import UserError
+from slim.common.errors import UserError, warn
 from slim.common.files import write_whole, writing_to
 from slim.datasets.listed import ListedDataset, compose_files
 from slim.datasets.tfrecord import LISTS
@@ -64,7 +64,7 @@ def define_output_flags(define: FlagSet, default_name: str | None = None) -> Non
 
 
 def write_derived(folder: Path, dataset: DerivedDataset) -> None:
-    """Writes a dataset to a folder beside the folders of its sources.
+    """Writes a dataset to a folder beside the folders of its sources; replaces an earlier one.
 
     Raises:
         UserError: The folder holds something else, or cannot be written.
@@ -72,11 +72,20 @@ def write_derived(folder: Path, dataset: DerivedDataset) -> None:
     names = [source.name for source in dataset.sources]
     if folder.name in names or (_is_used(folder) and not (folder / dataset.table).exists()):
         raise UserError(f"{folder} exists but is not a {dataset.kind}: set another --output_name")
+    files, train = dataset.compose_files(), folder / LISTS["train"]
     with writing_to(folder, "output_name"):
-        for file, text in dataset.compose_files().items():
+        if train.exists() and any(_differs(folder / file, text) for file, text in files.items()):
+            warn(f"replacing another {dataset.kind} in {folder}")
+            train.unlink()  # there is no dataset until all lists are replaced
+        for file, text in files.items():
             write_whole(folder / file, text)
         for name in names:
             _link(folder / name, Path("..", name))
+
+
+def _differs(path: Path, text: str) -> bool:
+    """Returns whether a file is missing or has other content."""
+    return not path.exists() or path.read_bytes() != text.encode("utf-8", "surrogateescape")
 
 
 def _is_used(folder: Path) -> bool:

@@ -37,7 +37,8 @@ def define_flags(values: flags.FlagValues) -> None:
     define.boolean("allow_partial", False, "Warn of missing parts rather than stop.")
     define.boolean("copy", False, "Copy the listed images rather than link to them.")
     define.string("from_folders", None, "A folder with one subfolder of images per class.")
-    define.real("val_fraction", 0.2, "The fraction of --from_folders to validate on.")
+    fraction = "The fraction of --from_folders to validate on."
+    define.real("val_fraction", 0.2, fraction, above=0, below=1)
     define.integer("seed", 0, "The seed of the choice of that fraction.")
     define.boolean("stats", False, "Print and plot the numbers of images per class.")
 
@@ -48,7 +49,7 @@ def main(values: flags.FlagValues) -> None:
     from slim.datasets.prepare.statistics import report_statistics
     from slim.datasets.prepare.writing import summarize_dataset, write_dataset
 
-    folder = Path(values.dataset_dir, values.dataset_name or "")
+    folder = new_dataset_folder(values.dataset_name or "", values.dataset_dir, "dataset_name")
     is_prepared = all((folder / list_name).is_file() for list_name in LISTS.values())
     asks_for_more = values.archive_dir or values.download or values.from_folders or values.copy
     stats_only = values.stats and is_prepared and not asks_for_more
@@ -74,16 +75,11 @@ def _check_flags(values: flags.FlagValues, stats_only: bool) -> None:
     own = "for images of your own set --from_folders"
     if not name:
         raise UserError(f"--dataset_name is missing: {did_you_mean('', list(KNOWN))}; {own}")
-    new_dataset_folder(name, values.dataset_dir, "dataset_name")
     if values.from_folders:
         if name in KNOWN:
             raise UserError(f"--dataset_name={name} is one of the paper's: choose another name")
         if values.archive_dir or values.download:
             raise UserError("--from_folders excludes --archive_dir and --download")
-        if not 0 < values.val_fraction < 1:
-            raise UserError(
-                f"--val_fraction={values.val_fraction}: expected a number between 0 and 1"
-            )
     elif name not in KNOWN and not stats_only:
         raise UserError(
             f"--dataset_name={name} has no official archive: {did_you_mean(name, list(KNOWN))}; "

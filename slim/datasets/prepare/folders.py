@@ -43,6 +43,12 @@ def read_folders(
         one_sided = sorted(found["train"].keys() ^ found["validation"].keys())
     else:
         classes, ignored = _find_images(root, "")
+        most = max(map(len, classes.values()), default=0)
+        if most > 1 and round(val_fraction * most) == most:
+            raise UserError(
+                f"--val_fraction={val_fraction} leaves no image to train on, the largest class "
+                f"has {most}: give a smaller fraction"
+            )
         found = split_classes(classes, val_fraction, seed)
     names = sorted(found["train"].keys() | found["validation"].keys())
     splits = {

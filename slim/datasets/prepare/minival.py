@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from slim.common.command_line import python_command
 from slim.common.errors import UserError, warn
 from slim.datasets.listed import ListedDataset
 from slim.datasets.prepare.archives import MINIVAL, RemoteFile
@@ -23,7 +24,7 @@ def read_minival(
     Raises:
         UserError: The file is missing or is another list.
     """
-    remedy = f"python -m slim.datasets.minival --path={path} fetches it"
+    remedy = f"{python_command()} -m slim.datasets.minival --path={path} fetches it"
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -142,7 +142,7 @@ def read_imagenet(parts: Parts) -> ListedDataset:
     wnid_of, words = {}, {}
     if meta := parts.get(f"{DEVKIT}/meta.mat"):
         synsets = read_structs(meta, "synsets", "ILSVRC2012_ID", "WNID", "words")
-        wnid_of = {str(number): wnid for number, wnid, _ in zip(*synsets, strict=True)}
+        wnid_of = {str(int(number)): wnid for number, wnid, _ in zip(*synsets, strict=True)}
         words = dict(zip(*synsets[1:], strict=True))
     if folders := _subfolders(parts["val"]):
         classes = _photographs(parts["val"], folders)

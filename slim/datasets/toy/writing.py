@@ -39,9 +39,10 @@ def draw_domain(
     check_words("domains", [name], list(DOMAINS))
     lists = _compose_lists(DOMAINS[name])
     note = json.dumps({"seed": seed, "image_size": image_size, "version": VERSION})
-    _check_folder(name, folder, note, lists)
-    if not _find_missing(name, folder) and all((folder / file).exists() for file in lists):
-        return False
+
+    def is_drawn() -> bool:
+        _check_folder(name, folder, note, lists)
+        return not _find_missing(name, folder) and all((folder / file).exists() for file in lists)
 
     def draw(images: Sequence[ToyImage], count_image: Callable[[], None]) -> None:
         for image in images:
@@ -54,7 +55,11 @@ def draw_domain(
                 picture.save(temporary, "JPEG", quality=88)
             count_image()
 
+    if is_drawn():
+        return False
     with writing_to(folder, "dataset_dir"):
+        if is_drawn():  # by another process meanwhile
+            return False
         write_whole(folder / NOTE, note)
         for temporary in folder.glob("images/*/*.tmp"):  # of a run that was killed
             temporary.unlink()
@@ -101,7 +106,7 @@ def _check_folder(name: str, folder: Path, note: str, lists: Mapping[str, str]) 
         )
     for file, text in lists.items():
         path = folder / file
-        if path.exists() and not (drawn.exists() and path.read_text() == text):
+        if path.exists() and not (drawn.exists() and path.read_bytes() == text.encode()):
             raise UserError(f"{path} is not the file that is written for {name}: {remedy}")
     if (folder / "images").exists() and not drawn.exists():
         raise UserError(f"{folder / 'images'} was not drawn for {name}: {remedy}")

@@ -45,7 +45,9 @@ def test_shards_hold_what_the_lists_say(make_dataset):
     assert sorted(contents(folder)) == ["dataset.json", *names]
     assert leftovers(folder) == []
     assert re.fullmatch(
-        rf"{folder}: 36 images, 3 classes, 8 shards, in \d+\.\d s \(\d+ images/s\)\n", done.output
+        rf"{folder}: 36 images, 3 classes, 8 shards; read 36 images in \d+\.\d+ s "
+        r"\(\d+ images/s\)\n",
+        done.output,
     )
     assert done.error == ""
 
@@ -186,12 +188,12 @@ def test_all_problems_in_one_report(make_dataset):
     for line, start in zip(lines, expected, strict=True):
         assert line.startswith(start)
     warning, *shown, error = done.error.splitlines()
-    assert warning.startswith("warning: 1 images are in both lists")
+    assert warning.startswith(f"warning: both lists of {folder} have 1 image in common")
     assert warning.endswith("the first is images/0005.jpg")
     assert shown == lines
     assert error == (
-        f"error: 10 problems in {folder}, all listed in {report}: fix them, or skip such lines "
-        "with --on_error=skip; nothing was converted"
+        f"error: 10 problems in {folder}, listed in {report}: fix lists and images, or skip such "
+        "lines with --on_error=skip; nothing was converted"
     )
     assert contents(folder) == {}
 
@@ -202,8 +204,8 @@ def test_skip_leaves_out_what_is_wrong(make_dataset):
     done = convert(folder, "--on_error=skip", "--num_shards=3")
     report = folder / "conversion_problems.txt"
     assert len(report.read_text().splitlines()) == len(expected)
-    assert f"warning: 9 lines skipped, all problems are listed in {report}" in done.error
-    assert "15 images, 6 classes, 6 shards, 9 lines skipped, in" in done.output
+    assert f"warning: 9 lines skipped, see {report}" in done.error
+    assert "15 images, 6 classes, 6 shards, 9 lines skipped; read 19 images in" in done.output
     good = [f"images/{i:04d}.jpg" for i in (0, *range(4, 13), *range(14, 18))] + ["images/0005.jpg"]
     found = read_records(sorted(folder.glob("*.tfrecord")))
     assert sorted(r.jpeg for r in found) == sorted((folder / p).read_bytes() for p in good)
@@ -225,7 +227,14 @@ def test_repaired_images_are_read_again(make_dataset):
     convert(folder, code=1)
     for path in images[:2]:
         shutil.copy(clean / "images" / path.name, path)
-    assert "error: 1 problems" in convert(folder, code=1).error
+    assert "error: 1 problem in" in convert(folder, code=1).error
+    # The shard with the problem, of two images, is made again.
+    output = convert(folder, "--on_error=skip").output
+    pattern = r"17 images, .*, 1 line skipped; read 2 images in ([0-9.]+) s \(([0-9]+) images/s\)$"
+    seconds, speed = re.search(pattern, output).groups()
+    assert int(speed) == round(2 / float(seconds))
+    for path in (*folder.glob("*.tfrecord"), folder / "dataset.json"):
+        path.unlink()
     shutil.copy(clean / "images" / images[2].name, images[2])
     convert(folder)
     assert contents(folder) == contents(clean)
@@ -288,6 +297,11 @@ def test_errors_are_one_line(make_dataset, tmp_path):
         (folder, ["--num_workers=0"], "num_workers"),
         (folder, ["--on_error=maybe"], "fail|skip"),
         (folder, ["--dataset_name="], f"--dataset_name is missing: {tmp_path}/data has cub_201"),
+        (folder, ["--dataset_name=../cub_201"], "no dataset '../cub_201': expected the name of a"),
+        (folder, [f"--dataset_name={folder}"], "expected the name of a folder in --dataset_dir"),
+        (folder, ["--dataset_name=cub_201/"], "expected the name of a folder in --dataset_dir"),
+        (folder, ["--dataset_name=.."], "expected the name of a folder in --dataset_dir"),
+        (folder, [f"--dataset_name={'a' * 300}"], "expected the name of a folder"),
     ]:
         error = convert(wrong, *options, code=1).error
         assert error.startswith("error: ") and error.count("\n") == 1

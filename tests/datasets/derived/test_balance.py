@@ -6,7 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from slim.common.files import write_whole
 from slim.datasets import balance
+from slim.datasets.derived import writing
 from slim.datasets.derived.balance import take_images
 from slim.datasets.lists import Entry
 from slim.datasets.registry import get_dataset
@@ -79,10 +81,8 @@ def test_printed_statistics(data):
     differences = np.abs(np.subtract.outer(TRAIN, TRAIN)).mean()
     expected = [differences / 2 / np.mean(TRAIN), 8 * 4 / 25 / 2 / (21 / 5)]
     assert rows["Gini coefficient"] == [f"{gini:.2f}" for gini in expected]
-    next_ = (
-        f"next: python convert_dataset.py --dataset_name=species_balanced_5 --dataset_dir={data}"
-    )
-    assert out.splitlines()[-1] == next_
+    next_ = f" convert_dataset.py --dataset_name=species_balanced_5 --dataset_dir={data}"
+    assert out.splitlines()[-1].endswith(next_)
 
 
 def test_the_seed_determines_the_choice(data):
@@ -141,6 +141,26 @@ def test_killed_runs_can_be_repeated(data):
     (made / "species").symlink_to("nowhere")
     make(data, "--max_per_class=6")
     assert (made / lines_of(made / "train.txt")[0].rpartition(": ")[0]).exists()
+
+
+def test_another_subset_replaces_the_first_as_a_whole(data, monkeypatch):
+    made = data / "some"
+    flags = (f"--dataset_dir={data}", "--dataset_name=species", "--output_name=some")
+    assert check(balance, *flags, "--max_per_class=6").error == ""
+    assert check(balance, *flags, "--max_per_class=6").error == ""
+
+    def killed(path, text):
+        if path.name == "val.txt":
+            raise KeyboardInterrupt
+        write_whole(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "write_whole", killed)
+        error = check(balance, *flags, "--max_per_class=3", code=130).error
+    assert error.startswith(f"warning: replacing another balanced subset in {made}\n")
+    assert not (made / "train.txt").exists()  # else it would be a mixture of both
+    assert check(balance, *flags, "--max_per_class=3").error == ""
+    assert len(lines_of(made / "train.txt")) == sum(min(count, 3) for count in TRAIN)
 
 
 def test_a_subset_of_a_subset(data):

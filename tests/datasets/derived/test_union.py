@@ -110,6 +110,7 @@ def test_a_rerun_gives_the_same_bytes_and_a_union_can_be_balanced(data):
         (["--dataset_names=birds"], "--dataset_names=birds: expected two or more different names"),
         (["--dataset_names=birds,birds"], "expected two or more different names"),
         (["--dataset_names=birds,thigns"], "no dataset 'thigns'"),
+        (["--dataset_names=birds,birds/"], "no dataset 'birds/': expected the name of a folder"),
         (
             ["--dataset_names=birds,things", "--output_name=plain"],
             "plain exists but is not a union of datasets: set another --output_name",

@@ -246,7 +246,7 @@ IMAGENET_TRAIN = [
 ]
 
 
-def ilsvrc2012(folder: Path) -> Miniature:
+def ilsvrc2012(folder: Path, id_type: type = np.uint16) -> Miniature:
     """Validation images in one folder and the development kit."""
     numbers = [3, 1, 2, 1]
     labels = [IMAGENET.index(SYNSETS[number][0]) for number in numbers]
@@ -256,7 +256,7 @@ def ilsvrc2012(folder: Path) -> Miniature:
     write_lines(kit / "ILSVRC2012_validation_ground_truth.txt", map(str, numbers))
     synsets = structs(
         (4, 1),
-        ILSVRC2012_ID=map(np.uint16, SYNSETS),
+        ILSVRC2012_ID=map(id_type, SYNSETS),
         WNID=(wnid for wnid, _ in SYNSETS.values()),
         words=(words for _, words in SYNSETS.values()),
         gloss=["..."] * 4,

@@ -137,6 +137,9 @@ def test_folders_without_images_are_refused(tmp_path, data):
     draw_folders(tmp_path / "mine", {"x": 1})
     assert "no images for validation" in prepare(*flags_for(tmp_path / "mine", data), code=1)[1]
     draw_folders(tmp_path / "mine", {"x": 3})
+    flags = flags_for(tmp_path / "mine", data, "--val_fraction=0.999999")
+    expected = "--val_fraction=0.999999 leaves no image to train on, the largest class has 3"
+    assert expected in prepare(*flags, code=1)[1]
     (tmp_path / "mine" / "x" / "line\nbreak.jpg").write_bytes(encode(picture(9)))
     assert (
         "file names with a line break (1): "

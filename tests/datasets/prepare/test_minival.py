@@ -65,7 +65,7 @@ def test_another_list_is_refused_and_kept(server, source, tmp_path, capsys):
 
 
 def test_a_missing_list_is_reported(tmp_path):
-    expected = "list.txt: No such file .* python -m slim.datasets.minival --path=.*list.txt fetches"
+    expected = "list.txt: No such file .* -m slim.datasets.minival --path=.*list.txt fetches"
     with pytest.raises(UserError, match=expected):
         read_minival(tmp_path / "list.txt")
 
@@ -90,6 +90,9 @@ def test_command():
 def test_command_refuses_another_list(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text(LIST)
+    for folder in ("/", tmp_path):
+        error = check(minival, f"--path={folder}", code=1).error
+        assert error == f"error: {folder} exists but is not a file: give the path of a file\n"
     error = check(minival, f"--path={path}", code=1).error
     assert error.startswith(f"error: {path} differs from https://raw.")
     assert path.read_text() == LIST

@@ -7,9 +7,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from slim import train_image_classifier as training
+from slim.common.command_line import python_command
 from slim.datasets.prepare import __main__ as command
 from slim.datasets.prepare.archives import SOURCES, ArchiveSource, RemoteFile
 from slim.datasets.prepare.layouts import LAYOUTS
@@ -18,7 +20,7 @@ from slim.datasets.tfrecord import LISTS
 from tests.conftest import run
 from tests.datasets.conftest import check, convert, read_records
 from tests.datasets.prepare.conftest import prepare, texts
-from tests.datasets.prepare.miniatures import NINE, OTHER_LAYOUTS, Miniature, cub_200
+from tests.datasets.prepare.miniatures import NINE, OTHER_LAYOUTS, Miniature, cub_200, ilsvrc2012
 from tests.loopback import Loopback
 from tests.support import invoke
 
@@ -92,6 +94,13 @@ def test_other_layouts_of_an_archive(name, archive, data):
     check_lists(data / name, miniature)
 
 
+def test_class_ids_may_be_floating_point_numbers(archive, data):
+    """MATLAB stores numbers as such by default."""
+    miniature = ilsvrc2012(archive, np.float64)
+    prepare(*flags_for("ILSVRC2012", miniature, data))
+    check_lists(data / "ILSVRC2012", miniature)
+
+
 def sizes_of(miniature: Miniature) -> Sizes:
     return Sizes(*map(len, miniature.splits.values()), len(miniature.class_names))
 
@@ -104,7 +113,7 @@ def test_a_complete_archive_gives_no_warning(archive, data, monkeypatch):
     assert error == ""
     assert out == (
         f"{data}/cub_200: 9 train, 6 validation, 3 classes, images linked to {miniature.images}\n"
-        f"next: python convert_dataset.py --dataset_name=cub_200 --dataset_dir={data}\n"
+        f"next: {python_command()} convert_dataset.py --dataset_name=cub_200 --dataset_dir={data}\n"
     )
 
 
@@ -352,13 +361,14 @@ def test_annotations_without_labels_are_refused(archive, data):
         (["--dataset_name=cub_20"], "did you mean cub_200"),
         (["--dataset_name=a/b", "--from_folders=x"], "expected the name of a folder"),
         (["--dataset_name=..", "--from_folders=x"], "expected the name of a folder"),
+        ([f"--dataset_name={'a' * 300}", "--from_folders=x"], "expected the name of a folder"),
         (["--dataset_name=mine", "--stats"], "--dataset_name=mine has no official archive"),
         (["--dataset_name=mine", "--from_folders=nowhere"], "nowhere: no such folder"),
         (["--dataset_name=nabirds", "--from_folders=x"], "is one of the paper's"),
         (["--dataset_name=mine", "--from_folders=x", "--download"], "excludes"),
         (
             ["--dataset_name=mine", "--from_folders=x", "--val_fraction=1"],
-            "expected a number between 0 and 1",
+            "expected a finite number > 0 and < 1",
         ),
         (["--dataset_name=nabirds", "--download"], "https://dl.allaboutbirds.org/nabirds"),
     ],

@@ -225,6 +225,8 @@ def test_a_mistyped_domain_is_refused_before_drawing(tmp_path):
     assert not list(tmp_path.iterdir())
     assert "--domains=toy_cars,toy_brids: did you mean toy_birds" in error
     assert error.count("\n") == 1
+    error = check(toy, f"--dataset_dir={tmp_path}", "--image_size=100000", code=1).error
+    assert "--image_size=100000" in error and "2048" in error and error.count("\n") == 1
     with pytest.raises(UserError, match="--domains=birds: did you mean toy_birds"):
         draw_domain("birds", tmp_path)
 
@@ -236,6 +238,24 @@ def test_a_folder_drawn_with_another_seed_is_not_changed(drawn):
     assert "move the folder away or choose another --dataset_dir" in error
     assert error.count("\n") == 1
     assert contents(drawn / "toy_cars") == before
+
+
+def test_two_runs_at_once_draw_one_domain(tmp_path, monkeypatch):
+    """The folder is checked again after waiting for the other run."""
+    monkeypatch.setitem(DOMAINS, "toy_birds", Domain({"wren": Bird("tan", "tan")}, (1,), 1))
+    lock = writing.writing_to
+
+    def wait(folder, flag):
+        monkeypatch.setattr(writing, "writing_to", lock)
+        draw_domain("toy_birds", folder, seed=0)
+        return lock(folder, flag)
+
+    monkeypatch.setattr(writing, "writing_to", wait)
+    assert not draw_domain("toy_birds", tmp_path / "same", seed=0)
+    monkeypatch.setattr(writing, "writing_to", wait)
+    with pytest.raises(UserError, match=r'has {"seed": 0, .* expected {"seed": 1, '):
+        draw_domain("toy_birds", tmp_path / "other", seed=1)
+    assert contents(tmp_path / "other") == contents(tmp_path / "same")
 
 
 @pytest.mark.parametrize("path", ["train.txt", "images/wren/0000.jpg"])
@@ -252,10 +272,10 @@ def test_a_folder_made_by_hand_is_not_changed(tmp_path, path):
 def test_an_edited_list_is_not_changed(tmp_path, monkeypatch, file):
     monkeypatch.setitem(DOMAINS, "toy_birds", Domain({"wren": Bird("tan", "tan")}, (1,), 1))
     draw_domain("toy_birds", tmp_path)
-    (tmp_path / file).write_text("0 mine\n")
+    (tmp_path / file).write_bytes(b"0 m\xefne\n")
     with pytest.raises(UserError, match=f"{file} is not the file that is written for toy_birds"):
         draw_domain("toy_birds", tmp_path)
-    assert (tmp_path / file).read_text() == "0 mine\n"
+    assert (tmp_path / file).read_bytes() == b"0 m\xefne\n"
 
 
 def test_an_unwritable_folder_is_reported_in_one_line(tmp_path):
