@@ -94,6 +94,8 @@ def _copy_images(folder: Path, dataset: ListedDataset) -> None:
     images = progress("copying", len(dataset.images), " images", items=dataset.images, delay=1)
     for image in images:
         source, copy = dataset.folder / image.path, folder / COPYING / image.path
+        if not source.is_file():
+            raise UserError(f"{source} is not a regular file: remove it, then run this again")
         if not _is_copy(copy, source):
             copy.parent.mkdir(parents=True, exist_ok=True)
             with replacing(copy) as temporary:

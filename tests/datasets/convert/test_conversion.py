@@ -294,6 +294,7 @@ def test_errors_are_one_line(make_dataset, tmp_path):
         (empty, [], "val.txt is empty: expected a line 'relative/path.jpg: label' for each image"),
         (missing, [], f"no list {missing}/train.txt: expected a line"),
         (folder, ["--num_shards=0"], "num_shards"),
+        (folder, ["--num_shards=1000000000"], "num_shards"),
         (folder, ["--num_workers=0"], "num_workers"),
         (folder, ["--on_error=maybe"], "fail|skip"),
         (folder, ["--dataset_name="], f"--dataset_name is missing: {tmp_path}/data has cub_201"),

@@ -1,11 +1,14 @@
 """Preparation of folders of images."""
 
+import os
 import random
 from pathlib import Path
 
+import pytest
+
 from slim.datasets.prepare.folders import split_classes
 from slim.datasets.tfrecord import LISTS
-from tests.datasets.conftest import convert, encode, picture, read_records
+from tests.datasets.conftest import convert, encode, file_size_limit, picture, read_records
 from tests.datasets.prepare.conftest import prepare, texts
 from tests.datasets.prepare.miniatures import draw
 
@@ -129,6 +132,21 @@ def test_images_may_lie_in_the_folder_of_the_dataset(data):
     prepare(*flags_for(root, data))
     _, error = prepare(*flags_for(data / "my_set", data), code=1)
     assert "nothing was written" in error
+
+
+@pytest.mark.parametrize("device", [None, "/dev/zero"])
+def test_only_regular_files_are_copied(tmp_path, data, device):
+    root = tmp_path / "mine"
+    draw_folders(root, {"x": 4})
+    other = root / "x/00.jpg"
+    other.unlink()
+    if device:
+        other.symlink_to(device)  # copying it would not end
+    else:
+        os.mkfifo(other)
+    with file_size_limit(100_000):
+        error = prepare(*flags_for(root, data, "--copy"), code=1)[1]
+    assert error.endswith(f"error: {other} is not a regular file: remove it, then run this again\n")
 
 
 def test_folders_without_images_are_refused(tmp_path, data):
