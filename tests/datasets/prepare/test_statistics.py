@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from slim.datasets.listed import read_dataset
@@ -61,6 +62,21 @@ def test_the_plot_is_written(long_tailed):
     with Image.open(long_tailed / "statistics.png") as image:
         assert image.format == "PNG"
         assert len(image.convert("RGB").getcolors(1 << 20)) > 10
+    kept = {"train.txt", "val.txt", "classes.txt", "statistics.png"}
+    assert {path.name for path in long_tailed.iterdir()} == kept
+
+
+def test_the_plot_of_another_process_is_no_obstacle(long_tailed, monkeypatch):
+    save = Figure.savefig
+
+    def save_after_another(figure, path, **options):
+        save(figure, path, **options)
+        monkeypatch.setattr(Figure, "savefig", save)
+        monkeypatch.setattr("os.getpid", lambda: 1)
+        report(long_tailed)
+
+    monkeypatch.setattr(Figure, "savefig", save_after_another)
+    report(long_tailed)
     kept = {"train.txt", "val.txt", "classes.txt", "statistics.png"}
     assert {path.name for path in long_tailed.iterdir()} == kept
 
