@@ -65,14 +65,21 @@ def recipe_weights(name: str, shape: list[int]) -> np.ndarray:
     raise ValueError(name)
 
 
-def load_recipe_weights(session, factor: float = 1) -> None:
-    """Fills every variable of a network with the weights of the reference figures, in one run."""
+def recipe_initializers(
+    factor: float = 1,
+) -> tuple[list[tf.Operation], dict[tf.Tensor, np.ndarray]]:
+    """Returns what to run and to feed to fill every variable with the weights of the figures."""
     initializers, values = [], {}
     for variable in slim.get_model_variables():
         value = recipe_weights(variable.op.name, variable.shape.as_list())
         initializers.append(variable.initializer)
         values[variable.initializer.inputs[1]] = value * np.float32(factor)
-    session.run(initializers, values)
+    return initializers, values
+
+
+def load_recipe_weights(session, factor: float = 1) -> None:
+    """Fills every variable of a network with the weights of the reference figures, in one run."""
+    session.run(*recipe_initializers(factor))
 
 
 def run(*command: str, env: dict[str, str] | None = None, **kwargs) -> subprocess.CompletedProcess:
