@@ -28,7 +28,7 @@ class Settings:
         image_size: Height and width of the input of networks in pixels.
         batch_size: Images per batch.
         precision: The type the layers compute in.
-        xla: Whether evaluation and extraction compile their networks with XLA.
+        xla: Whether networks are compiled with XLA; in training on GPUs only.
         steps: Batches per pass.
         rounds: Passes of each candidate, whose median rate counts.
         seconds: Minimum time of a round; shorter passes are repeated.

@@ -103,7 +103,7 @@ def training(
             global_step=tf.train.get_or_create_global_step(),
             update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
         )
-        session = tf.Session(config=session_config())
+        session = tf.Session(config=session_config(settings.xla))
         session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
 
     def run() -> int:

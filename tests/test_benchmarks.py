@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import __main__ as command
-from benchmarks import conversion, linear_classifier, networks, similarity, training_step
+from benchmarks import conversion, gpu, linear_classifier, networks, similarity, training_step
 from benchmarks.conversion import one_at_a_time
 from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Figure, Settings, Task, alternate
 from benchmarks.networks import keras
@@ -35,7 +35,7 @@ from slim.common.workers import available_cores
 from slim.datasets.registry import KNOWN, Sizes, get_dataset
 from slim.transfer.domain_similarity import MIN_COUNT
 from tests.conftest import run
-from tests.support import SMALL_SIZE, invoke
+from tests.support import SMALL_SIZE, THIS_MACHINE, invoke
 
 SETTINGS = Settings(
     folder=Path(),
@@ -266,6 +266,23 @@ def test_every_subject_measures_this_project_beside_others(subject, smallest):
         assert this.role == THIS and others
         assert {figure.role for figure in others} <= {PEER, LIMIT}
         assert all(0 < figure.value < np.inf for figure in comparison.figures)
+
+
+def test_training_on_a_gpu(small_network, monkeypatch):
+    steps = [(small_network, "float32", False, True), (small_network, "bfloat16", True, False)]
+    monkeypatch.setattr(gpu, "STEPS", steps)
+    sizes = ("--batch_size=1", "--image_size=75", "--num_images=2", "--seconds=0")
+    done = invoke(gpu, *sizes)
+    assert done.code == 0, done.error
+    machine, *lines = done.output.splitlines()
+    assert machine.startswith(THIS_MACHINE)
+    assert [line.rsplit(": ", 1)[0] for line in lines] == [
+        f"{small_network}, images of 75, batches of 1, shards",
+        f"{small_network}, images of 75, batches of 1, bfloat16, XLA, ready batch",
+    ]
+    for line in lines:
+        images, steps = re.search(r": ([\d.,]+) images/s, ([\d.,]+) steps/s", line).groups()
+        assert images == steps and float(images) > 0
 
 
 def test_the_quickest_subject(tmp_path):
