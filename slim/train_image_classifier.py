@@ -28,6 +28,7 @@ def main(values: flags.FlagValues) -> None:
     from slim.training import settings
     from slim.training.graph import build_training_graph
     from slim.training.loop import train
+    from slim.training.phases import Phases
     from slim.training.start import StartSettings, begin_run, choose_replicas, start_from
 
     cluster = find_cluster(settings.from_flags(Cluster, values), os.environ)
@@ -39,37 +40,39 @@ def main(values: flags.FlagValues) -> None:
     model = settings.describe_model(values, dataset)
     replicas = choose_replicas(cluster, values.sync_replicas, values.replicas_to_aggregate)
     run = settings.run_settings(values, dataset, replicas.gradients_per_step)
-    first_step = begin_run(run, values.checkpoint_path) if cluster.is_chief else 0
-    # The other processes of a cluster learn from the variables that the run is complete.
-    if cluster.is_alone and run.ends_at(first_step):
-        return
-    config = place_clones(cluster, values.num_clones, values.clone_on_cpu)
-    devices = describe_devices(config)
-    data = settings.input_settings(values, dataset, cluster, first_step)
-    if values.cache_features:  # a folder may get newer checkpoints while features are computed
-        values.checkpoint_path = find_checkpoint(values.checkpoint_path)
-    build_network = settings.choose_builder(values, dataset, data)
-    optimizer = settings.optimizer_settings(values, dataset, replicas.gradients_per_step)
-    with join(cluster) as target, replica_graph(config, values.seed) as global_step:
-        network = build_network(config)
-        graph = build_training_graph(
-            network, optimizer, run, global_step=global_step, replicas=replicas
-        )
-        print(settings.describe_network(values, network, devices), flush=True)
-        set_variables = None
-        if cluster.is_chief:
-            start = settings.from_flags(StartSettings, values)
-            set_variables = start_from(run.train_dir, start, graph.averages)
-            write_model_description(run.train_dir, model)
-        train(
-            graph,
-            run,
-            replicas,
-            cluster=cluster,
-            target=target,
-            session_options=cluster.session_config(values.xla, network.session_options),
-            set_variables=set_variables,
-        )
+    with begin_run(run, values.checkpoint_path, cluster.is_chief) as first_step:
+        # The other processes of a cluster learn from the variables that the run is complete.
+        if cluster.is_alone and run.ends_at(first_step):
+            return
+        config = place_clones(cluster, values.num_clones, values.clone_on_cpu)
+        devices = describe_devices(config)
+        data = settings.input_settings(values, dataset, cluster)
+        if values.cache_features:  # a folder may get newer checkpoints while features are computed
+            values.checkpoint_path = find_checkpoint(values.checkpoint_path)
+        build_network = settings.choose_builder(values, dataset, data)
+        optimizer = settings.optimizer_settings(values, dataset, replicas.gradients_per_step)
+        with join(cluster) as target, replica_graph(config, values.seed) as global_step:
+            phases = Phases("building the graph")
+            network = build_network(config)
+            graph = build_training_graph(
+                network, optimizer, run, global_step=global_step, replicas=replicas
+            )
+            print(settings.describe_network(values, network, devices), flush=True)
+            set_variables = None
+            if cluster.is_chief:
+                start = settings.from_flags(StartSettings, values)
+                set_variables = start_from(run.train_dir, start, graph.averages)
+                write_model_description(run.train_dir, model)
+            train(
+                graph,
+                run,
+                replicas,
+                phases=phases,
+                cluster=cluster,
+                target=target,
+                session_options=cluster.session_config(values.xla, network.session_options),
+                set_variables=set_variables,
+            )
 
 
 def check_flags(values: flags.FlagValues, num_workers: int = 1) -> None:
@@ -79,6 +82,7 @@ def check_flags(values: flags.FlagValues, num_workers: int = 1) -> None:
         UserError: A flag is missing or invalid.
     """
     from slim.nets.nets_factory import check_image_size
+    from slim.training.settings import image_size
 
     if values.quantize_delay >= 0:
         raise UserError(
@@ -90,7 +94,8 @@ def check_flags(values: flags.FlagValues, num_workers: int = 1) -> None:
             "--train_dir is missing: expected a folder for checkpoints and event files, such as "
             "--train_dir=./checkpoints/cub_200"
         )
-    check_image_size(values.model_name, values.train_image_size, values.train_image_size)
+    size = image_size(values)
+    check_image_size(values.model_name, size, size)
     if values.precision == "float16" and num_workers > 1:
         raise UserError(
             "--precision=float16: several workers cannot skip a step together when gradients "

@@ -8,6 +8,8 @@ import time
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,12 +21,14 @@ from slim.checkpoints.description import ModelDescription, read_model_descriptio
 from slim.checkpoints.reading import read_shapes, read_step
 from slim.common.compat import slim, tf
 from slim.nets.nets_factory import get_network_fn
+from slim.training import loop
 from tests.conftest import NUM_TRAIN
 from tests.support import (
     SMALL_NETWORK,
     SMALL_SIZE,
     THIS_MACHINE,
     Process,
+    Result,
     invoke,
     write_checkpoint,
 )
@@ -83,10 +87,15 @@ def summaries(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 @pytest.fixture(scope="module")
 def trained(colours, tmp_path_factory) -> tuple[Path, str]:
-    """The folder and the output of a run with auxiliary logits and moving averages."""
+    """The folder and the output of a run with auxiliary logits and moving averages.
+
+    Each look at the clock takes 11 s, so that every step has a summary.
+    """
     train_dir = tmp_path_factory.mktemp("trained")
-    more = ("--save_summaries_secs=0", "--moving_average_decay=0.9", "--seed=3")
-    done = invoke(training, *arguments(colours, train_dir, "--max_number_of_steps=3", *more))
+    more = ("--save_summaries_secs=10", "--moving_average_decay=0.9", "--seed=3")
+    slow = SimpleNamespace(monotonic=count(0, 11).__next__)
+    with mock.patch.object(loop, "time", slow):
+        done = invoke(training, *arguments(colours, train_dir, "--max_number_of_steps=3", *more))
     assert done.code == 0, done.error
     return train_dir, done.output
 
@@ -131,6 +140,8 @@ def test_writes_summaries(trained):
     parts = [dict(found[tag]) for tag in losses]
     for step, value in total.items():
         assert value == pytest.approx(sum(part[step] for part in parts), rel=1e-4)
+    assert [step for step, _ in found["global_step/sec"]] == [2, 3]
+    assert all(0 < rate <= 1 / 11 for _, rate in found["global_step/sec"])
     epochs = dict(found["epoch"])
     # The summary of a step shows the state before the step.
     assert epochs[3] == pytest.approx(2 * 4 / NUM_TRAIN, abs=4 / NUM_TRAIN + 1e-6)
@@ -148,6 +159,49 @@ def test_a_complete_run_is_not_repeated(trained, colours):
     assert done.code == 0
     assert "nothing to do" in done.output
     assert sorted(path.name for path in train_dir.iterdir()) == before
+
+
+def test_says_what_it_does_before_the_first_step(trained):
+    phases = "".join(
+        rf"{phase} took \d+\.\d s; {following} \.\.\.\n"
+        for phase, following in (
+            ("building the graph", "initializing the variables"),
+            ("initializing the variables", "running the first step"),
+        )
+    )
+    assert re.match(
+        r"building the graph \.\.\.\n.*\n" + phases + r"running the first step took .* s\nstep 1 ",
+        trained[1],
+    )
+
+
+def test_steps_with_and_without_a_summary_run_the_same_tensors(colours, tmp_path):
+    """TensorFlow prepares each set of tensors, which takes as long as many steps."""
+    run, steps = tf.Session.run, []
+
+    def record(session, fetches, feed_dict=None, **kwargs):
+        if isinstance(fetches, dict) and "caller" in fetches:
+            steps.append([*tf.nest.flatten(list(fetches.values())), *feed_dict])
+        return run(session, fetches, feed_dict, **kwargs)
+
+    with mock.patch.object(tf.Session, "run", record):
+        done = invoke(training, *small(colours, tmp_path, "--max_number_of_steps=3"))
+    assert done.code == 0, done.error
+    assert len(steps) == 3
+    assert len({tuple(map(id, tensors)) for tensors in steps}) == 1
+    assert [step for step, _ in summaries(tmp_path)["total_loss"]] == [1]
+
+
+def test_zero_turns_checkpoints_summaries_and_the_log_off(colours, tmp_path):
+    """And an image size of zero is that of the network, as published."""
+    off = ("--save_interval_secs=0", "--save_summaries_secs=0", "--log_every_n_steps=0")
+    more = ("--max_number_of_steps=3", "--train_image_size=0", *off)
+    done = invoke(training, *small(colours, tmp_path, *more))
+    assert done.code == 0, done.error
+    assert steps_in(done.output) == []
+    assert summaries(tmp_path) == {}
+    assert [path.name for path in tmp_path.glob("*.index")] == ["model.ckpt-3.index"]
+    assert read_model_description(tmp_path).image_size == SMALL_SIZE
 
 
 def test_seed_repeats_a_run(colours, tmp_path):
@@ -178,7 +232,7 @@ def start(colours, tmp_path):
 
 
 def kill_within_a_checkpoint(process: Process, train_dir: Path) -> None:
-    """Kills a process, which writes a checkpoint after every step, while it writes one."""
+    """Kills a process, which writes a checkpoint every second, while it writes one."""
 
     def is_writing() -> bool:
         return any(train_dir.glob("model.ckpt-*.tempstate*"))
@@ -196,8 +250,11 @@ def kill_within_a_checkpoint(process: Process, train_dir: Path) -> None:
     assert is_writing()
 
 
-def test_a_killed_run_resumes_from_its_latest_checkpoint(start, tmp_path):
-    """Kills runs before the first step, between steps, and while a checkpoint is written."""
+def test_a_killed_run_resumes_from_its_latest_checkpoint(start, colours, tmp_path):
+    """Kills runs before the first step, between steps, and while a checkpoint is written.
+
+    While a run trains in a folder, another one is refused.
+    """
     train_dir = tmp_path / "run"
     first = start(ENDLESS)
     while not (train_dir.exists() and any(train_dir.iterdir())):
@@ -208,6 +265,9 @@ def test_a_killed_run_resumes_from_its_latest_checkpoint(start, tmp_path):
 
     second = start(ENDLESS, "--save_interval_secs=1")
     second.wait_for("^step 3")
+    code, output, error = invoke(training, *small(colours, train_dir, ENDLESS))
+    assert (code, output) == (1, "")
+    assert error.startswith(f"error: {train_dir} is in use by process {second.pid} on ")
     while latest_step(train_dir) < 1:
         assert second.code is None, second.output
         time.sleep(0.05)
@@ -215,7 +275,7 @@ def test_a_killed_run_resumes_from_its_latest_checkpoint(start, tmp_path):
     second.kill()
     saved = latest_step(train_dir)
 
-    third = start(ENDLESS, "--save_interval_secs=0")
+    third = start(ENDLESS, "--save_interval_secs=1")
     third.wait_for(f"^resuming from step {saved} ")
     third.wait_for(f"^step {saved + 2} ")
     kill_within_a_checkpoint(third, train_dir)
@@ -228,12 +288,9 @@ def test_a_killed_run_resumes_from_its_latest_checkpoint(start, tmp_path):
     assert not list(train_dir.glob("*tempstate*"))
 
 
-@pytest.mark.parametrize("state", [None, "", 'model_checkpoint_path: "model.ckpt-9"\n'])
-def test_resumes_from_the_newest_checkpoint_without_a_valid_state(colours, tmp_path, state):
+def test_resumes_from_the_newest_checkpoint_without_a_valid_state(colours, tmp_path):
     assert invoke(training, *small(colours, tmp_path, "--max_number_of_steps=2")).code == 0
-    (tmp_path / "checkpoint").unlink()
-    if state is not None:
-        (tmp_path / "checkpoint").write_text(state)
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-9"\n')
     (tmp_path / "model.ckpt-8.index").write_text("no data")
     done = invoke(training, *small(colours, tmp_path, "--max_number_of_steps=3"))
     assert done.code == 0, done.error
@@ -268,6 +325,41 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(c
     latest = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(tmp_path)))
     for name in latest.get_variable_to_shape_map():
         assert np.isfinite(latest.get_tensor(name)).all(), name
+
+
+@pytest.fixture(scope="module")
+def overflowed(colours, tmp_path_factory) -> tuple[Path, Result]:
+    """The folder of a run whose first step makes the weights overflow, and how it ended."""
+    train_dir = tmp_path_factory.mktemp("overflowed")
+    rate = ("--optimizer=sgd", "--learning_rate=3e38", "--weight_decay=1000")
+    return train_dir, invoke(training, *small(colours, train_dir, *rate, "--max_number_of_steps=1"))
+
+
+def test_variables_that_are_not_finite_are_not_saved(overflowed):
+    train_dir, (code, _, error) = overflowed
+    assert code == 1
+    assert re.fullmatch(
+        rf"error: {SMALL_NETWORK}/\S+ is not finite at step 1; the last good checkpoint is "
+        rf"{train_dir}/model.ckpt-0; try a smaller --learning_rate\n",
+        error,
+    )
+    assert [path.name for path in train_dir.glob("*.index")] == ["model.ckpt-0.index"]
+
+
+@pytest.mark.parametrize("interval", [0, 60])
+def test_a_checkpoint_that_is_not_finite_is_not_resumed(overflowed, colours, tmp_path, interval):
+    reader = tf.train.load_checkpoint(str(overflowed[0] / "model.ckpt-0"))
+    values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    values[f"{SMALL_NETWORK}/logits/biases"][0] = np.inf
+    bad = write_checkpoint(tmp_path / "model.ckpt-7", {**values, "global_step": 7})
+    more = (f"--save_interval_secs={interval}", "--max_number_of_steps=9", "--optimizer=sgd")
+    code, output, error = invoke(training, *small(colours, tmp_path, *more))
+    assert code == 1
+    assert steps_in(output) == []
+    assert error == (
+        f"error: {bad} cannot be resumed, {SMALL_NETWORK}/logits/biases is not finite; to resume "
+        f"from the checkpoint before it, delete {bad}.*; try a smaller --learning_rate\n"
+    )
 
 
 def test_fine_tuning_changes_only_trainable_scopes(trained, colours, tmp_path):

@@ -98,20 +98,23 @@ def exclusive(folder: Path, seconds: float | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def writing_to(folder: Path, flag: str) -> Iterator[None]:
+def writing_to(folder: Path, flag: str, seconds: float | None = None) -> Iterator[None]:
     """Makes a folder and keeps other processes out while files are written to it.
 
     Args:
         folder: The folder.
         flag: The flag that decides where it is, for the error.
+        seconds: How long to wait for another process, see `exclusive`.
 
     Raises:
         UserError: Another process writes to the folder, or a file cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder):
+        with exclusive(folder, seconds):
             yield
+    except BrokenPipeError:  # of the output
+        raise
     except OSError as error:
         raise UserError(
             f"cannot write {error.filename or folder}: {error.strerror}; free some space or choose "

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from slim.common.compat import tf
+from slim.common.compat import compared_by_identity, tf
 from slim.common.errors import UserError
 from slim.datasets.registry import Dataset
 
@@ -109,7 +109,7 @@ class InputSettings:
     labels_offset: int = 0
     num_threads: int = 4
     num_readers: int = 4
-    seed: int | None = None
+    seed: int | tf.Tensor | None = None
     num_workers: int = 1
     worker: int = 0
 
@@ -131,8 +131,11 @@ def training_batches(
     Returns:
         Images, float32 `[batch_size, image_size, image_size, 3]`, and labels, int64 `[batch_size]`.
     """
-    records = _training_records(dataset, settings)
-    examples = tf.data.Dataset.zip((records, tf.data.Dataset.random(settings.seed).batch(2))).map(
+    # TensorFlow compares seeds with 0 in Python, which a tensor allows only by identity.
+    with compared_by_identity():
+        records = _training_records(dataset, settings)
+        seeds = tf.data.Dataset.random(settings.seed).batch(2)
+    examples = tf.data.Dataset.zip((records, seeds)).map(
         partial(_parse_and_preprocess, preprocess, settings),
         num_parallel_calls=settings.num_threads,
         deterministic=settings.seed is not None,

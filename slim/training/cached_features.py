@@ -25,6 +25,7 @@ from slim.features.splits import extract_missing
 from slim.nets.nets_factory import get_network
 from slim.training.networks import (
     CloneOutputs,
+    Feeds,
     NetworkFn,
     NetworkSettings,
     TrainingNetwork,
@@ -78,6 +79,12 @@ def build_on_features(
     trained = variables_to_train(split_scopes(settings.trainable_scopes))
     check_feature_variables(inputs.inputs, trained, source)
     features, labels = cache_features(settings, data, source)
+
+    def begin_input(_: tf.Session, step: int) -> Feeds:
+        seed = None if data.seed is None else data.seed + step
+        for rows, row_labels in feature_batches(features, labels, data.batch_size, seed):
+            yield {inputs.inputs: rows[:, np.newaxis, np.newaxis], inputs.labels: row_labels}
+
     # The meta optimizer would rewrite the neighbourhood of the fed tensor and require images.
     options = tf.ConfigProto()
     options.graph_options.rewrite_options.disable_meta_optimizer = True
@@ -85,10 +92,7 @@ def build_on_features(
         clones=clones,
         trained=trained,
         update_ops=[],
-        feeds=(
-            {inputs.inputs: rows[:, np.newaxis, np.newaxis], inputs.labels: row_labels}
-            for rows, row_labels in feature_batches(features, labels, data.batch_size, data.seed)
-        ),
+        begin_input=begin_input,
         dtype=tf.float32,
         session_options=options,
     )

@@ -13,7 +13,9 @@ def define_training_flags(values: flags.FlagValues) -> None:
     define = FlagSet(values)
     define_shared_flags(define, split="train", batch_size=64)
     define.string("train_dir", None, "Folder for checkpoints and event files.")
-    define.integer("train_image_size", 299, "Height and width of the images in pixels.", 1)
+    define.integer(
+        "train_image_size", 299, "Height and width of the images in pixels; 0: the network's.", 0
+    )
     define.integer("max_number_of_steps", None, "Step to stop at. Default: run until stopped.", 1)
     define.real(
         "max_number_of_epochs",
@@ -22,9 +24,11 @@ def define_training_flags(values: flags.FlagValues) -> None:
         above=0,
     )
     define.integer("num_readers", 4, "Shards read in parallel.", 1)
-    define.integer("log_every_n_steps", 10, "Steps between two lines of the log.", 1)
-    define.integer("save_summaries_secs", 10, "Seconds between two summaries.", 0)
-    define.integer("save_interval_secs", 60, "Seconds between two checkpoints.", 0)
+    define.integer("log_every_n_steps", 10, "Steps between two lines of the log; 0: none.", 0)
+    define.integer("save_summaries_secs", 10, "Seconds between two summaries; 0: none.", 0)
+    define.integer(
+        "save_interval_secs", 60, "Seconds between two checkpoints; 0: one at the end.", 0
+    )
     define.integer(
         "seed", None, "Seed of weights, order and distortions. Default: none.", 0, most=2**31 - 1
     )

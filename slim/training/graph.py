@@ -1,16 +1,14 @@
 """The graph of a training run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from slim.checkpoints.reading import latest_checkpoint
 from slim.common.compat import slim, tf
 from slim.deployment.model_deploy import Clone, optimize_clones
 from slim.deployment.replicas import Gradients, Replicas
-from slim.training.networks import TrainingNetwork
+from slim.training.networks import Feeds, TrainingNetwork
 from slim.training.optimizers import OPTIMIZERS, OptimizerSettings, configure_learning_rate
 
 IMAGES_SHOWN = 4
@@ -45,11 +43,12 @@ class RunSettings:
 class TrainingGraph:
     """The tensors of a training run."""
 
-    step: Mapping[str, tf.Tensor]  # its `loss`, the `step` after it, seconds `waited` for input
-    feeds: Iterator[Mapping[tf.Tensor, np.ndarray]]  # the values to feed to each step
+    # A step: its `loss`, the `step` after it, seconds `waited` for input, serialized `summary`.
+    step: Mapping[str, tf.Tensor]
+    wants_summary: tf.Tensor  # to be fed: whether `summary` is not empty
+    begin_input: Callable[[tf.Session, int], Feeds]  # see `TrainingNetwork`
     global_step: tf.Variable
     averages: Averages
-    summary: tf.Tensor  # serialized, a string scalar
 
 
 def build_training_graph(
@@ -84,12 +83,14 @@ def build_training_graph(
     step["waited"] = tf.add_n([clone.outputs.waited for clone in clones]) / len(clones)
     epoch = tf.cast(global_step, tf.float32) * run.images_per_step / run.images_per_epoch
     scalars = {"total_loss": loss, "learning_rate": learning_rate, "epoch": epoch}
+    wants_summary = tf.placeholder(tf.bool, [])
+    step["summary"] = build_summary(clones[0], scalars, run.histograms, wants_summary)
     return TrainingGraph(
         step=step,
-        feeds=network.feeds,
+        wants_summary=wants_summary,
+        begin_input=network.begin_input,
         global_step=global_step,
         averages=averages,
-        summary=build_summary(clones[0], scalars, run.histograms),
     )
 
 
@@ -146,23 +147,43 @@ def build_train_op(
     return step, [(variable, average.average(variable)) for variable in averaged]
 
 
-def build_summary(clone: Clone, scalars: Mapping[str, tf.Tensor], histograms: bool) -> tf.Tensor:
-    """Builds the summary of scalars, and of the input and the losses of a clone."""
-    summaries = [tf.summary.scalar(name, scalar) for name, scalar in scalars.items()]
+def build_summary(
+    clone: Clone, scalars: Mapping[str, tf.Tensor], histograms: bool, wanted: tf.Tensor
+) -> tf.Tensor:
+    """Builds the summary of scalars, and of the input and the losses of a clone.
+
+    Steps with and without a summary run the same tensors, since TensorFlow takes seconds to prepare
+    each set of tensors.
+
+    Returns:
+        The serialized summary, a string scalar; empty unless wanted.
+    """
+    parts = [(tf.summary.scalar, name, scalar) for name, scalar in scalars.items()]
     if "images" in clone.outputs.end_points:
-        images = scale_to_uint8(clone.outputs.inputs)
-        summaries.append(tf.summary.image("augmented_images", images, IMAGES_SHOWN))
+        parts.append((_summarize_images, "augmented_images", clone.outputs.inputs))
     for loss in tf.losses.get_losses(clone.scope or None):
-        summaries.append(tf.summary.scalar(f"losses/{loss.op.name}", loss))
+        parts.append((tf.summary.scalar, f"losses/{loss.op.name}", loss))
     regularization_loss = tf.losses.get_regularization_loss()
-    summaries.append(tf.summary.scalar("losses/regularization_loss", regularization_loss))
+    parts.append((tf.summary.scalar, "losses/regularization_loss", regularization_loss))
     if histograms:
         for name, end_point in clone.outputs.end_points.items():
-            summaries.append(tf.summary.histogram(f"activations/{name}", end_point))
-            summaries.append(tf.summary.scalar(f"sparsity/{name}", tf.nn.zero_fraction(end_point)))
+            parts.append((tf.summary.histogram, f"activations/{name}", end_point))
+            parts.append((_summarize_sparsity, f"sparsity/{name}", end_point))
         for variable in slim.get_model_variables():
-            summaries.append(tf.summary.histogram(variable.op.name, variable))
-    return tf.summary.merge(summaries)
+            parts.append((tf.summary.histogram, variable.op.name, tf.convert_to_tensor(variable)))
+    return tf.cond(
+        wanted,
+        lambda: tf.summary.merge([summarize(name, tensor) for summarize, name, tensor in parts]),
+        lambda: tf.constant(""),
+    )
+
+
+def _summarize_images(name: str, images: tf.Tensor) -> tf.Tensor:
+    return tf.summary.image(name, scale_to_uint8(images), IMAGES_SHOWN)
+
+
+def _summarize_sparsity(name: str, end_point: tf.Tensor) -> tf.Tensor:
+    return tf.summary.scalar(name, tf.nn.zero_fraction(end_point))
 
 
 def scale_to_uint8(images: tf.Tensor) -> tf.Tensor:

@@ -15,30 +15,61 @@ from slim.deployment.cluster import Cluster
 from slim.deployment.membership import wait_for_chief
 from slim.deployment.replicas import Replicas
 from slim.training.graph import NOT_FINITE, RunSettings, TrainingGraph
+from slim.training.phases import Phases
+from slim.training.saving import checkpoint_hook
 
 
 class _Progress:
-    """Counts, times and logs the steps of a run."""
+    """Counts, times and logs the steps of a run, and writes their summaries."""
 
-    def __init__(self, settings: RunSettings, writer: tf.summary.FileWriter | None) -> None:
+    def __init__(
+        self, settings: RunSettings, writer: tf.summary.FileWriter | None, phases: Phases
+    ) -> None:
         self._settings = settings
         self._writer = writer
+        self._phases = phases
+        self._summarized: tuple[float, int] | None = None  # time and step of the last summary
         self.step = 0
 
     def begin(self, step: int) -> None:
-        """Starts the clock at a step."""
+        """Starts the clock at a step, before the first step of this process."""
+        if not self._settings.ends_at(step):
+            self._phases.next("running the first step")
         self.step = self._logged = step
         self._time, self._waited = time.monotonic(), 0.0
 
+    @property
+    def wants_summary(self) -> bool:
+        """Returns whether the next step is to return its summary."""
+        if not (self._writer and self._summarized):
+            return self._writer is not None
+        return time.monotonic() > self._summarized[0] + self._settings.save_summaries_secs
+
     def add(self, done: Mapping[str, np.ndarray]) -> None:
-        """Adds a step that was run, and logs it if a line is due."""
+        """Adds a step that was run; writes its summary, if it has one, and a line if one is due."""
+        self._phases.end()
         self._waited += done["waited"]
         self.step = step = int(done["step"])
+        if done["summary"]:
+            self._summarize(done["summary"])
         every = self._settings.log_every_n_steps
+        if not every:
+            return
         # Other workers may have taken steps in between.
         due = step // every != self._logged // every
         if due or (step == self._settings.last_step and step != self._logged):
             self._log(done["loss"])
+
+    def _summarize(self, summary: bytes) -> None:
+        now = time.monotonic()
+        if self._summarized:
+            before, step = self._summarized
+            self._write({"global_step/sec": (self.step - step) / (now - before)})
+        else:
+            begun = tf.SessionLog(status=tf.SessionLog.START)
+            self._writer.add_session_log(begun, self.step)
+        self._writer.add_summary(summary, self.step)
+        self._summarized = now, self.step
 
     def _log(self, loss: float) -> None:
         settings, now = self._settings, time.monotonic()
@@ -59,9 +90,12 @@ class _Progress:
             parts.append(f"{timedelta(seconds=left)} left")
         print(", ".join(parts), flush=True)
         if self._writer:
-            values = [tf.Summary.Value(tag=tag, simple_value=v) for tag, v in scalars.items()]
-            self._writer.add_summary(tf.Summary(value=values), self.step)
+            self._write(scalars)
         self._logged, self._time, self._waited = self.step, now, 0.0
+
+    def _write(self, scalars: Mapping[str, float]) -> None:
+        values = [tf.Summary.Value(tag=tag, simple_value=v) for tag, v in scalars.items()]
+        self._writer.add_summary(tf.Summary(value=values), self.step)
 
 
 def train(
@@ -69,6 +103,7 @@ def train(
     settings: RunSettings,
     replicas: Replicas,
     *,
+    phases: Phases,
     cluster: Cluster,
     target: str,
     session_options: tf.ConfigProto,
@@ -80,6 +115,7 @@ def train(
         graph: The tensors of the run.
         settings: Settings of the run; a checkpoint in `train_dir` is resumed.
         replicas: The replicas that train.
+        phases: The phases of the start, which the variables and the first step end.
         cluster: The cluster. Its chief initializes the variables and writes checkpoints and
             summaries; the other workers wait for it.
         target: The target of the session.
@@ -87,17 +123,17 @@ def train(
         set_variables: Sets the chief's variables if there is no checkpoint to resume.
 
     Raises:
-        UserError: The loss or a gradient is not finite, or a shard or an image cannot be read.
+        UserError: A loss, gradient or variable is not finite, or an image cannot be read.
         SystemExit: After Ctrl-C or SIGTERM and the checkpoint, with 128 + the signal.
     """
-    writer, hooks, scaffold = None, [], tf.train.Scaffold()
+    latest = settings.latest_checkpoint if cluster.is_chief else None
     if cluster.is_chief:
-        writer = tf.summary.FileWriterCache.get(str(settings.train_dir))
-        scaffold, hooks = _chief_session(graph, settings, writer, set_variables)
-    elif cluster.num_ps_tasks:
-        scaffold = tf.train.Scaffold(init_op=tf.no_op())
-        wait_for_chief(cluster, target)
-    progress, stopping = _Progress(settings, writer), False
+        phases.next(f"{'restoring' if latest else 'initializing'} the variables")
+        scaffold, hooks, writer = _chief_session(graph, settings, set_variables)
+    else:
+        phases.next("waiting for the variables of the chief")
+        scaffold, hooks, writer = _wait_for_variables(cluster, target), [], None
+    progress, stopping = _Progress(settings, writer, phases), False
     try:
         with (
             stop_signals("stopping after this step and a checkpoint") as received,
@@ -106,29 +142,39 @@ def train(
                 scaffold=scaffold,
                 master=target,
                 config=session_options,
-                checkpoint_dir=str(settings.train_dir) if cluster.is_chief else None,
+                checkpoint_dir=str(settings.train_dir) if latest else None,
             ) as session,
         ):
             progress.begin(int(session.raw_session().run(graph.global_step)))
+            feeds = graph.begin_input(session.raw_session(), progress.step)
             while not (stopping or session.should_stop() or settings.ends_at(progress.step)):
-                feed = next(graph.feeds)
+                feed = {**next(feeds), graph.wants_summary: progress.wants_summary}
                 done, stopping = replicas.run_step(session, graph.step, feed, received)
                 progress.add(done)
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
         raise _explain(error, settings, progress.step) from error
-    _end(
-        progress.step, settings.latest_checkpoint if cluster.is_chief else None, received, stopping
-    )
+    finally:
+        if writer:
+            writer.flush()
+    saved = settings.latest_checkpoint if cluster.is_chief else None
+    _end(progress.step, saved, received, stopping)
+
+
+def _wait_for_variables(cluster: Cluster, target: str) -> tf.train.Scaffold:
+    """Returns the scaffold of a worker that is not the chief, whose variables it takes."""
+    if not cluster.num_ps_tasks:
+        return tf.train.Scaffold()  # all-reduce copies the variables later
+    wait_for_chief(cluster, target)
+    return tf.train.Scaffold(init_op=tf.no_op())
 
 
 def _chief_session(
-    graph: TrainingGraph,
-    settings: RunSettings,
-    writer: tf.summary.FileWriter,
-    set_variables: Callable[[tf.Session], None],
-) -> tuple[tf.train.Scaffold, list[tf.train.SessionRunHook]]:
-    """Returns the scaffold and the hooks of the chief's session."""
-    folder, saver = str(settings.train_dir), tf.train.Saver(max_to_keep=5, save_relative_paths=True)
+    graph: TrainingGraph, settings: RunSettings, set_variables: Callable[[tf.Session], None]
+) -> tuple[tf.train.Scaffold, list[tf.train.SessionRunHook], tf.summary.FileWriter | None]:
+    """Returns the scaffold and the hooks of the chief's session, and the writer of summaries."""
+    writer, saver = None, tf.train.Saver(max_to_keep=5, save_relative_paths=True)
+    if settings.save_summaries_secs:
+        writer = tf.summary.FileWriterCache.get(str(settings.train_dir))
     # The step comes last: once it has a value, other workers find all variables initialized.
     others = [variable for variable in tf.global_variables() if variable is not graph.global_step]
 
@@ -140,25 +186,20 @@ def _chief_session(
         saver=saver,
         init_op=tf.variables_initializer(others),
         init_fn=set_all_variables,
-        summary_op=graph.summary,
+        summary_op=tf.constant(""),  # summaries are part of the steps
     )
-    return scaffold, [
-        tf.train.CheckpointSaverHook(
-            folder, save_secs=settings.save_interval_secs, saver=saver, save_graph_def=False
-        ),
-        tf.train.SummarySaverHook(
-            save_secs=settings.save_summaries_secs, summary_writer=writer, summary_op=graph.summary
-        ),
-    ]
+    return scaffold, [checkpoint_hook(settings, saver)], writer
 
 
 def _explain(error: tf.errors.OpError, settings: RunSettings, step: int) -> Exception:
     """Returns the error to raise for one that a step raised."""
     if NOT_FINITE not in str(error):
         return explain_input_error(error)
+    latest = settings.latest_checkpoint
+    good = f"the last good checkpoint is {latest}" if latest else "there is no checkpoint yet"
     return UserError(
-        f"the loss or a gradient is not finite at step {step + 1}; the last good checkpoint is "
-        f"{settings.latest_checkpoint}; try a smaller --learning_rate"
+        f"the loss or a gradient is not finite at step {step + 1}; {good}; try a smaller "
+        "--learning_rate"
     )
 
 

@@ -1,7 +1,7 @@
 """The clones of a network in training, with their losses and their input."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 
 import numpy as np
@@ -15,6 +15,7 @@ from slim.nets.nets_factory import get_network_fn
 
 AUX_LOSS_WEIGHT = 0.4
 
+Feeds = Iterator[Mapping[tf.Tensor, np.ndarray]]
 NetworkFn = Callable[..., tuple[tf.Tensor, dict[str, tf.Tensor]]]
 
 
@@ -47,7 +48,9 @@ class TrainingNetwork:
     clones: Sequence[Clone]  # their outputs are `CloneOutputs`
     trained: Sequence[tf.Variable]
     update_ops: Sequence[tf.Operation]  # the updates of batch norm
-    feeds: Iterator[Mapping[tf.Tensor, np.ndarray]]  # the values to feed to each step
+    # Begins the input at a step, so that a resumed run continues with other images than those that
+    # it began with. Returns the values to feed to each step.
+    begin_input: Callable[[tf.Session, int], Feeds]
     dtype: tf.DType  # the type that the layers compute in
     session_options: tf.ConfigProto | None = None  # in addition to those of all sessions
 
@@ -62,9 +65,14 @@ def build_on_images(
 ) -> TrainingNetwork:
     """Builds the clones of a network on batches of images."""
     with tf.device(config.inputs_device()):
-        batches = training_batches(dataset, preprocess, data)
+        seed = None if data.seed is None else tf.placeholder(tf.int64, [])
+        batches = training_batches(dataset, preprocess, replace(data, seed=seed))
         iterator = tf.data.make_initializable_iterator(batches)
-        tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
+
+    def begin_input(session: tf.Session, step: int) -> Feeds:
+        session.run(iterator.initializer, {} if seed is None else {seed: data.seed + step})
+        return repeat({})
+
     dtype = tf.as_dtype(settings.precision)
     clones = create_clones(
         config,
@@ -79,7 +87,7 @@ def build_on_images(
         trained=variables_to_train(split_scopes(settings.trainable_scopes)),
         # The first clone's, as published.
         update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope or None),
-        feeds=repeat({}),
+        begin_input=begin_input,
         dtype=dtype,
     )
 

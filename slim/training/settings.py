@@ -15,6 +15,7 @@ from slim.datasets.registry import Dataset, number_of_classes
 from slim.deployment.cluster import Cluster
 from slim.deployment.devices import describe_run
 from slim.deployment.model_deploy import DeploymentConfig
+from slim.nets.nets_factory import get_network
 from slim.nets.sizes import count_parameters
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from slim.training.cached_features import FeatureSource, build_on_features
@@ -63,20 +64,15 @@ def optimizer_settings(
     return from_flags(OptimizerSettings, values, decay_steps=decay_steps)
 
 
-def input_settings(
-    values: flags.FlagValues, dataset: Dataset, cluster: Cluster, first_step: int
-) -> InputSettings:
-    """Returns the settings of a worker's batches.
-
-    A resumed run continues with other images than those it began with.
-    """
+def input_settings(values: flags.FlagValues, dataset: Dataset, cluster: Cluster) -> InputSettings:
+    """Returns the settings of a worker's batches."""
     return from_flags(
         InputSettings,
         values,
-        image_size=values.train_image_size,
+        image_size=image_size(values),
         num_classes=number_of_classes(dataset.num_classes, values.labels_offset),
         num_threads=values.num_preprocessing_threads,
-        seed=None if values.seed is None else values.seed + cluster.task + first_step,
+        seed=None if values.seed is None else values.seed + cluster.task,
         num_workers=cluster.worker_replicas,
         worker=cluster.task,
     )
@@ -111,7 +107,7 @@ def describe_model(values: flags.FlagValues, dataset: Dataset) -> ModelDescripti
     class_names = dataset.class_names or tuple(map(str, range(dataset.num_classes)))
     return ModelDescription(
         model_name=values.model_name,
-        image_size=values.train_image_size,
+        image_size=image_size(values),
         preprocessing_name=_preprocessing(values),
         dataset_name=dataset.name,
         class_names=class_names[values.labels_offset :],
@@ -129,6 +125,11 @@ def describe_network(values: flags.FlagValues, network: TrainingNetwork, devices
         precision=network.dtype.name,
         xla=values.xla,
     )
+
+
+def image_size(values: flags.FlagValues) -> int:
+    """Returns the height and width of training images; by default those of the network."""
+    return values.train_image_size or get_network(values.model_name).default_image_size
 
 
 def _preprocessing(values: flags.FlagValues) -> str:

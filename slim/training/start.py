@@ -1,7 +1,8 @@
 """The start of a training run: its folder, its last step, its first values."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,7 @@ from slim.checkpoints.reading import (
     repair_state,
 )
 from slim.common.compat import slim, tf
-from slim.common.files import make_folder
+from slim.common.files import make_folder, writing_to
 from slim.deployment.all_reduce import AllReduce
 from slim.deployment.cluster import Cluster
 from slim.deployment.replicas import Replicas
@@ -57,22 +58,34 @@ def find_last_step(
     return min(max_number_of_steps or math.inf, math.ceil(images / images_per_step))
 
 
-def begin_run(settings: RunSettings, checkpoint_path: str | None) -> int:
-    """Makes the folder of a run and says whether the run begins, resumes or is complete.
+@contextmanager
+def begin_run(settings: RunSettings, checkpoint_path: str | None, is_chief: bool) -> Iterator[int]:
+    """Locks the folder of a run, and says whether the run begins, resumes or is complete.
 
-    Returns:
-        The step to begin or resume at.
+    Only the chief writes to the folder, so that it alone makes and locks it.
+
+    Yields:
+        The step to begin or resume at; 0 except in the chief.
 
     Raises:
-        UserError: The run begins and there is no checkpoint to fine-tune from.
+        UserError: The run begins and there is no checkpoint to fine-tune from, or another process
+            trains in the folder.
     """
-    latest = settings.latest_checkpoint
-    if checkpoint_path and latest is None:
+    if not is_chief:
+        yield 0
+        return
+    if checkpoint_path and settings.latest_checkpoint is None:
         find_checkpoint(checkpoint_path)
     make_folder(settings.train_dir, "train_dir")
-    repair_state(settings.train_dir)
+    with writing_to(settings.train_dir, "train_dir", seconds=0):
+        yield _find_first_step(settings)
+
+
+def _find_first_step(settings: RunSettings) -> int:
     for leftover in settings.train_dir.glob("model.ckpt-*.tempstate*"):
         leftover.unlink()  # of a run that was killed
+    repair_state(settings.train_dir)
+    latest = settings.latest_checkpoint
     if latest is None:
         return 0
     step = read_step(latest)

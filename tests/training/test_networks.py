@@ -1,12 +1,23 @@
 """Tests of networks in training: their losses and the variables to train."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
+from slim.datasets.input import InputSettings, training_batches
+from slim.datasets.registry import get_dataset
+from slim.deployment.model_deploy import DeploymentConfig, replica_graph
 from slim.nets.nets_factory import get_network_fn
-from slim.training.networks import build_clone, variables_to_train
+from slim.preprocessing.preprocessing_factory import get_preprocessing
+from slim.training.networks import (
+    NetworkSettings,
+    build_clone,
+    build_on_images,
+    variables_to_train,
+)
 from tests.support import SMALL_NETWORK, SMALL_SIZE
 
 
@@ -59,3 +70,45 @@ def test_label_smoothing_and_auxiliary_loss():
 
     expected = [0.4 * cross_entropy(np.array([4.0, 0, 0])), cross_entropy(np.array([2.0, 0, 0]))]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("worker", [0, 1])
+def test_the_input_of_every_worker_begins_at_the_step(small_network, colours, worker):
+    """A worker that begins at a step has the images of the seed plus the step."""
+    settings = NetworkSettings(
+        model_name=small_network,
+        weight_decay=0.0,
+        batch_norm_decay=None,
+        label_smoothing=0.0,
+        precision="float32",
+        trainable_scopes=None,
+    )
+    data = InputSettings(
+        image_size=SMALL_SIZE, batch_size=5, num_classes=3, seed=7, num_workers=2, worker=worker
+    )
+    source = {
+        "dataset": get_dataset("colours", "train", str(colours)),
+        "preprocess": get_preprocessing("inception", is_training=True),
+    }
+
+    def take(begin, images: tf.Tensor) -> np.ndarray:
+        with tf.Session() as session:
+            begin(session)
+            return session.run(images)
+
+    config = DeploymentConfig(clone_on_cpu=True)
+    with replica_graph(config, seed=0):
+        network = build_on_images(config, settings, data, **source)
+        images = network.clones[0].outputs.inputs
+        first, later = (
+            take(lambda session, step=step: network.begin_input(session, step), images)
+            for step in (0, 5)
+        )
+    with replica_graph(config, seed=0):
+        batches = training_batches(**source, settings=replace(data, seed=12))
+        iterator = tf.data.make_initializable_iterator(batches)
+        expected, _ = iterator.get_next()
+        np.testing.assert_array_equal(
+            later, take(lambda session: session.run(iterator.initializer), expected)
+        )
+    assert np.abs(first - later).max() > 0.1
