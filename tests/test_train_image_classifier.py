@@ -438,7 +438,7 @@ def test_missing_shards(tmp_path):
     )
     assert code == 1
     assert "no train shards" in error
-    assert f"python convert_dataset.py --dataset_name=bare --dataset_dir={tmp_path}" in error
+    assert f" convert_dataset.py --dataset_name=bare --dataset_dir={tmp_path}" in error
 
 
 def test_flags_are_the_published_ones(reference):

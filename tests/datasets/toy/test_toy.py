@@ -47,7 +47,6 @@ def drawn(tmp_path_factory):
     flags = (f"--dataset_dir={directory}", f"--domains={','.join(TARGETS)}")
     result = run("python", "-m", "slim.datasets.toy", *flags, env={"PYTHONHASHSEED": "1"})
     assert result.returncode == 0, result.stderr
-    assert "image/s" in result.stderr
     flags = (f"--dataset_dir={directory}", f"--domains={','.join(SOURCES)}")
     blank = Image.new("RGB", (8, 8))
     with mock.patch.object(writing, "draw_image", lambda *_, **__: blank):
