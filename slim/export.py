@@ -32,7 +32,6 @@ def main(values: flags.FlagValues) -> None:
     from slim.checkpoints.reading import find_checkpoint
     from slim.serving.classifier import describe_classifier, load_classifier
     from slim.serving.export import (
-        check_folder,
         compose_summary,
         default_folder,
         replacing_folder,
@@ -41,15 +40,14 @@ def main(values: flags.FlagValues) -> None:
 
     checkpoint = find_checkpoint(values.checkpoint_path)
     folder = Path(values.output_dir or default_folder(checkpoint))
-    check_folder(folder, values.overwrite)
     description = describe_classifier(checkpoint, **describing_flags(values))
-    classify = load_classifier(
-        checkpoint,
-        description,
-        values.num_crops,
-        moving_average_decay=values.moving_average_decay,
-    )
-    with replacing_folder(folder) as temporary:
+    with replacing_folder(folder, values.overwrite) as temporary:
+        classify = load_classifier(
+            checkpoint,
+            description,
+            values.num_crops,
+            moving_average_decay=values.moving_average_decay,
+        )
         save(classify, description.class_names, temporary)
     print(compose_summary(folder, checkpoint, description, values.num_crops), flush=True)
 

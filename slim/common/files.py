@@ -1,5 +1,6 @@
 """Folders, locks, and files that are written as a whole or not at all."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -24,7 +25,12 @@ def replacing(path: Path, writer: str = "") -> Iterator[Path]:
 
     Yields:
         A path that ends in `.tmp`.
+
+    Raises:
+        OSError: There is something else than a file at `path`, such as a device.
     """
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "There is something else than a file", str(path))
     temporary = path.with_name(f"{path.name}{writer and f'.{writer}'}.tmp")
     yield temporary
     temporary.replace(path)

@@ -14,6 +14,13 @@ LABEL_OUT_OF_RANGE = "label out of range"
 
 Preprocess = Callable[..., tf.Tensor]
 
+# Raised by a step; `explain_input_error` tells those that a user can fix.
+EXPLAINED_ERRORS = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.DataLossError,
+    tf.errors.ResourceExhaustedError,
+)
+
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes a JPEG, PNG, GIF or BMP to uint8 `[height, width, 3]`."""
@@ -226,8 +233,10 @@ def next_batch(iterator: tf.data.Iterator) -> tuple[tf.Tensor, tf.Tensor, tf.Ten
 
 
 def explain_input_error(error: tf.errors.OpError) -> Exception:
-    """Returns a `UserError` for a problem with a shard, or the error itself for other problems."""
+    """Returns a `UserError` for a problem with a shard or memory, or the error itself otherwise."""
     message = str(error)
+    if isinstance(error, tf.errors.ResourceExhaustedError):
+        return UserError("out of memory: give a smaller --batch_size or smaller images")
     label = re.search(rf"{LABEL_OUT_OF_RANGE}\] \[(-?\d+)\] \[(-?\d+)\] \[(\d+)\]", message)
     if label:
         found, offset, classes = label.groups()

@@ -14,7 +14,12 @@ from slim.checkpoints.reading import read_step
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.common.progress import progress
-from slim.datasets.input import InputSettings, evaluation_batches, explain_input_error
+from slim.datasets.input import (
+    EXPLAINED_ERRORS,
+    InputSettings,
+    evaluation_batches,
+    explain_input_error,
+)
 from slim.datasets.registry import Dataset
 from slim.deployment.devices import describe_run
 from slim.deployment.model_deploy import session_config
@@ -273,7 +278,7 @@ def run_batches(session: tf.Session, outputs: Outputs, name: str, num_images: in
                 batches.append(session.run(wanted))
             except tf.errors.OutOfRangeError:
                 break
-            except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+            except EXPLAINED_ERRORS as error:
                 raise explain_input_error(error) from error
             shown.update(len(batches[-1]["labels"]))
     if not batches:

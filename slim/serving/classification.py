@@ -49,6 +49,8 @@ def find_images(names: Sequence[str]) -> list[Path]:
         )
     images = []
     for name in names:
+        if not name:
+            raise UserError("an IMAGE is empty: expected an image file or a folder")
         if not Path(name).is_dir():
             images.append(Path(name))
             continue

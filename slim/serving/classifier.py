@@ -8,7 +8,12 @@ network is inferred from the variable names.
 from collections.abc import Callable
 from pathlib import Path
 
-from slim.checkpoints.contents import classifier_size, matching_scopes, sort_variables
+from slim.checkpoints.contents import (
+    Contents,
+    classifier_size,
+    matching_scopes,
+    sort_variables,
+)
 from slim.checkpoints.description import MODEL, ModelDescription, read_model_description
 from slim.checkpoints.loading import choose_averages, freeze_checkpoint
 from slim.checkpoints.reading import read_shapes
@@ -55,14 +60,7 @@ def describe_classifier(
     written = read_model_description(Path(checkpoint).parent)
     contents = sort_variables(read_shapes(checkpoint))
     name = model_name or (written.model_name if written else None)
-    if not name:
-        candidates = matching_scopes(contents)
-        if len(candidates) != 1:
-            raise UserError(
-                f"--model_name is missing: checkpoint {checkpoint} has variables of "
-                f"{' and '.join(candidates) or 'no known network'}"
-            )
-        name = candidates[0]
+    name = _choose_network(checkpoint, contents, name)
     network = get_network(name)
     num_classes = classifier_size(name, contents)
     if num_classes is None:
@@ -84,6 +82,18 @@ def describe_classifier(
     )
     dataset_name = dataset_name or (written.dataset_name if written else "")
     return ModelDescription(name, size, preprocessing_name, dataset_name, names)
+
+
+def _choose_network(checkpoint: str, contents: Contents, name: str | None) -> str:
+    """Returns the name of the network if it is given, else infers it."""
+    candidates = matching_scopes(contents)
+    found = f"checkpoint {checkpoint} has variables of "
+    found += " and ".join(candidates) or "no known network"
+    if not name and len(candidates) != 1:
+        raise UserError(f"--model_name is missing: {found}")
+    if name and get_network(name) and name not in candidates:
+        raise UserError(f"--model_name={name}: {found}; leave the flag out")
+    return name or candidates[0]
 
 
 def _class_names(

@@ -9,6 +9,7 @@ from slim.checkpoints.description import ModelDescription
 from slim.checkpoints.reading import read_step
 from slim.common.compat import tf
 from slim.common.errors import UserError
+from slim.common.files import exclusive
 from slim.nets.nets_factory import get_network
 from slim.serving.classifier import Classify
 
@@ -59,28 +60,33 @@ def check_folder(folder: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
+def replacing_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     """Yields a temporary path beside a folder, and renames it to the folder on success.
 
+    One process at a time exports to folders beside each other.
+
     Args:
-        folder: The folder, which is replaced.
+        folder: The folder.
+        overwrite: Whether it may replace a SavedModel.
 
     Raises:
-        UserError: The folder cannot be written.
+        UserError: The folder cannot be written or must not be replaced, see `check_folder`.
     """
     temporary, replaced = (
         folder.with_name(f"{folder.name}.{name}.tmp") for name in ("new", "replaced")
     )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in (temporary, replaced):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        yield temporary
-        if folder.exists():
-            folder.rename(replaced)
-        temporary.rename(folder)
-        shutil.rmtree(replaced, ignore_errors=True)
+        with exclusive(folder.parent):
+            check_folder(folder, overwrite)
+            for leftover in (temporary, replaced):
+                if leftover.exists():
+                    shutil.rmtree(leftover)
+            yield temporary
+            if folder.exists():
+                folder.rename(replaced)
+            temporary.rename(folder)
+            shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
             f"--output_dir={folder}: cannot be written ({error}); give another folder"

@@ -31,6 +31,7 @@ def define_classifier_flags(define: FlagSet) -> None:
         None,
         "0 for the plain variables. Default: moving averages if the checkpoint has them.",
         0,
+        most=1,
     )
     define.integer("num_crops", 1, "Views per image to average over: 1, 5, 10 or 12.")
 

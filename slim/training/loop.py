@@ -10,7 +10,7 @@ import numpy as np
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.common.signals import stop_signals
-from slim.datasets.input import explain_input_error
+from slim.datasets.input import EXPLAINED_ERRORS, explain_input_error
 from slim.deployment.cluster import Cluster
 from slim.deployment.membership import wait_for_chief
 from slim.deployment.replicas import Replicas
@@ -151,7 +151,7 @@ def train(
                 feed = {**next(feeds), graph.wants_summary: progress.wants_summary}
                 done, stopping = replicas.run_step(session, graph.step, feed, received)
                 progress.add(done)
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+    except EXPLAINED_ERRORS as error:
         raise _explain(error, settings, progress.step) from error
     finally:
         if writer:

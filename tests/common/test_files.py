@@ -1,4 +1,4 @@
-"""Tests of the lock on a folder."""
+"""Tests of files that are written as a whole, and of the lock on a folder."""
 
 import multiprocessing
 import os
@@ -8,7 +8,7 @@ import time
 import pytest
 
 from slim.common.errors import UserError
-from slim.common.files import exclusive
+from slim.common.files import exclusive, write_whole
 
 FORK = multiprocessing.get_context("fork")
 
@@ -17,6 +17,18 @@ def hold(folder, held):
     with exclusive(folder):
         held.set()
         time.sleep(60)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["device", "folder"])
+def test_only_files_are_replaced(make, tmp_path):
+    """The superuser could replace /dev/null by a file."""
+    path = tmp_path / "path"
+    make(path)
+    before = path.stat()
+    with pytest.raises(FileExistsError, match="something else than a file"):
+        write_whole(path, "text")
+    assert path.stat() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.fixture

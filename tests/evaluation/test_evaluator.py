@@ -3,9 +3,11 @@
 from unittest import mock
 
 import numpy as np
+import pytest
 from scipy.special import softmax
 
 from slim.common.compat import tf
+from slim.common.errors import UserError
 from slim.evaluation import evaluator
 from slim.evaluation.evaluator import Outputs
 
@@ -25,3 +27,11 @@ def test_an_ensemble_of_any_size_is_ranked_in_parts(monkeypatch):
     np.testing.assert_array_equal(outputs.top, np.argsort(-mean, axis=1)[:, :5])
     np.testing.assert_allclose(outputs.of_top, -np.sort(-mean, axis=1)[:, :5], 1e-6)
     assert graph.as_graph_def().ByteSize() < mean[:100].nbytes
+
+
+def test_out_of_memory_is_one_line():
+    with tf.Graph().as_default(), tf.Session() as session:
+        huge = tf.fill([tf.placeholder_with_default(2**40, []), 3], 1.0)
+        outputs = evaluator.build_outputs(huge, tf.constant([0], tf.int64))
+        with pytest.raises(UserError, match=r"^out of memory: give a smaller --batch_size"):
+            evaluator.run_batches(session, outputs, "step 1", num_images=1)

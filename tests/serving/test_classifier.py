@@ -73,7 +73,10 @@ def test_what_does_not_fit_or_is_not_there(checkpoint, name_classes, tmp_path):
     for arguments, message in (
         (given, r"named/classes.txt names 3 classes, but checkpoint .* has 5"),
         ({**given, "dataset_name": "name"}, "no dataset 'name'.*did you mean named"),
-        ({"model_name": "resnet_v2_50"}, "no classifier of resnet_v2_50"),
+        (
+            {"model_name": "resnet_v2_50"},
+            r"--model_name=resnet_v2_50: checkpoint .* has variables of inception_v3; leave",
+        ),
         ({"image_size": 74}, "74x74 is too small for inception_v3"),
     ):
         with pytest.raises(UserError, match=message):
@@ -87,7 +90,10 @@ def test_what_does_not_fit_or_is_not_there(checkpoint, name_classes, tmp_path):
     with pytest.raises(UserError, match=r"classes.txt is missing; expected one line"):
         describe_classifier(prefix, **given)
     write_model_description(Path(prefix).parent, WRITTEN)
-    with pytest.raises(UserError, match="no classifier of resnet_v2_50"):
+    with pytest.raises(
+        UserError,
+        match=r"--model_name=resnet_v2_50: checkpoint .* has variables of inception_v3; leave",
+    ):
         describe_classifier(prefix)
     with pytest.raises(UserError, match=r"model.json names 3 classes, but .* has 5"):
         describe_classifier(prefix, model_name="inception_v3")
