@@ -14,9 +14,11 @@ from slim.checkpoints.released import (
     find_placed,
     place_checkpoint,
     place_files,
+    remove_unpacked,
     unpacked_beside,
 )
 from slim.common.errors import UserError
+from slim.common.files import writing_to
 
 _ROW = "{:<40}{:<24}{:<21}{:<15}{}"
 
@@ -43,22 +45,30 @@ def provide_model(model: ReleasedModel, folder: Path, address: str) -> None:
         address: The address, with `{id}` for the Google Drive id.
 
     Raises:
-        UserError: The download failed, the archive holds another model, or other files are in the
-            way.
+        UserError: The download failed, the archive holds another model, other files are in the
+            way, or another process uses the folder.
     """
     checkpoint = find_placed(model, folder)
     if checkpoint:
         print(f"{model.name} exists already")
+        remove_unpacked(model.name, folder)
     else:
-        archive = fetch_archive(model.name, folder, address)
-        with unpacked_beside(archive) as contents:
-            found = choose_checkpoint(model, contents, archive)
-            classes = check_checkpoint(model, found, archive)
-            checkpoint = place_checkpoint(model, found, folder)
-        print(f"{model.name} is {model.network} with {classes:,} classes, as expected")
-        print(f"the archive is no longer needed: {archive}")
+        with writing_to(folder, "checkpoints_dir"):
+            checkpoint = find_placed(model, folder) or _fetch_model(model, folder, address)
     print(f"path: {checkpoint}")
     print(f"for example: {example_command(model, checkpoint)}", flush=True)
+
+
+def _fetch_model(model: ReleasedModel, folder: Path, address: str) -> Path:
+    """Fetches, checks and places a model, and returns the prefix of its checkpoint."""
+    archive = fetch_archive(model.name, folder, address)
+    with unpacked_beside(archive) as contents:
+        found = choose_checkpoint(model, contents, archive)
+        classes = check_checkpoint(model, found, archive)
+        checkpoint = place_checkpoint(model, found, folder)
+    print(f"{model.name} is {model.network} with {classes:,} classes, as expected")
+    print(f"the archive is no longer needed: {archive}")
+    return checkpoint
 
 
 def check_checkpoint(model: ReleasedModel, checkpoint: Path, archive: Path) -> int:
@@ -122,13 +132,17 @@ def provide_files(name: str, folder: Path, address: str) -> None:
         address: The address, with `{id}` for the Google Drive id.
 
     Raises:
-        UserError: The download failed, or other files are in the way.
+        UserError: The download failed, other files are in the way, or another process uses the
+            folder.
     """
     if count := count_files(folder):
         print(f"{name}: {count:,} published files are in {folder} already")
+        remove_unpacked(name, folder)
         return
-    archive = fetch_archive(name, folder, address)
-    with unpacked_beside(archive) as contents:
-        count = place_files(name, contents, folder)
-    print(f"{name}: {count:,} published files are in {folder}")
-    print(f"the archive is no longer needed: {archive}", flush=True)
+    with writing_to(folder, f"{'dataset' if name == released.DATA else name}_dir"):
+        if not (count := count_files(folder)):
+            archive = fetch_archive(name, folder, address)
+            with unpacked_beside(archive) as contents:
+                count = place_files(name, contents, folder)
+            print(f"the archive is no longer needed: {archive}")
+    print(f"{name}: {count:,} published files are in {folder}", flush=True)

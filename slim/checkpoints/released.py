@@ -183,6 +183,11 @@ def unpacked_beside(archive: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_unpacked(name: str, folder: Path) -> None:
+    """Removes what a run left that was killed after it had placed the files of an archive."""
+    shutil.rmtree(folder / f"{name}.unpacked", ignore_errors=True)
+
+
 def choose_checkpoint(model: ReleasedModel, folder: Path, archive: Path) -> Path:
     """Returns the checkpoint with the model's name in an unpacked archive, or the only one.
 

@@ -13,6 +13,8 @@ import pytest
 from slim.checkpoints import __main__ as command
 from slim.checkpoints import released
 from slim.checkpoints.released import CLASSES, DRIVE_IDS, MODELS
+from slim.common import files
+from slim.common.files import exclusive
 from slim.nets.nets_factory import NETWORKS
 from tests.conftest import run
 from tests.loopback import Loopback, pack
@@ -274,3 +276,21 @@ def test_the_table_in_the_readme_is_the_one_of_the_command():
     ]
     assert {model.network for model in MODELS} <= NETWORKS.keys()
     assert {model.trained_on for model in MODELS} == CLASSES.keys()
+
+
+def test_two_at_once_and_what_a_killed_run_leaves(fetch, drive, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.2)
+    folder = tmp_path / "feature"
+    drive.files[DRIVE_IDS["feature"]] = pack({"resnet/cub_200_label_val.npy": b"labels"})
+    folder.mkdir()
+    with exclusive(folder):
+        code, _, lines = fetch("--features")
+    assert code == 1
+    assert len(lines) == 1 and f"{folder} is in use by process {os.getpid()} on " in lines[0]
+    assert drive.requests == []
+    assert fetch("--features")[0] == 0
+    # A run was killed after it had placed the files.
+    before = sorted(tmp_path.rglob("*"))
+    (folder / "feature.unpacked").mkdir()
+    assert fetch("--features")[0] == 0
+    assert sorted(tmp_path.rglob("*")) == before
