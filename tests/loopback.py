@@ -6,6 +6,7 @@ import os
 import tarfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest import mock
@@ -92,8 +93,9 @@ class Loopback:
             handler.send_header("Content-Encoding", self.encoding)
         handler.end_headers()
         ends = [end for end in (self.stops_after, self.stalls_after) if end is not None]
-        handler.wfile.write(content[start:][: min(ends, default=None)])
-        handler.wfile.flush()
+        with suppress(ConnectionError):  # the client was killed
+            handler.wfile.write(content[start:][: min(ends, default=None)])
+            handler.wfile.flush()
         if self.stalls_after is not None:
             self._ended.wait(60)
 
