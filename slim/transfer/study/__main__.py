@@ -15,9 +15,11 @@ from pathlib import Path
 
 from absl import flags
 
-from slim.common.command_line import FlagSet, run_command
+from slim.common.command_line import FlagSet, check_distinct, run_command
 from slim.common.errors import UserError
 from slim.common.files import exclusive, make_folder
+from slim.datasets.registry import new_dataset_folder
+from slim.features.files import PUBLISHED_MODEL, PUBLISHED_SIZE
 from slim.transfer import GAMMA, MIN_COUNT
 from slim.transfer.study.settings import StudySettings
 
@@ -38,9 +40,18 @@ def define_flags(values: flags.FlagValues) -> None:
     define.string("feature_dir", "./feature", "Features are written to <feature_dir>/<source>.")
     define.string("output_dir", "./study", "Receives the results.")
     define.words(
-        "model_name", ["inception_v3"], "The network: one for all sources, or one per source."
+        "model_name",
+        [],
+        "The network: one for all sources, or one per source. Default: from the checkpoint's "
+        f"model.json, else {PUBLISHED_MODEL}.",
     )
-    define.integer("image_size", 299, "Height and width of the images in pixels.", 1)
+    define.integer(
+        "image_size",
+        None,
+        "Height and width of the images in pixels. Default: from the checkpoint's model.json, "
+        f"else {PUBLISHED_SIZE}.",
+        1,
+    )
     define.integer("batch_size", 64, "Images per batch.", 1)
     define.boolean("similarity", True, "Measure domain similarity.")
     define.words(
@@ -74,6 +85,7 @@ def main(values: flags.FlagValues) -> None:
 
     output_dir = Path(study.output_dir)
     make_folder(output_dir, "output_dir")
+    make_folder(Path(study.feature_dir), "feature_dir")
     with exclusive(output_dir):
         cells = Cells(output_dir)
         fit_classifiers(cells, sources, targets)
@@ -97,15 +109,24 @@ def check_flags(values: flags.FlagValues) -> None:
     Raises:
         UserError: A flag is missing or invalid.
     """
-    for name in ("sources", "targets"):
-        words = values[name].value
-        if not words:
+    for name in ("sources", "targets", "dataset_dir", "feature_dir", "output_dir"):
+        if not values[name].value:
             raise UserError(f"--{name} is missing: {values[name].help}")
-        if len(set(words)) < len(words):
-            raise UserError(f"--{name}={','.join(words)}: a name occurs twice; leave one out")
+    for name in ("sources", "targets", "checkpoints", "model_name", "similarity_features"):
+        if "" in (words := values[name].value):
+            raise UserError(f"--{name}={','.join(words)}: a name is empty; leave out the comma")
+    check_distinct("targets", values.targets)
+    check_distinct("sources", values.sources)
+    for source in values.sources:
+        parts = source.split("+")
+        check_distinct("sources", parts)
+        if "" in parts:
+            raise UserError(f"--sources={source}: expected names, with '+' between them")
+        for part in parts:
+            new_dataset_folder(part, values.dataset_dir, "sources")  # refuses paths
     for name, per, alternative, numbers in (
         ("checkpoints", "sources", "none", (0,)),
-        ("model_name", "sources", "one for all", (1,)),
+        ("model_name", "sources", "one for all", (0, 1)),
         ("fine_tune_steps", "targets", "one for all", (0, 1)),
     ):
         given, count = len(values[name].value), len(values[per].value)

@@ -13,7 +13,7 @@ class StudySettings:
     dataset_dir: str
     feature_dir: str
     output_dir: str
-    image_size: int
+    image_size: int | None
     batch_size: int
     similarity_features: Sequence[str]
     gamma: float

@@ -7,13 +7,17 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from slim.checkpoints.description import read_model_description
 from slim.checkpoints.loading import choose_averages
 from slim.checkpoints.reading import find_checkpoint, read_shapes
+from slim.checkpoints.trained_input import choose_input
 from slim.common.errors import UserError
 from slim.common.files import writing_to
 from slim.features.extractor import Extractor, load_network
 from slim.features.files import (
+    PUBLISHED_MODEL,
     PUBLISHED_NAMES,
+    PUBLISHED_SIZE,
     SPLITS,
     FeatureSplit,
     Settings,
@@ -23,7 +27,8 @@ from slim.features.files import (
     is_extracted,
 )
 from slim.features.splits import extract_split
-from slim.nets.nets_factory import check_image_size, get_network
+from slim.nets.nets_factory import get_network
+from slim.preprocessing.preprocessing_factory import preprocessing_kind
 from slim.transfer.features import load_features
 from slim.transfer.linear_classifier import MAX_ITERATIONS, classify
 from slim.transfer.study.cells import Cell, Cells
@@ -103,26 +108,38 @@ def find_sources(
     Args:
         names: Names of the sources.
         checkpoints: A checkpoint or folder per source; empty for `./checkpoints/<source>`.
-        model_names: The network of all sources, or one per source.
+        model_names: The network of all sources, or one per source; empty for the trained ones.
         study: Settings of the study.
 
     Raises:
         UserError: A checkpoint is missing, or does not match its network.
     """
     paths = checkpoints or [f"./checkpoints/{name}" for name in names]
-    models = model_names * len(names) if len(model_names) == 1 else model_names
+    models = model_names or [None]
+    models = models * len(names) if len(models) == 1 else models
     return [
         find_source(name, path, model, study=study)
         for name, path, model in zip(names, paths, models, strict=True)
     ]
 
 
-def find_source(name: str, path: str, model_name: str, *, study: StudySettings) -> StudySource:
+def find_source(
+    name: str, path: str, model_name: str | None, *, study: StudySettings
+) -> StudySource:
     """Returns a source, see `find_sources`; the network is not built."""
+    checkpoint = find_checkpoint(path, "--checkpoints")
+    folder = Path(checkpoint).parent
+    trained = read_model_description(folder)
+    model_name = model_name or (trained.model_name if trained else PUBLISHED_MODEL)
     model_name = PUBLISHED_NAMES.get(model_name, model_name)
     network = get_network(model_name)
-    check_image_size(model_name, study.image_size, study.image_size)
-    checkpoint = find_checkpoint(path, "--checkpoints")
+    image_size, preprocessing = choose_input(
+        folder,
+        model_name,
+        image_size=study.image_size,
+        preprocessing_name=None,
+        default_size=PUBLISHED_SIZE,
+    )
     if not any(key.startswith(f"{network.scope}/") for key in read_shapes(checkpoint)):
         raise UserError(
             f"--checkpoints: {checkpoint} has no variable of {model_name} (in {network.scope}/): "
@@ -133,7 +150,8 @@ def find_source(name: str, path: str, model_name: str, *, study: StudySettings) 
         hash_checkpoint(checkpoint),
         choose_averages(checkpoint, None),
         network.feature_endpoint,
-        study.image_size,
+        image_size,
+        preprocessing=preprocessing_kind(preprocessing),
     )
     return StudySource(name, checkpoint, settings, Path(study.feature_dir, name), study.batch_size)
 

@@ -88,6 +88,8 @@ def plan_training(
         f"--checkpoint_exclude_scopes={CLASSIFIERS}",
         "--learning_rate_decay_type=polynomial",
     ]
+    if (preprocessing := source.settings.preprocessing) != "inception":
+        defaults.append(f"--preprocessing_name={preprocessing}")
     chosen, given = parse_training_flags(defaults, study.fine_tune_flags)
     num_images = get_dataset(target.name, "train", study.dataset_dir).num_samples
     get_dataset(target.name, "validation", study.dataset_dir)  # fails if there is none
