@@ -237,6 +237,17 @@ def check_words(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
         raise UserError(f"--{flag}={','.join(words)}: {did_you_mean(''.join(unknown[:1]), known)}")
 
 
+def check_names(flag: str, names: Sequence[str]) -> None:
+    """Checks that no name of a list flag is empty or given twice.
+
+    Raises:
+        UserError: Names the first such name.
+    """
+    if "" in names:
+        raise UserError(f"--{flag}={','.join(names)}: a name is empty; leave out the comma")
+    check_distinct(flag, names)
+
+
 def check_distinct(flag: str, words: Sequence[str]) -> None:
     """Checks that no word of a list flag is given twice.
 

@@ -13,7 +13,7 @@ from functools import partial
 
 from absl import flags
 
-from slim.common.command_line import FlagSet, run_command
+from slim.common.command_line import FlagSet, check_names, run_command
 from slim.common.errors import UserError
 from slim.datasets.derived.writing import define_output_flags, write_derived
 from slim.datasets.registry import conversion_command, new_dataset_folder
@@ -28,7 +28,7 @@ def define_flags(values: flags.FlagValues) -> None:
     define.words("targets", [], "The datasets that the classes should be near to.")
     define.words("top_k", ["200"], "The number of classes per target: one for all or one each.")
     define.integer("min_count", MIN_COUNT, "Training images that a source class must have.", 1)
-    define.integer("seed", 0, "The seed of the random subsets in the comparison.")
+    define.integer("seed", 0, "The seed of the random subsets in the comparison.", 0)
     define_output_flags(define)
 
 
@@ -40,6 +40,8 @@ def main(values: flags.FlagValues) -> None:
     for name in ("feature_dir", "sources", "targets", "output_name"):
         if not values[name].value:
             raise UserError(f"--{name} is missing: {values[name].help}")
+    for name in ("sources", "targets"):
+        check_names(name, values[name].value)
     features, data = values.feature_dir, values.dataset_dir
     top_k = _counts_by_target(values.top_k, values.targets)
     folder = new_dataset_folder(values.output_name, data, "output_name")

@@ -102,6 +102,9 @@ def test_from_features_to_shards(world):
         ),
         ({"sources": "left,rihgt"}, "no dataset 'rihgt'"),
         ({"targets": "far"}, "no features "),
+        ({"sources": "left,left"}, "--sources=left,left: left is given twice"),
+        ({"targets": "near,"}, "--targets=near,: a name is empty; leave out the comma"),
+        ({"seed": -1}, "--seed=-1"),
     ],
 )
 def test_errors_are_one_line(world, settings, message):

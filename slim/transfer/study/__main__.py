@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from slim.common.command_line import FlagSet, check_distinct, run_command
+from slim.common.command_line import FlagSet, check_distinct, check_names, run_command
 from slim.common.errors import UserError
 from slim.common.files import exclusive, make_folder
 from slim.datasets.registry import new_dataset_folder
@@ -112,11 +112,11 @@ def check_flags(values: flags.FlagValues) -> None:
     for name in ("sources", "targets", "dataset_dir", "feature_dir", "output_dir"):
         if not values[name].value:
             raise UserError(f"--{name} is missing: {values[name].help}")
-    for name in ("sources", "targets", "checkpoints", "model_name", "similarity_features"):
+    for name in ("sources", "targets", "similarity_features"):
+        check_names(name, values[name].value)
+    for name in ("checkpoints", "model_name"):
         if "" in (words := values[name].value):
             raise UserError(f"--{name}={','.join(words)}: a name is empty; leave out the comma")
-    check_distinct("targets", values.targets)
-    check_distinct("sources", values.sources)
     for source in values.sources:
         parts = source.split("+")
         check_distinct("sources", parts)
