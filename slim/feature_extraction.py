@@ -15,6 +15,7 @@ from slim.common.command_line import (
     check_distinct,
     check_words,
     define_speed_flags,
+    require_checkpoint,
     run_command,
 )
 from slim.common.files import writing_to
@@ -85,6 +86,7 @@ def main(values: flags.FlagValues) -> None:
     from slim.nets.nets_factory import get_network
     from slim.preprocessing.preprocessing_factory import preprocessing_kind
 
+    require_checkpoint(values)
     check_words("splits", values.splits, SPLITS)
     check_distinct("dataset_name", values.dataset_name)
     output_dir = Path(values.output_dir or Path("feature", checkpoint_name(values.checkpoint_path)))

@@ -19,6 +19,7 @@ from slim import feature_extraction as extraction
 from slim import train_image_classifier as training
 from slim.checkpoints.description import ModelDescription, write_model_description
 from slim.common import files
+from slim.common.compat import tf
 from slim.features.files import PUBLISHED_NAMES, checkpoint_name
 from slim.nets.nets_factory import NETWORKS
 from slim.transfer.features import load_pictures
@@ -272,6 +273,23 @@ def test_network_size_and_preprocessing_are_those_of_training(colours, checkpoin
     assert "note: --preprocessing_name=inception: trained with vgg, see " in done.error
 
 
+def test_a_batch_beyond_the_memory_is_one_line(colours, checkpoint, tmp_path, monkeypatch):
+    run_session = tf.Session.run
+
+    def run(session: tf.Session, fetches: object, *arguments: object) -> object:
+        if getattr(fetches, "shape", [])[1:] == [SMALL_DEPTH]:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return run_session(session, fetches, *arguments)
+
+    monkeypatch.setattr(tf.Session, "run", run)
+    done = invoke(extraction, *arguments(colours, checkpoint, tmp_path, "--batch_size=4096"))
+    assert done.code == 1
+    assert done.error.splitlines()[-1] == (
+        "error: --batch_size=4096: not enough memory; give a smaller one, the features so far are "
+        "kept"
+    )
+
+
 def test_what_conversion_skips_is_left_out_everywhere(tmp_path):
     folder, run, output = tmp_path / "colours", tmp_path / "run", tmp_path / "out"
     draw_images(folder, seed=1)
@@ -333,6 +351,10 @@ def test_errors(colours, checkpoint, tmp_path):
     }
     for changed, message in (
         ({"dataset_name": "colour"}, "no dataset 'colour'.*did you mean colours"),
+        ({"dataset_name": "colours/"}, "no dataset 'colours/': .*, without '/'"),
+        ({"dataset_name": colours / "colours"}, "no dataset '/.*/colours': .*, without '/'"),
+        ({"dataset_name": ".."}, "no dataset '..': .*, without '/'"),
+        ({"checkpoint_path": ""}, "--checkpoint_path is missing"),
         ({"dataset_name": ""}, "--dataset_name is missing: .*colours"),
         ({"dataset_name": "colours,colours"}, "colours is given twice; give it once"),
         ({"splits": "train,test"}, "--splits=train,test: known: train, val"),

@@ -56,6 +56,7 @@ class Extractor:
         num_threads: int | None = None,
         xla: bool = False,
     ) -> None:
+        self._batch_size = batch_size
         self._num_threads = num_threads or available_cores()
         line = describe_run(
             settings.model_name,
@@ -80,7 +81,8 @@ class Extractor:
         """Yields the features of image files in order, float32 `[batch, depth]`.
 
         Raises:
-            UserError: Images cannot be read; all of them are found.
+            UserError: Images cannot be read; all of them are found. Or a batch is too large for
+                the memory.
         """
         encoded = [os.fsencode(path) for path in paths]
         self._session.run(self._iterator.initializer, {self._paths: encoded})
@@ -88,6 +90,11 @@ class Extractor:
         while done < len(paths):
             try:
                 rows = self._session.run(self._features)
+            except tf.errors.ResourceExhaustedError as error:
+                raise UserError(
+                    f"--batch_size={self._batch_size}: not enough memory; give a smaller one, the "
+                    "features so far are kept"
+                ) from error
             except tf.errors.OpError:
                 refuse_unreadable(paths[done:], self._num_threads)
                 raise

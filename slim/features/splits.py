@@ -67,6 +67,8 @@ def extract_split(split: FeatureSplit, settings: Settings, extractor: FeatureExt
     for stale in part.parent.glob(f".{glob.escape(split.feature_path.name)}.*.part"):
         if stale != part:
             stale.unlink()
+    if split.feature_path.exists():
+        print(f"replacing {split.feature_path}: its settings or its list differ", flush=True)
     with (
         RowWriter(part, len(paths), extractor.depth) as writer,
         progress(split.name, len(paths), " images", initial=writer.rows) as shown,
