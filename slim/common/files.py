@@ -15,13 +15,18 @@ LOCK = ".lock"
 LOCK_SECONDS = 5  # workers of a killed run stop after the current image
 
 
+def this_process() -> str:
+    """Returns a name of this process, for temporary files in a folder that others write to."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
 @contextmanager
 def replacing(path: Path, writer: str = "") -> Iterator[Path]:
     """Yields a temporary path in the same folder, and renames it to `path` on success.
 
     Args:
         path: The final path.
-        writer: Distinguishes the temporary files of several writers.
+        writer: Distinguishes the temporary files of several writers; see `this_process`.
 
     Yields:
         A path that ends in `.tmp`.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slim.common.errors import UserError
-from slim.common.files import replacing
+from slim.common.files import replacing, this_process
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ def save_figure(figure: "Figure", path: Path) -> None:
         UserError: The file cannot be written.
     """
     try:
-        with replacing(path) as temporary:
+        with replacing(path, this_process()) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; give another path") from error

@@ -1,9 +1,7 @@
 """Predictions of an evaluation per image: files, counts per class, and a report."""
 
 import json
-import os
 import re
-import socket
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -15,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slim.common.errors import UserError
-from slim.common.files import replacing, write_whole
+from slim.common.files import replacing, this_process, write_whole
 
 TOP_K = 5
 NOT_FINITE = -1  # in `top`, if logits are not finite
@@ -147,11 +145,6 @@ class Predictions:
                 f"cannot write {path}: {error.strerror}; make room there or give another folder"
             ) from error
         return path
-
-
-def this_process() -> str:
-    """Returns a name of this process, for temporary files in a folder that others write to."""
-    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def load_predictions(path: str | Path) -> Predictions:

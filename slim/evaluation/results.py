@@ -15,13 +15,13 @@ from PIL import Image
 from slim.checkpoints.reading import find_checkpoint, latest_checkpoint, new_checkpoints
 from slim.common.compat import tf
 from slim.common.errors import UserError
-from slim.common.files import make_folder, write_whole
+from slim.common.files import make_folder, this_process, write_whole
 from slim.datasets.lists import read_list
 from slim.datasets.registry import Dataset, dataset_folder
 from slim.datasets.tfrecord import LISTS
 from slim.evaluation.confusion import confusion_picture
 from slim.evaluation.evaluator import Outputs
-from slim.evaluation.predictions import RESULTS, Predictions, this_process
+from slim.evaluation.predictions import RESULTS, Predictions
 
 
 def checkpoints_to_evaluate(

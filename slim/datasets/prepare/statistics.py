@@ -1,13 +1,12 @@
 """Numbers of images per class of a prepared dataset: the long tail."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slim.common.files import replacing
+from slim.common.files import replacing, this_process
 from slim.datasets.listed import read_dataset
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def report_statistics(folder: Path) -> None:
     counts = dataset.count_images()
     print(f"\n{summarize_counts(dataset.name, counts)}\n")
     print(name_extremes(counts["train"], dataset.class_names))
-    with replacing(folder / PLOT, str(os.getpid())) as temporary:
+    with replacing(folder / PLOT, this_process()) as temporary:
         plot_counts(dataset.name, counts).savefig(temporary, format="png", dpi=120)
     print(f"plot: {folder / PLOT}")
 
