@@ -10,7 +10,6 @@ from benchmarks.measure import LIMIT, PEER, Settings, Task
 from benchmarks.photographs import NUM_CLASSES, image_files
 from slim.common.command_line import PRECISIONS
 from slim.common.compat import tf
-from slim.common.workers import available_cores
 from slim.datasets.input import InputSettings, decode_image
 from slim.deployment.model_deploy import session_config
 from slim.nets.frozen import FrozenNetwork, InferenceGraph
@@ -29,7 +28,6 @@ def input_settings(settings: Settings) -> InputSettings:
         image_size=settings.image_size,
         batch_size=settings.batch_size,
         num_classes=NUM_CLASSES,
-        num_threads=available_cores(),
     )
 
 

@@ -69,7 +69,12 @@ def define_flags(values: flags.FlagValues) -> None:
         "inception or vgg. Default: from the checkpoint's model.json, else that of the network.",
     )
     define.integer("batch_size", 64, "Images per batch.", 1)
-    define.integer("num_preprocessing_threads", None, "Images preprocessed in parallel.", 1)
+    define.integer(
+        "num_preprocessing_threads",
+        None,
+        "Images preprocessed in parallel. Default: one per core.",
+        1,
+    )
     define.string("output_dir", None, "Default: ./feature/<name of the checkpoint>.")
     define.boolean("merge_splits", False, "Also write <dataset>_feature.npy and _label.npy.")
     define_speed_flags(define)

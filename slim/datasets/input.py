@@ -7,9 +7,10 @@ from functools import partial
 
 from slim.common.compat import compared_by_identity, tf
 from slim.common.errors import UserError
+from slim.common.workers import available_cores
 from slim.datasets.registry import Dataset
 
-BATCHES_AHEAD = 2
+BATCHES_AHEAD = 2  # per clone, as published
 LABEL_OUT_OF_RANGE = "label out of range"
 
 Preprocess = Callable[..., tf.Tensor]
@@ -103,9 +104,10 @@ class InputSettings:
         batch_size: Images per batch.
         num_classes: Number of classes of the network.
         labels_offset: Subtracted from every label.
-        num_threads: Images preprocessed in parallel.
+        num_threads: Images preprocessed in parallel. Default: one per core.
         num_readers: Shards read in parallel, in training.
         seed: Determines order and distortions of training. Default: different in every run.
+        num_clones: Clones that take a batch in each step.
         num_workers: Workers that share the training images.
         worker: Index of this worker.
     """
@@ -114,9 +116,10 @@ class InputSettings:
     batch_size: int
     num_classes: int
     labels_offset: int = 0
-    num_threads: int = 4
+    num_threads: int | None = None
     num_readers: int = 4
     seed: int | tf.Tensor | None = None
+    num_clones: int = 1
     num_workers: int = 1
     worker: int = 0
 
@@ -144,10 +147,11 @@ def training_batches(
         seeds = tf.data.Dataset.random(settings.seed).batch(2)
     examples = tf.data.Dataset.zip((records, seeds)).map(
         partial(_parse_and_preprocess, preprocess, settings),
-        num_parallel_calls=settings.num_threads,
+        num_parallel_calls=settings.num_threads or available_cores(),
         deterministic=settings.seed is not None,
     )
-    return prefetch(examples.batch(settings.batch_size, drop_remainder=True))
+    batches = examples.batch(settings.batch_size, drop_remainder=True)
+    return prefetch(batches, settings.num_clones)
 
 
 def _training_records(dataset: Dataset, settings: InputSettings) -> tf.data.Dataset:
@@ -190,7 +194,7 @@ def evaluation_batches(
     records = tf.data.TFRecordDataset(list(dataset.files))
     examples = records.map(
         partial(_parse_and_preprocess, preprocess, settings),
-        num_parallel_calls=settings.num_threads,
+        num_parallel_calls=settings.num_threads or available_cores(),
     )
     return prefetch(examples.batch(settings.batch_size))
 
@@ -207,15 +211,15 @@ def _parse_and_preprocess(
     return preprocess(encoded, size, size, **options), label
 
 
-def prefetch(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Prepares batches ahead of their use.
+def prefetch(batches: tf.data.Dataset, num_clones: int = 1) -> tf.data.Dataset:
+    """Prepares batches ahead of their use, `BATCHES_AHEAD` per clone.
 
     Autotuning is disabled: its thread sometimes misses the end of an iterator, and closing or
     restarting the iterator then takes up to a minute.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
-    return batches.prefetch(BATCHES_AHEAD).with_options(options)
+    return batches.prefetch(BATCHES_AHEAD * num_clones).with_options(options)
 
 
 def next_batch(iterator: tf.data.Iterator) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -42,7 +42,7 @@ class EvaluationSettings:
         labels_offset: Subtracted from every label.
         batch_size: Views per batch.
         num_crops: Views per image: 1, 5, 10 or 12.
-        num_threads: Images preprocessed in parallel.
+        num_threads: Images preprocessed in parallel. Default: one per core.
         max_num_batches: Batches to evaluate; None for all.
         moving_average_decay: See `choose_averages`.
         precision: The type the layers compute in.
@@ -53,7 +53,7 @@ class EvaluationSettings:
     labels_offset: int = 0
     batch_size: int = 100
     num_crops: int = 1
-    num_threads: int = 4
+    num_threads: int | None = None
     max_num_batches: int | None = None
     moving_average_decay: float | None = None
     precision: str = "float32"

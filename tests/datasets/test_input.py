@@ -1,6 +1,7 @@
 """Batches: what is read, how often, in which order, and what a broken shard says."""
 
 import io
+import threading
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from slim.common.compat import tf
 from slim.common.errors import UserError
+from slim.datasets import input as module
 from slim.datasets.input import (
     InputSettings,
     decode_crop,
@@ -21,6 +23,7 @@ from slim.datasets.input import (
 )
 from slim.datasets.registry import Dataset
 from slim.preprocessing.preprocessing_factory import get_preprocessing
+from tests.datasets.conftest import wait_until
 
 
 def grey(encoded: tf.Tensor, height: int, width: int, seed: tf.Tensor | None = None) -> tf.Tensor:
@@ -253,6 +256,52 @@ def test_a_decoded_crop_has_the_pixels_of_the_whole_image(kind):
             (top, left), (bottom, right) = begin, begin + size
             for found in session.run([crop, crop_of_pixels], {box: [begin, size]}):
                 np.testing.assert_array_equal(found, whole[top:bottom, left:right])
+
+
+class Counter:
+    """Preprocessing that counts the images that were begun, and those that are prepared at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.begun = self.now = self.most = 0
+
+    def __call__(self, *arguments: object, **options: object) -> tf.Tensor:
+        image = grey(*arguments, **options)
+        return tf.ensure_shape(tf.numpy_function(self._count, [image], tf.float32), image.shape)
+
+    def _count(self, image: np.ndarray) -> np.ndarray:
+        with self._lock:
+            self.begun += 1
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.01)
+        with self._lock:
+            self.now -= 1
+        return image
+
+
+@pytest.mark.parametrize("make_batches", [training_batches, evaluation_batches])
+@pytest.mark.parametrize(("given", "at_once"), [(None, 1), (2, 2)])
+def test_images_are_prepared_by_one_thread_per_core_unless_a_number_is_given(
+    given, at_once, make_batches, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "available_cores", lambda: 1)
+    dataset, counter = write_shards(tmp_path, [0] * 20, num_shards=1), Counter()
+    take(lambda: make_batches(dataset, counter, settings(5, num_threads=given)), 4)
+    assert counter.most == at_once
+
+
+def test_two_batches_are_prepared_ahead_for_each_clone(tmp_path):
+    dataset, counter = write_shards(tmp_path, [0] * 40, num_shards=1), Counter()
+    with tf.Graph().as_default(), tf.Session() as session:
+        batches = training_batches(dataset, counter, settings(2, num_clones=4, num_threads=1))
+        iterator = tf.data.make_initializable_iterator(batches)
+        session.run(iterator.initializer)
+        session.run(iterator.get_next())
+        wait_until(lambda: counter.begun >= 2 * (1 + 2 * 4))
+        time.sleep(0.1)
+        # One batch was taken, eight wait, one waits for a place, and an image for the next.
+        assert counter.begun <= 2 * (1 + 2 * 4 + 1) + 2
 
 
 def test_waiting_for_a_batch_is_measured():
