@@ -69,18 +69,24 @@ def write_derived(folder: Path, dataset: DerivedDataset) -> None:
     Raises:
         UserError: The folder holds something else, or cannot be written.
     """
-    names = [source.name for source in dataset.sources]
-    if folder.name in names or (_is_used(folder) and not (folder / dataset.table).exists()):
-        raise UserError(f"{folder} exists but is not a {dataset.kind}: set another --output_name")
+    _refuse_others(folder, dataset)
     files, train = dataset.compose_files(), folder / LISTS["train"]
     with writing_to(folder, "output_name"):
+        _refuse_others(folder, dataset)  # written by another process meanwhile
         if train.exists() and any(_differs(folder / file, text) for file, text in files.items()):
             warn(f"replacing another {dataset.kind} in {folder}")
             train.unlink()  # there is no dataset until all lists are replaced
         for file, text in files.items():
             write_whole(folder / file, text)
-        for name in names:
-            _link(folder / name, Path("..", name))
+        for source in dataset.sources:
+            _link(folder / source.name, Path("..", source.name))
+
+
+def _refuse_others(folder: Path, dataset: DerivedDataset) -> None:
+    """Checks that a folder is not that of a source or of a dataset of another kind."""
+    is_source = folder.name in [source.name for source in dataset.sources]
+    if is_source or (_is_used(folder) and not (folder / dataset.table).exists()):
+        raise UserError(f"{folder} exists but is not a {dataset.kind}: set another --output_name")
 
 
 def _differs(path: Path, text: str) -> bool:

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from slim.datasets import balance, union
+from slim.datasets.derived import writing
 from slim.datasets.registry import get_dataset
 from tests.datasets.conftest import check, convert, encode, picture, read_records
 
@@ -101,6 +102,21 @@ def test_a_rerun_gives_the_same_bytes_and_a_union_can_be_balanced(data):
     lines = (folder / "train.txt").read_text().splitlines()
     assert Counter(line.rpartition(": ")[2] for line in lines) == dict.fromkeys("01234", 1)
     assert all((folder / line.rpartition(": ")[0]).is_file() for line in lines)
+
+
+def test_two_kinds_at_once_in_one_folder(data, monkeypatch):
+    """The folder is checked again after waiting for the other run."""
+    lock, flags = writing.writing_to, (f"--dataset_dir={data}", "--output_name=new")
+
+    def wait(folder, flag):
+        monkeypatch.setattr(writing, "writing_to", lock)
+        check(balance, *flags, "--dataset_name=birds", "--max_per_class=1")
+        return lock(folder, flag)
+
+    monkeypatch.setattr(writing, "writing_to", wait)
+    error = make(data, *flags, "--dataset_names=birds,things", code=1)
+    assert error.endswith("new exists but is not a union of datasets: set another --output_name\n")
+    assert not (data / "new/union.tsv").exists()
 
 
 @pytest.mark.parametrize(
