@@ -91,8 +91,11 @@ class Publisher:
         Raises:
             UserError: The folder cannot be made or written to.
         """
-        if self.eval_dir:
-            make_folder(Path(self.eval_dir), "eval_dir")
+        if not self.eval_dir:
+            return
+        make_folder(Path(self.eval_dir), "eval_dir")
+        if not os.access(self.eval_dir, os.W_OK):
+            raise UserError(f"--eval_dir={self.eval_dir}: no permission to write; give another one")
 
     @cached_property
     def _writer(self) -> tf.summary.FileWriter:

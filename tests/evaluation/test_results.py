@@ -115,3 +115,11 @@ def test_two_evaluations_into_one_folder_at_once(tmp_path, monkeypatch):
     assert load_predictions(tmp_path / "predictions-7.npz").accuracy == 0.25
     assert read_results(tmp_path)["accuracy"] == 0.25
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_folder_without_permission(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)  # as for others than the superuser
+    nothing = dict.fromkeys(("class_names", "class_sizes"))
+    publisher = Publisher(num_classes=2, per_class=False, eval_dir=str(tmp_path), **nothing)
+    with pytest.raises(UserError, match=f"--eval_dir={tmp_path}: no permission to write"):
+        publisher.make_folder()
