@@ -89,7 +89,7 @@ def try_kind(kind: "Kind", inputs: "Inputs", folder: Path, values: flags.FlagVal
         done += len(happened)
         if differences:
             wrong += 1
-            how = "; ".join(happened)
+            how = "; ".join(happened) or "no kill"
             text = "\n".join(differences)
             print(f"{kind.name}, trial {trial}: {how}\n{text}", file=sys.stderr, flush=True)
         else:
