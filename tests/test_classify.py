@@ -9,6 +9,7 @@ from PIL import Image
 
 from slim import classify
 from slim.common.compat import slim, tf
+from slim.common.errors import UserError
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_views
 from slim.serving.classification import classify_images, print_json
@@ -123,3 +124,13 @@ def test_errors(classifier_dir, tmp_path):
         done = invoke(classify, *arguments)
         assert (done.code, done.output) == (1, ""), arguments
         assert re.fullmatch(f"error: .*{message}.*\n", done.error), (arguments, done.error)
+
+
+def test_out_of_memory_is_one_line(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "image.png")
+
+    def classify(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": tf.fill([2**40 * tf.size(encoded, out_type=tf.int64), 3], 0.3)}
+
+    with pytest.raises(UserError, match=r"^--batch_size=8: out of memory; give a smaller one"):
+        list(classify_images(classify, [tmp_path / "image.png"], "abc", top_k=1, batch_size=8))

@@ -86,6 +86,9 @@ def classify_images(
 
     Yields:
         One result per image, in order.
+
+    Raises:
+        UserError: A batch is too large for the memory.
     """
     with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
         encoded = tf.placeholder(tf.string, [None])
@@ -94,7 +97,12 @@ def classify_images(
             for start in range(0, len(images), batch_size):
                 loaded = list(pool.map(load, images[start : start + batch_size]))
                 readable = [content for content in loaded if isinstance(content, bytes)]
-                rows = iter(session.run(probabilities, {encoded: readable}))
+                try:
+                    rows = iter(session.run(probabilities, {encoded: readable}))
+                except tf.errors.ResourceExhaustedError as error:
+                    raise UserError(
+                        f"--batch_size={batch_size}: out of memory; give a smaller one"
+                    ) from error
                 for image, content in zip(images[start:], loaded, strict=False):
                     if isinstance(content, ImageError):
                         yield Result(image, [], str(content))
