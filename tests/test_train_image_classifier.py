@@ -327,6 +327,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(c
         assert np.isfinite(latest.get_tensor(name)).all(), name
 
 
+def test_a_full_disk_is_an_error_of_one_line(colours, tmp_path, monkeypatch):
+    def save(*_: object, **__: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "model.ckpt-0; No space left on device")
+
+    monkeypatch.setattr(tf.train.Saver, "save", save)
+    code, _, error = invoke(training, *small(colours, tmp_path))
+    assert code == 1
+    assert error == (
+        f"error: cannot write to {tmp_path}: no space left on device; free some space or choose "
+        "another --train_dir, then run the command again\n"
+    )
+
+
 @pytest.fixture(scope="module")
 def overflowed(colours, tmp_path_factory) -> tuple[Path, Result]:
     """The folder of a run whose first step makes the weights overflow, and how it ended."""

@@ -193,6 +193,11 @@ def _chief_session(
 
 def _explain(error: tf.errors.OpError, settings: RunSettings, step: int) -> Exception:
     """Returns the error to raise for one that a step raised."""
+    if "No space left on device" in str(error):
+        return UserError(
+            f"cannot write to {settings.train_dir}: no space left on device; free some space or "
+            "choose another --train_dir, then run the command again"
+        )
     if NOT_FINITE not in str(error):
         return explain_input_error(error)
     latest = settings.latest_checkpoint
