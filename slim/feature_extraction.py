@@ -54,6 +54,7 @@ def define_flags(values: flags.FlagValues) -> None:
         None,
         "0 for the plain variables. Default: moving averages if the checkpoint has them.",
         0,
+        most=1,
     )
     define.string("endpoint", None, "The end point to average. Default: depends on the network.")
     define.integer(

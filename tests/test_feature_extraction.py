@@ -364,6 +364,7 @@ def test_errors(colours, checkpoint, tmp_path):
         ({"model_name": "InceptionV5"}, "unknown network 'InceptionV5'; did you mean"),
         ({"checkpoint_path": tmp_path / "none"}, "no checkpoint at .*none"),
         ({"image_size": 31}, f"31x31 is too small for {SMALL_NETWORK}, .* at least 32x32"),
+        ({"moving_average_decay": 2}, "moving_average_decay=2.0: expected a finite number >= 0"),
         ({"endpoint": "globalpool"}, "--endpoint=globalpool: did you mean global_pool"),
         (
             {"output_dir": tmp_path / "file"},
