@@ -1,4 +1,4 @@
-"""Tests of what only a GPU shows. Without one they skip.
+"""Tests of what only a GPU shows. Without one, all but the smallest skip.
 
 For work on the tests themselves, `GPU_TESTS_ON_CPU=1` runs on the CPU what can run there.
 """
@@ -13,12 +13,16 @@ from slim.common.compat import tf
 from tests.support import THIS_MACHINE
 
 
-@pytest.fixture(scope="session", autouse=True)
-def machine() -> str:
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "also_on_cpu: a test that runs in a moment on the CPU")
+
+
+@pytest.fixture(autouse=True)
+def machine(request: pytest.FixtureRequest) -> str:
     """A regular expression for the devices that commands say they run on."""
-    if os.environ.get("GPU_TESTS_ON_CPU"):
-        return re.escape(THIS_MACHINE)
-    if not tf.config.list_physical_devices("GPU"):
-        driver = "although nvidia-smi exists: is tensorflow[and-cuda] installed?"
-        pytest.skip(f"TensorFlow finds no GPU{', ' + driver if shutil.which('nvidia-smi') else ''}")
-    return r"(?!CPU)\S.* \(\d+\.\d GiB free\)"
+    if tf.config.list_physical_devices("GPU"):
+        return r"(?!CPU)\S.* \(\d+\.\d GiB free\)"
+    if not (request.node.get_closest_marker("also_on_cpu") or os.environ.get("GPU_TESTS_ON_CPU")):
+        driver = ", although nvidia-smi exists: is tensorflow[and-cuda] installed?"
+        pytest.skip(f"TensorFlow finds no GPU{driver if shutil.which('nvidia-smi') else ''}")
+    return re.escape(THIS_MACHINE)

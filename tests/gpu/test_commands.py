@@ -97,10 +97,12 @@ def test_evaluation_beside_training(colours, machine, tmp_path):
         assert free[1] > free[0] / 2
 
 
+@pytest.mark.also_on_cpu
 def test_training(colours, machine, tmp_path):
     assert re.search(f" on {machine}\n", train(colours, tmp_path))
 
 
+@pytest.mark.also_on_cpu
 def test_evaluation_with_xla_gives_the_same(colours, classifier_dir, machine):
     lines = []
     for more in ([], ["--xla"]):
@@ -118,6 +120,7 @@ def test_training_with_xla(colours, machine, tmp_path):
     assert re.search(f", float32 with XLA, on {machine}\n", train(colours, tmp_path, "--xla"))
 
 
+@pytest.mark.also_on_cpu
 def test_extraction(colours, classifier_dir, machine, tmp_path):
     done = invoke(
         feature_extraction,

@@ -1,6 +1,7 @@
 """Every network on a GPU: logits as on the CPU, training in 16 bits."""
 
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,8 +29,12 @@ from slim.training.networks import (
 )
 from slim.training.optimizers import OptimizerSettings
 from tests.conftest import recipe_initializers
+from tests.support import SMALL_NETWORK
+
+pytestmark = pytest.mark.usefixtures("small_network")
 
 NUM_CLASSES = 20
+LAYERS = ("Conv2D", "BatchNorm", "MaxPool", "AvgPool", "MatMul")  # in names of operations
 FLOAT16 = ["inception_v3", "inception_v4_se", "inception_resnet_v2_se", "resnet_v2_50"]
 
 
@@ -43,7 +48,9 @@ def exact_products() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("exact_products")
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(SMALL_NETWORK, marks=pytest.mark.also_on_cpu), *NETWORKS]
+)
 def test_logits_are_those_of_the_cpu(name):
     size = NETWORKS[name].default_image_size
     images = np.random.RandomState(0).uniform(-1, 1, (2, size, size, 3)).astype(np.float32)
@@ -64,23 +71,43 @@ def test_logits_are_those_of_the_cpu(name):
 
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [(name, "bfloat16") for name in NETWORKS] + [(name, "float16") for name in FLOAT16],
+    [
+        pytest.param(SMALL_NETWORK, "bfloat16", marks=pytest.mark.also_on_cpu),
+        pytest.param(SMALL_NETWORK, "float16", marks=pytest.mark.also_on_cpu),
+        *((name, "bfloat16") for name in NETWORKS),
+        *((name, "float16") for name in FLOAT16),
+    ],
 )
 def test_trains_in_16_bits(name, precision):
-    """The loss on one batch falls within five steps; float16 skips steps that overflow."""
+    """The loss on one batch falls within five steps, and no layer falls back to the CPU.
+
+    With float16, steps that overflow are skipped and not counted.
+    """
     with replica_graph(DeploymentConfig(), seed=1) as global_step:
         graph = training_graph(name, precision, global_step)
         with tf.Session(config=session_config()) as session:
             session.run(tf.global_variables_initializer())
-            losses, step = [], 0
+            losses, step, feed = [], 0, {graph.wants_summary: False}
             while step < 5 and len(losses) < 15:
-                done = session.run(graph.step, {graph.wants_summary: False})
+                done = session.run(graph.step, feed)
                 losses.append(float(done["loss"]))
                 step = int(done["step"])
+            metadata = tf.RunMetadata()
+            options = tf.RunOptions(output_partition_graphs=True)
+            session.run(graph.step, feed, options=options, run_metadata=metadata)
     print(f"{name} in {precision}: losses {losses}")
     assert np.isfinite(losses).all()
     assert step == 5
     assert losses[-1] < losses[0]
+    layers = [
+        node
+        for part in metadata.partition_graphs
+        for node in part.node
+        if any(layer in node.op for layer in LAYERS)
+    ]
+    assert len(layers) > 20
+    elsewhere = "CPU" if tf.config.list_physical_devices("GPU") else "GPU"
+    assert not {node.op for node in layers if f"/device:{elsewhere}:" in node.device}
 
 
 def training_graph(name: str, precision: str, global_step: tf.Variable) -> TrainingGraph:
@@ -115,7 +142,7 @@ def training_graph(name: str, precision: str, global_step: tf.Variable) -> Train
         clones=clones,
         trained=tf.trainable_variables(),
         update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
-        begin_input=lambda session, step: {},
+        begin_input=lambda session, step: repeat({}),
         dtype=dtype,
     )
     run = settings.from_flags(
