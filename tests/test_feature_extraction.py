@@ -314,7 +314,7 @@ def test_what_conversion_skips_is_left_out_everywhere(tmp_path):
         assert done.code == 0, done.error
         if command is extraction:
             size = f"{NUM_TRAIN - 1} x {SMALL_DEPTH}"
-            said = f"train.npy: {size} (conversion has skipped 2 lines of the list)"
+            said = f"train.npy: {size} (conversion has skipped 2 lines)"
             assert said in done.output
     for features in (output, tmp_path / "again/features"):
         np.testing.assert_array_equal(np.load(features / "colours_label_train.npy"), labels)
@@ -328,7 +328,7 @@ def test_what_conversion_skips_is_left_out_everywhere(tmp_path):
     (folder / "train.txt").write_text("".join(lines[:5]))
     done = invoke(extraction, *data, f"--checkpoint_path={run}", f"--output_dir={output}")
     assert done.code == 1
-    assert "1 images cannot be read, the first is " in done.error
+    assert "1 image cannot be read, the first is " in done.error
 
 
 def test_default_output_is_named_after_the_checkpoint():
@@ -383,7 +383,7 @@ def test_a_list_with_bad_lines_is_refused(colours, checkpoint, tmp_path):
         file.write("no label here\n")
     done = invoke(extraction, *arguments(tmp_path, checkpoint, tmp_path / "out"))
     assert done.code == 1
-    assert "val.txt has 1 invalid lines, the first is val.txt line 15" in done.error
+    assert "val.txt has 1 invalid line, the first is val.txt line 15" in done.error
 
 
 def test_published_names_of_networks():

@@ -10,7 +10,7 @@ import numpy as np
 
 from slim.checkpoints.loading import freeze_checkpoint
 from slim.common.compat import tf
-from slim.common.errors import UserError, did_you_mean, show_problems
+from slim.common.errors import UserError, count, did_you_mean, show_problems
 from slim.common.workers import available_cores
 from slim.datasets.images import ImageError, load_image
 from slim.datasets.input import prefetch
@@ -174,7 +174,8 @@ def refuse_unreadable(paths: Sequence[str], num_threads: int) -> None:
         return
     show_problems(problems)
     raise UserError(
-        f"{len(problems)} images cannot be read, the first is {problems[0]}; fix them and run the "
-        "command again, which keeps the features so far, or delete the dataset's shards, if any, "
-        "and convert with --on_error=skip: extraction leaves out the images that conversion skips"
+        f"{count(len(problems), 'image')} cannot be read, the first is {problems[0]}; fix "
+        "them and run the command again, which keeps the features so far, or delete the dataset's "
+        "shards, if any, and convert with --on_error=skip: extraction leaves out the images "
+        "that conversion skips"
     ) from None

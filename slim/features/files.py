@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from slim.common.command_line import PRECISIONS
+from slim.common.errors import count
 from slim.datasets.lists import ImageList
 from slim.datasets.registry import dataset_folder, read_converted_list
 
@@ -65,8 +66,8 @@ class FeatureSplit:
     @property
     def left_out(self) -> str:
         """Says how many lines of the list are left out, if any."""
-        count = len(self.image_list.skipped_lines)
-        return f" (conversion has skipped {count} lines of the list)" if count else ""
+        lines = count(len(self.image_list.skipped_lines), "line")
+        return f" (conversion has skipped {lines})" if self.image_list.skipped_lines else ""
 
 
 def find_split(name: str, split: str, dataset_dir: str, output_dir: Path) -> FeatureSplit:
@@ -114,8 +115,8 @@ def is_done(split: FeatureSplit, settings: Settings) -> bool:
     """Returns whether features with these settings exist, and prints so."""
     done = is_extracted(split, settings)
     if done:
-        num_images = len(split.image_list.entries)
-        print(f"nothing to do: {split.feature_path} has the {num_images} images{split.left_out}")
+        has = f"has the {count(len(split.image_list.entries), 'image')}{split.left_out}"
+        print(f"nothing to do: {split.feature_path} {has}", flush=True)
     return done
 
 

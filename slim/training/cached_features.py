@@ -13,7 +13,7 @@ import numpy as np
 
 from slim.checkpoints.reading import by_name, changed_variables, latest_checkpoint
 from slim.common.compat import slim, tf
-from slim.common.errors import UserError
+from slim.common.errors import UserError, count
 from slim.common.files import writing_to
 from slim.datasets.input import InputSettings
 from slim.datasets.registry import Dataset
@@ -206,23 +206,24 @@ def check_feature_variables(
             to_visit += [tensor.op for tensor in operation.inputs]
     if below := [variable.op.name for variable in trained if variable.op in found]:
         raise UserError(
-            f"--cache_features: --trainable_scopes selects {len(below)} variables below the last "
-            f"layer, such as {below[0]}; give --trainable_scopes={classifier_scope()}, or "
+            f"--cache_features: --trainable_scopes selects {count(len(below), 'variable')} below "
+            f"the last layer, such as {below[0]}; give --trainable_scopes={classifier_scope()}, or "
             "leave --cache_features out"
         )
     kept = by_name([v for v in slim.get_model_variables() if v not in trained])
     excluded = [name for name in kept if any(scope in name for scope in source.excluded)]
     if below := [name for name in excluded if kept[name].op in found]:
         raise UserError(
-            f"--cache_features: --checkpoint_exclude_scopes selects {len(below)} variables below "
-            f"the last layer, such as {below[0]}; give the scopes of the last layer only"
+            "--cache_features: --checkpoint_exclude_scopes selects "
+            f"{count(len(below), 'variable')} below the last layer, such as {below[0]}; "
+            "give the scopes of the last layer only"
         )
     if latest := latest_checkpoint(source.train_dir):
         names = [name for name in kept if name not in excluded]
         if different := changed_variables(source.checkpoint, latest, names):
             raise UserError(
                 f"--cache_features: {source.train_dir} has a run that did not start from "
-                f"--checkpoint_path={source.checkpoint}: {len(different)} variables differ, such "
-                f"as {different[0]}; give the checkpoint that it started from, or another "
-                "--train_dir"
+                f"--checkpoint_path={source.checkpoint}: {count(len(different), 'variable')} "
+                f"changed, such as {different[0]}; give the checkpoint that it started "
+                "from, or another --train_dir"
             )
