@@ -7,9 +7,9 @@
 #   RECIPE=inat2017_299 EVAL_IMAGE_SIZE=448 ./eval.sh
 #
 # Every setting below can be given in the environment or in recipes/$RECIPE.env; the environment
-# takes precedence. docs/recipes.md lists the settings. Without MODEL_NAME and
-# EVAL_IMAGE_SIZE, network and size are those of model.json, which training writes to MODEL_DIR, else
-# the published ones: Inception-V3 and 299 pixels.
+# takes precedence. docs/recipes.md lists the settings. Without MODEL_NAME and EVAL_IMAGE_SIZE,
+# network and size are those of model.json, which training writes to MODEL_DIR, else the published
+# ones: Inception-V3 and 299 pixels.
 set -eu
 cd "$(dirname "$0")"
 . recipes/settings.sh

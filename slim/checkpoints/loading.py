@@ -9,6 +9,7 @@ from slim.checkpoints.reading import (
     has_averages,
     read_values,
 )
+from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.nets.frozen import FrozenNetwork, InferenceGraph, freeze
 
@@ -40,6 +41,24 @@ def choose_averages(
     return available and (default if moving_average_decay is None else moving_average_decay > 0)
 
 
+def find_variables(
+    graph: InferenceGraph,
+    checkpoint: str,
+    *,
+    averages: bool,
+    hint: str,
+    shape_hint: str | None = None,
+) -> dict[str, tf.Variable]:
+    """Returns the variables of a network by their names in a checkpoint; see `freeze_checkpoint`.
+
+    Raises:
+        UserError: The checkpoint is damaged, lacks variables, or has variables of other shapes.
+    """
+    restored = (averaged_variables if averages else by_name)(graph.variables)
+    check_fits(checkpoint, restored, hint, shape_hint or hint)
+    return restored
+
+
 def freeze_checkpoint(
     graph: InferenceGraph,
     checkpoint: str,
@@ -60,8 +79,9 @@ def freeze_checkpoint(
     Raises:
         UserError: The checkpoint is damaged, lacks variables, or has variables of other shapes.
     """
-    restored = (averaged_variables if averages else by_name)(graph.variables)
-    check_fits(checkpoint, restored, hint, shape_hint or hint)
+    restored = find_variables(
+        graph, checkpoint, averages=averages, hint=hint, shape_hint=shape_hint
+    )
     frozen = freeze(graph, read_values(checkpoint, restored))
     chosen, other = "moving averages", "plain variables with --moving_average_decay=0"
     if not averages:

@@ -5,11 +5,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from slim.checkpoints.loading import choose_averages, freeze_checkpoint
+from slim.checkpoints.loading import choose_averages, find_variables, freeze_checkpoint
 from slim.checkpoints.reading import read_step
 from slim.common.compat import tf
 from slim.common.errors import UserError
@@ -100,21 +100,31 @@ class Evaluator:
         Raises:
             UserError: The checkpoint does not match, or the split cannot be read.
         """
-        averages = choose_averages(checkpoint, self.settings.moving_average_decay, default=False)
-        frozen = freeze_checkpoint(
-            self.graph,
-            checkpoint,
-            averages=averages,
-            hint="does it match --model_name?",
-            shape_hint="does it match --model_name, and the classes of --dataset_name (see "
-            "--labels_offset)?",
-        )
+        frozen = freeze_checkpoint(self.graph, checkpoint, **self._choices(checkpoint))
         step = read_step(checkpoint)
         network = partial(frozen, xla=self.settings.xla)
         outputs = self._run(network, f"step {step}", keep_probabilities)
         # Graphs refer to themselves: without this the graphs of several checkpoints pile up.
         gc.collect()
         return outputs, step
+
+    def check(self, checkpoint: str) -> None:
+        """Checks that a checkpoint can be evaluated, without reading its values.
+
+        Raises:
+            UserError: It does not match.
+        """
+        find_variables(self.graph, checkpoint, **self._choices(checkpoint))
+
+    def _choices(self, checkpoint: str) -> dict[str, Any]:
+        """Returns the keyword arguments of `freeze_checkpoint`."""
+        decay = self.settings.moving_average_decay
+        return {
+            "averages": choose_averages(checkpoint, decay, default=False),
+            "hint": "does it match --model_name?",
+            "shape_hint": "does it match --model_name, and the classes of --dataset_name (see "
+            "--labels_offset)?",
+        }
 
     def _run(
         self, network: Callable[[tf.Tensor], tf.Tensor], name: str, keep_probabilities: bool
@@ -191,6 +201,8 @@ def evaluate_ensemble(
     Raises:
         UserError: See `Evaluator.evaluate`.
     """
+    for evaluator, checkpoint in zip(evaluators, checkpoints, strict=True):
+        evaluator.check(checkpoint)
     mean, steps = 0, []
     for evaluator, checkpoint in zip(evaluators, checkpoints, strict=True):
         outputs, step = evaluator.evaluate(checkpoint, keep_probabilities=True)
