@@ -113,7 +113,7 @@ def _complete_checkpoints(folder: str | Path) -> list[str]:
         prefix = index.with_suffix("")
         step = prefix.name.removeprefix("model.ckpt-")
         if step.isdecimal() and is_complete(prefix):
-            steps[int(step)] = f"{folder}/{prefix.name}"
+            steps[int(step)] = f"{str(folder).removesuffix('/')}/{prefix.name}"
     return [steps[step] for step in sorted(steps)]
 
 

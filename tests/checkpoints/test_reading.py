@@ -38,9 +38,9 @@ def test_without_a_valid_state_the_newest_complete_checkpoint_is_taken(
     if state is not None:
         (run_dir / "checkpoint").write_text(state, "latin-1")
     expected = f"{run_dir}/model.ckpt-10"
-    assert latest_checkpoint(run_dir) == find_checkpoint(str(run_dir)) == expected
+    assert latest_checkpoint(run_dir) == find_checkpoint(f"{run_dir}/") == expected
     assert list(islice(new_checkpoints(str(run_dir), 0), 1)) == [expected]
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = capsys.readouterr().err.splitlines()  # once per process
     assert line.startswith("warning: ")
     assert problem in line
     assert line.endswith(f": taking the newest complete one, {expected}")
