@@ -248,8 +248,12 @@ def inception_v3(
                 end_points["AvgPool_1a"] = net
             if not num_classes:
                 return net, end_points
-            net = slim.dropout(net, keep_prob=dropout_keep_prob, scope="Dropout_1b")
-            end_points["PreLogits"] = net
+            # On a GPU, TensorFlow's layout optimizer fails on a dropout of four dimensions.
+            rows = tf.reshape(net, [-1, net.shape[-1]])
+            rows = slim.dropout(rows, keep_prob=dropout_keep_prob, scope="Dropout_1b")
+            net = end_points["PreLogits"] = tf.ensure_shape(
+                tf.reshape(rows, tf.shape(net)), net.shape
+            )
             logits = conv(num_classes, 1, **LINEAR)(net, "Conv2d_1c_1x1")
             if spatial_squeeze:
                 logits = tf.squeeze(logits, [1, 2], name="SpatialSqueeze")

@@ -130,3 +130,19 @@ def test_reuse_adds_no_variable_and_gives_the_same_logits(graph):
         assert len(tf.global_variables()) == count
         session.run(tf.global_variables_initializer())
         np.testing.assert_array_equal(*session.run(logits))
+
+
+def test_dropout_leaves_the_layout_optimizer_alone():
+    """TensorFlow's layout optimizer fails on a GPU if a dropout has four dimensions."""
+    with tf.Graph().as_default() as graph:
+        images = tf.random.uniform([2, 75, 75, 3], -1, 1)
+        _, end_points = inception_v3(images, 16, depth_multiplier=0.125, min_depth=8)
+        dropped = [op for op in graph.get_operations() if "/Dropout_1b/" in op.name]
+        selected = [op.outputs[0].shape.rank for op in dropped if op.type.startswith("Select")]
+        assert selected == [2]
+        assert end_points["PreLogits"].shape.as_list() == [2, 1, 1, 256]
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            features, kept = session.run([end_points["AvgPool_1a"], end_points["PreLogits"]])
+    np.testing.assert_allclose(kept[kept != 0], (features / 0.8)[kept != 0], rtol=1e-6)
+    assert 0.7 < (kept != 0).sum() / (features != 0).sum() < 0.9
