@@ -130,7 +130,7 @@ def test_workers_share_the_images_among_them(tmp_path, num_shards):
     assert sorted(np.concatenate(epochs)) == list(range(24))
 
 
-def test_seed_repeats_order_and_distortions(tmp_path):
+def test_seed_repeats_order_and_distortions_with_any_number_of_threads(tmp_path):
     dataset = write_shards(tmp_path, [0] * 20, num_shards=4)
     for preprocess in (grey, with_seed):
         first, again, other = (
@@ -138,14 +138,14 @@ def test_seed_repeats_order_and_distortions(tmp_path):
                 [
                     images
                     for images, _ in take(
-                        lambda p=preprocess, s=seed: training_batches(
-                            dataset, p, settings(5, seed=s)
+                        lambda p=preprocess, s=seed, n=threads: training_batches(
+                            dataset, p, settings(5, seed=s, num_threads=n)
                         ),
                         8,
                     )
                 ]
             )
-            for seed in (1, 1, 2)
+            for seed, threads in ((1, 1), (1, 5), (2, 5))
         )
         np.testing.assert_array_equal(first, again)
         assert list(first) != list(other)

@@ -111,7 +111,7 @@ def test_trains_in_16_bits(name, precision):
 
 
 def training_graph(name: str, precision: str, global_step: tf.Variable) -> TrainingGraph:
-    """Builds the training of a network, as the command does, on one batch of images of noise."""
+    """Builds the training of a network, as the command does, on one batch of colours in noise."""
     values = flags.FlagValues()
     define_training_flags(values)
     values(
@@ -126,7 +126,8 @@ def training_graph(name: str, precision: str, global_step: tf.Variable) -> Train
     )
     size = 2 * NETWORKS[name].smallest_image_size
     random = np.random.RandomState(0)
-    images = tf.constant(random.uniform(-1, 1, (8, size, size, 3)).astype(np.float32))
+    quarters = random.uniform(-1, 1, (8, 2, 2, 3)).repeat(size // 2, 1).repeat(size // 2, 2)
+    images = tf.constant((quarters + random.normal(0, 0.1, quarters.shape)).astype(np.float32))
     batch = (images, tf.constant(random.randint(NUM_CLASSES, size=8), tf.int64))
     network_settings = settings.from_flags(NetworkSettings, values)
     dtype = tf.as_dtype(precision)
