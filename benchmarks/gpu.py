@@ -1,4 +1,4 @@
-"""Measures training on a GPU in two minutes: `python -m benchmarks.gpu`.
+"""Measures training on a GPU in about three minutes: `python -m benchmarks.gpu`.
 
 Each line is the speed of training steps of all layers with 32-bit variables, on batches that stay
 on the GPU or that are read from shards. On GPUs with tensor cores, TensorFlow computes float32
