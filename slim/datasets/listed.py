@@ -6,8 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from slim.datasets.lists import CLASSES, Entry, compose_list, count_classes, read_valid_list
-from slim.datasets.registry import Sizes, dataset_folder, read_class_names
+from slim.datasets.lists import CLASSES, Entry, compose_list, count_classes
+from slim.datasets.registry import (
+    Sizes,
+    dataset_folder,
+    read_class_names,
+    read_converted_list,
+    read_dataset_description,
+)
 from slim.datasets.tfrecord import LISTS
 
 
@@ -48,14 +54,18 @@ class ListedDataset:
 
 
 def read_dataset(name: str, dataset_dir: str | Path) -> ListedDataset:
-    """Reads the lists of a dataset; classes without names are called `<dataset>_<label>`.
+    """Reads the lists of a dataset, without the lines that its conversion has skipped.
+
+    Classes without names are called `<dataset>_<label>`.
 
     Raises:
         UserError: The dataset or a list is missing, or a list has invalid lines.
     """
     folder = dataset_folder(name, dataset_dir)
-    lists = {split_name: read_valid_list(folder / file) for split_name, file in LISTS.items()}
+    lists = {split_name: read_converted_list(folder, file) for split_name, file in LISTS.items()}
     num_classes = count_classes(lists)
+    if any(list_.skipped_lines for list_ in lists.values()):  # the only ones of a class, perhaps
+        num_classes = max(num_classes, read_dataset_description(folder).classes)
     names = read_class_names(folder / CLASSES, num_classes)
     return ListedDataset(
         folder,

@@ -56,6 +56,18 @@ def select(world, **settings):
     return invoke(source_selection, *flags)
 
 
+def test_from_features_without_images_that_conversion_has_skipped(world):
+    folder = world / "data/left"
+    (folder / "images/train0.jpg").write_bytes(b"")
+    flags = [f"--dataset_dir={world / 'data'}", "--dataset_name=left", "--on_error=skip"]
+    assert invoke(convert, *flags).code == 0
+    for kind in ("feature", "label"):
+        path = world / f"feature/left_{kind}_train.npy"
+        np.save(path, np.load(path)[1:])
+    done = select(world)
+    assert done.code == 0, done.error
+
+
 def test_from_features_to_shards(world):
     done = select(world, top_k="4")
     assert done.code == 0, done.error

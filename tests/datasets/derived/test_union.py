@@ -69,6 +69,19 @@ def test_from_lists_to_shards(data):
         assert {record.jpeg: record.label for record in records} == expected
 
 
+def test_images_that_conversion_has_skipped_do_not_come_back(data):
+    """The only images of a class may be among them; the class stays."""
+    for path in (data / "birds/images").glob("*_2_?.jpg"):
+        path.write_bytes(b"")
+    with (data / "birds/train.txt").open("a") as file:
+        file.write("no label\n")
+    convert(data / "birds", "--on_error=skip")
+    make(data, "--dataset_names=birds,things")
+    lines = (data / "birds+things/train.txt").read_text().splitlines()
+    expected = [f"birds/images/train_{label}_{i}.jpg: {label}" for label in (0, 1) for i in (0, 1)]
+    assert lines[:5] == [*expected, "things/images/train_0_0.jpg: 3"]
+
+
 def test_lists_and_tables(data):
     make(data, "--dataset_names=plain,birds,things", "--output_name=all of them")
     folder = data / "all of them"
