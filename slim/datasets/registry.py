@@ -294,8 +294,12 @@ def removal(folder: Path) -> str:
     return f"delete them (rm -f {folder}/*.tfrecord {folder / DESCRIPTION})"
 
 
-def read_class_names(path: Path, num_classes: int) -> tuple[str, ...] | None:
+def read_class_names(path: Path, num_classes: int | None) -> tuple[str, ...] | None:
     """Reads the names of all classes from lines `label name`; returns None if there are none.
+
+    Args:
+        path: `classes.txt`.
+        num_classes: The number of classes; None for the number of lines.
 
     Raises:
         UserError: The file is not UTF-8.
@@ -308,6 +312,7 @@ def read_class_names(path: Path, num_classes: int) -> tuple[str, ...] | None:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path} line {line} is not UTF-8: save the file as UTF-8") from None
     lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
+    num_classes = len(lines) if num_classes is None else num_classes
     if [line[0] for line in lines] != [str(label) for label in range(num_classes)]:
         # The classes.txt in the archive of CUB-200, for example, counts from 1.
         print(

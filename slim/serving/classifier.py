@@ -111,16 +111,12 @@ def _class_names(
 
 def _read_names(dataset_name: str, dataset_dir: str) -> tuple[tuple[str, ...], Path]:
     path = dataset_folder(dataset_name, dataset_dir) / CLASSES
-    if not path.is_file():
-        raise UserError(
-            f"--dataset_name={dataset_name}: {path} is missing; expected one line "
-            "'label name' per class, labels from 0"
-        )
-    count = sum(1 for line in path.read_text("utf-8").splitlines() if line.strip())
-    names = read_class_names(path, count)
+    names = read_class_names(path, None)
     if names is None:
+        found = "is invalid" if path.exists() else "is missing"
         raise UserError(
-            f"{path}: expected one line 'label name' per class, labels 0 to {count - 1} in order"
+            f"--dataset_name={dataset_name}: {path} {found}; expected one line 'label name' per "
+            "class, labels from 0 in order"
         )
     return names, path
 

@@ -81,11 +81,13 @@ def test_what_does_not_fit_or_is_not_there(checkpoint, name_classes, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             describe_classifier(prefix, **arguments)
-    (tmp_path / "data/named/classes.txt").write_text("1 finch\n2 wren\n")
-    with pytest.raises(
-        UserError, match="expected one line 'label name' per class, labels 0 to 1 in order"
+    for content, message in (
+        (b"1 finch\n2 wren\n", "classes.txt is invalid; expected one line 'label name' per class"),
+        ("0 finch\n1 Zaunkönig\n".encode("latin-1"), "classes.txt line 2 is not UTF-8"),
     ):
-        describe_classifier(prefix, **given)
+        (tmp_path / "data/named/classes.txt").write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            describe_classifier(prefix, **given)
     (tmp_path / "data/named/classes.txt").unlink()
     with pytest.raises(UserError, match=r"classes.txt is missing; expected one line"):
         describe_classifier(prefix, **given)
