@@ -145,6 +145,13 @@ def test_one_export_at_a_time(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
 
 
+def test_into_the_folder_of_a_running_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0)
+    with files.exclusive(tmp_path), replacing_folder(tmp_path / "3", False) as temporary:
+        temporary.mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+
+
 def test_nothing_is_lost_by_mistake(classifier_dir, tmp_path):
     write_constant(tmp_path / "model", 0.5)
     (tmp_path / "mine").mkdir()

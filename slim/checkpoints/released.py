@@ -155,7 +155,6 @@ def _download(name: str, address: str, archive: Path, by_hand: str) -> None:
                 f"(to start over, delete {unchecked}*.part), or {by_hand}"
             ) from error
         if not is_archive(unchecked):
-            unchecked.unlink()
             raise UserError(f"{a_page}: try again tomorrow, or {by_hand}")
 
 

@@ -6,13 +6,15 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from slim.common.errors import UserError
 
 LOCK = ".lock"
 LOCK_SECONDS = 5  # workers of a killed run stop after the current image
+STALE_SECONDS = 3600  # a temporary file that has not changed for so long has no writer
 
 
 def this_process() -> str:
@@ -24,6 +26,8 @@ def this_process() -> str:
 def replacing(path: Path, writer: str = "") -> Iterator[Path]:
     """Yields a temporary path in the same folder, and renames it to `path` on success.
 
+    After an error, the temporary file is removed.
+
     Args:
         path: The final path.
         writer: Distinguishes the temporary files of several writers; see `this_process`.
@@ -32,13 +36,25 @@ def replacing(path: Path, writer: str = "") -> Iterator[Path]:
         A path that ends in `.tmp`.
 
     Raises:
-        OSError: There is something else than a file at `path`, such as a device.
+        OSError: `path` exists but is not a file, such as a device.
     """
     if path.exists() and not path.is_file():
-        raise FileExistsError(errno.EEXIST, "There is something else than a file", str(path))
+        raise FileExistsError(errno.EEXIST, "Exists but is not a file", str(path))
     temporary = path.with_name(f"{path.name}{writer and f'.{writer}'}.tmp")
-    yield temporary
-    temporary.replace(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_stale(folder: Path, pattern: str) -> None:
+    """Removes old temporary files of `replacing`, whose writers were killed."""
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # another process removes it, or its writer renames it
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                path.unlink()
 
 
 def write_whole(path: Path, text: str, writer: str = "") -> None:
@@ -55,7 +71,7 @@ def make_folder(path: Path, flag: str) -> None:
         flag: The flag that sets it, for the error message.
 
     Raises:
-        UserError: The folder cannot be made.
+        UserError: The folder cannot be made or written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -63,10 +79,12 @@ def make_folder(path: Path, flag: str) -> None:
         raise UserError(
             f"--{flag}={path}: cannot make the folder ({error.strerror}); choose another one"
         ) from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"--{flag}={path}: no permission to write; choose another folder")
 
 
 @contextmanager
-def exclusive(folder: Path, seconds: float | None = None) -> Iterator[None]:
+def exclusive(folder: Path, seconds: float | None = None, *, name: str = LOCK) -> Iterator[None]:
     """Locks a folder against other runs, on this machine and on others that share the folder.
 
     The lock of a process ends with it. Its worker processes inherit the lock: after a run is
@@ -75,11 +93,12 @@ def exclusive(folder: Path, seconds: float | None = None) -> Iterator[None]:
     Args:
         folder: An existing folder. The lock is a file in it.
         seconds: How long to wait for another run. Default: `LOCK_SECONDS`.
+        name: The name of the file.
 
     Raises:
         UserError: Another run does not release the lock in time. Names its process and host.
     """
-    path = folder / LOCK
+    path = folder / name
     deadline = time.monotonic() + (LOCK_SECONDS if seconds is None else seconds)
     while True:
         with path.open("a+") as file:
@@ -96,7 +115,7 @@ def exclusive(folder: Path, seconds: float | None = None) -> Iterator[None]:
                 continue
             except OSError:
                 pass  # not every network file system has locks
-            if not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino:
+            if not _is_at(path, file):
                 continue  # the previous holder has just removed this file
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -106,6 +125,14 @@ def exclusive(folder: Path, seconds: float | None = None) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    """Returns whether an open file still exists at a path."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

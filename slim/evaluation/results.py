@@ -15,7 +15,7 @@ from PIL import Image
 from slim.checkpoints.reading import find_checkpoint, latest_checkpoint, new_checkpoints
 from slim.common.compat import tf
 from slim.common.errors import UserError
-from slim.common.files import make_folder, this_process, write_whole
+from slim.common.files import make_folder, remove_stale, this_process, write_whole
 from slim.datasets.lists import read_list
 from slim.datasets.registry import Dataset, dataset_folder
 from slim.datasets.tfrecord import LISTS
@@ -91,11 +91,11 @@ class Publisher:
         Raises:
             UserError: The folder cannot be made or written to.
         """
-        if not self.eval_dir:
-            return
-        make_folder(Path(self.eval_dir), "eval_dir")
-        if not os.access(self.eval_dir, os.W_OK):
-            raise UserError(f"--eval_dir={self.eval_dir}: no permission to write; give another one")
+        if self.eval_dir:
+            folder = Path(self.eval_dir)
+            make_folder(folder, "eval_dir")
+            for name in (RESULTS, "predictions-*"):
+                remove_stale(folder, f"{name}.*.tmp")
 
     @cached_property
     def _writer(self) -> tf.summary.FileWriter:

@@ -9,7 +9,7 @@ from slim.checkpoints.description import ModelDescription
 from slim.checkpoints.reading import read_step
 from slim.common.compat import tf
 from slim.common.errors import UserError
-from slim.common.files import exclusive
+from slim.common.files import LOCK, exclusive
 from slim.nets.nets_factory import get_network
 from slim.serving.classifier import Classify
 
@@ -63,7 +63,7 @@ def check_folder(folder: Path, overwrite: bool) -> None:
 def replacing_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     """Yields a temporary path beside a folder, and renames it to the folder on success.
 
-    One process at a time exports to folders beside each other.
+    One process at a time exports to the folder.
 
     Args:
         folder: The folder.
@@ -77,7 +77,7 @@ def replacing_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder.parent):
+        with exclusive(folder.parent, name=f".{folder.name}{LOCK}"):
             check_folder(folder, overwrite)
             for leftover in (temporary, replaced):
                 if leftover.exists():

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from slim.common.errors import UserError
-from slim.common.files import exclusive, write_whole
+from slim.common.files import exclusive, replacing, write_whole
 
 FORK = multiprocessing.get_context("fork")
 
@@ -25,10 +25,17 @@ def test_only_files_are_replaced(make, tmp_path):
     path = tmp_path / "path"
     make(path)
     before = path.stat()
-    with pytest.raises(FileExistsError, match="something else than a file"):
+    with pytest.raises(FileExistsError, match="Exists but is not a file"):
         write_whole(path, "text")
     assert path.stat() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_leaves_no_temporary_file(tmp_path):
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "path", "me") as temporary:
+        temporary.touch()
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Tests of the checkpoints to evaluate and of the files with results."""
 
 import io
+import os
 import shutil
 import threading
 import time
@@ -123,3 +124,15 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
     publisher = Publisher(num_classes=2, per_class=False, eval_dir=str(tmp_path), **nothing)
     with pytest.raises(UserError, match=f"--eval_dir={tmp_path}: no permission to write"):
         publisher.make_folder()
+
+
+def test_what_killed_evaluations_have_left_is_removed(tmp_path):
+    """Another evaluation may be writing a file that has just changed."""
+    for name in ("results.json.a-1.tmp", "predictions-7.npz.a-1.tmp", "results.json", "other.tmp"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / "results.json.a-2.tmp").touch()
+    nothing = dict.fromkeys(("class_names", "class_sizes"))
+    Publisher(num_classes=2, per_class=False, eval_dir=str(tmp_path), **nothing).make_folder()
+    kept = ["other.tmp", "results.json", "results.json.a-2.tmp"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept

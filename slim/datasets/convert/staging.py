@@ -12,16 +12,14 @@ sizes in the notes and in `dataset.json` reveal incomplete shards.
 
 import hashlib
 import json
-import os
 import random
 import shutil
-import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from slim.common.files import replacing, write_whole
+from slim.common.files import replacing, this_process, write_whole
 from slim.datasets.images import ImageError, load_image
 from slim.datasets.lists import Entry, ImageList, Problem
 from slim.datasets.registry import DESCRIPTION, FORMAT, STAGING
@@ -119,8 +117,7 @@ def make_shard(job: Job, count_image: Callable[[], None]) -> None:
     shard, note = job.shard, note_path(job.staging, job.shard)
     note.unlink(missing_ok=True)  # of an earlier run without --verify
     samples, problems = 0, []
-    # A worker on a machine that cannot be reached may still write the same shard.
-    writer = f"{socket.gethostname()}-{os.getpid()}"
+    writer = this_process()  # a worker on a lost machine may still write the same shard
     with (
         replacing(job.staging / shard.file_name, writer) as temporary,
         temporary.open("wb", buffering=WRITE_BUFFER) as file,
