@@ -64,9 +64,6 @@ def extract_split(split: FeatureSplit, settings: Settings, extractor: FeatureExt
     # The name has a hash of everything the features depend on, so that an existing file is valid.
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
     part = split.feature_path.with_name(f".{split.feature_path.name}.{key}.part")
-    for stale in part.parent.glob(f".{glob.escape(split.feature_path.name)}.*.part"):
-        if stale != part:
-            stale.unlink()
     if split.feature_path.exists():
         print(f"replacing {split.feature_path}: its settings or its list differ", flush=True)
     with (
@@ -78,6 +75,8 @@ def extract_split(split: FeatureSplit, settings: Settings, extractor: FeatureExt
             shown.update(len(rows))
     labels = np.array([entry.label for entry in split.image_list.entries], np.int32)
     publish(part, labels, described, (split.feature_path, split.label_path))
+    for stale in part.parent.glob(f".{glob.escape(split.feature_path.name)}.*.part"):
+        stale.unlink()  # of other settings, whose features would replace these
     size = f"{len(paths)} x {extractor.depth}"
     print(f"{split.feature_path}: {size}{split.left_out}", flush=True)
 

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Kill(BaseException):
 
 
 class Killer:
-    """Raises `Kill` instead of a change to the files of a folder."""
+    """Raises `Kill` instead of a change to the files of a folder, and of all changes after it."""
 
     def __init__(self) -> None:
         self.left = None  # changes until the kill
@@ -45,7 +46,6 @@ class Killer:
             return
         self.left -= 1
         if self.left < 0:
-            self.left = None
             raise Kill
 
 
@@ -159,6 +159,26 @@ def test_merged_files_follow_their_parts_whatever_the_times_say(tmp_path, capsys
     assert capsys.readouterr().out.count("birds_feature.npy") == 1
     warn_if_stale(splits[:1], settings_of(2), files[0])
     assert not capsys.readouterr().err
+
+
+def test_an_unfinished_extraction_is_kept_until_another_one_is_finished(tmp_path):
+    """Another checkpoint may have been given by mistake."""
+
+    class Interrupted(FakeExtractor):
+        def features(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
+            for _, rows in zip(range(2), super().features(paths), strict=False):
+                yield rows
+            raise KeyboardInterrupt
+
+    write_lists(tmp_path / "birds", 1)
+    splits = [find_split("birds", "train", str(tmp_path), tmp_path)]
+    for network in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            extract_missing(splits, settings_of(network), partial(Interrupted, network))
+    sizes = [path.stat().st_size for path in tmp_path.glob(".*.part")]
+    assert sizes == [128 + 2 * 4 * DEPTH] * 2
+    extract_missing(splits, settings_of(1), lambda: FakeExtractor(1))
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_a_full_disk_loses_nothing_and_is_one_line(tmp_path):
