@@ -56,7 +56,3 @@ command = partial(run_command, define_flags, main, description=__doc__)
 
 if __name__ == "__main__":
     command()
-
-
-if __name__ == "__main__":
-    command()
