@@ -10,6 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
+from slim.checkpoints.description import PUBLISHED_MODEL, PUBLISHED_SIZE
 from slim.common.command_line import (
     FlagSet,
     check_distinct,
@@ -20,17 +21,7 @@ from slim.common.command_line import (
 )
 from slim.common.files import writing_to
 from slim.common.ray_cluster import define_ray_flags
-from slim.features.files import (
-    PUBLISHED_MODEL,
-    PUBLISHED_NAMES,
-    PUBLISHED_SIZE,
-    SPLITS,
-    Settings,
-    checkpoint_name,
-    feature_files,
-    find_split,
-    hash_checkpoint,
-)
+from slim.features.files import SPLITS, Settings, checkpoint_name, feature_files, find_split
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -84,13 +75,9 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Writes the features and labels of the images of one or more datasets."""
-    from slim.checkpoints.description import read_model_description
-    from slim.checkpoints.loading import choose_averages
     from slim.checkpoints.reading import find_checkpoint
-    from slim.checkpoints.trained_input import choose_input
+    from slim.features.extractor import choose_settings
     from slim.features.splits import extract_missing, merge, warn_if_stale
-    from slim.nets.nets_factory import get_network
-    from slim.preprocessing.preprocessing_factory import preprocessing_kind
 
     require_checkpoint(values)
     check_words("splits", values.splits, SPLITS)
@@ -101,24 +88,14 @@ def main(values: flags.FlagValues) -> None:
         for name in values.dataset_name or [""]
     }
     checkpoint = find_checkpoint(values.checkpoint_path)
-    trained = read_model_description(Path(checkpoint).parent)
-    model_name = values.model_name or (trained.model_name if trained else PUBLISHED_MODEL)
-    model_name = PUBLISHED_NAMES.get(model_name, model_name)
-    image_size, preprocessing = choose_input(
-        Path(checkpoint).parent,
-        model_name,
+    settings = choose_settings(
+        checkpoint,
+        model_name=values.model_name,
         image_size=values.image_size,
         preprocessing_name=values.preprocessing_name,
-        default_size=PUBLISHED_SIZE,
-    )
-    settings = Settings(
-        model_name,
-        hash_checkpoint(checkpoint),
-        choose_averages(checkpoint, values.moving_average_decay),
-        values.endpoint or get_network(model_name).feature_endpoint,
-        image_size,
-        values.precision,
-        preprocessing_kind(preprocessing),
+        moving_average_decay=values.moving_average_decay,
+        endpoint=values.endpoint,
+        precision=values.precision,
     )
     with writing_to(output_dir, "output_dir"):
         splits = [split for parts in datasets.values() for split in parts]

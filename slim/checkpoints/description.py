@@ -11,6 +11,7 @@ from slim.common.errors import UserError
 from slim.common.files import write_whole
 
 MODEL = "model.json"
+PUBLISHED_MODEL, PUBLISHED_SIZE = "inception_v3", 299  # the defaults without this file
 _FORMAT = 1
 
 

@@ -230,13 +230,11 @@ def read_converted_list(folder: Path, list_name: str) -> ImageList:
     """
     path, description = folder / list_name, read_dataset_description(folder)
     if description:
-        (name,) = (name for name, file in LISTS.items() if file == list_name)
-        split = description.splits[name]
-        if split.skipped_lines and split.list_sha256 == (list_ := read_list(path)).sha256:
-            kept = [entry for entry in list_.entries if entry.line not in split.skipped_lines]
-            return replace(
-                list_, entries=kept, problems=[], skipped_lines=tuple(split.skipped_lines)
-            )
+        (split,) = (description.splits[name] for name, file in LISTS.items() if file == list_name)
+        skipped = dict.fromkeys(split.skipped_lines)
+        if skipped and split.list_sha256 == (list_ := read_list(path)).sha256:
+            kept = [entry for entry in list_.entries if entry.line not in skipped]
+            return replace(list_, entries=kept, problems=[], skipped_lines=tuple(skipped))
     return read_valid_list(path)
 
 

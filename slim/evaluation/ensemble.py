@@ -5,13 +5,11 @@ from pathlib import Path
 
 from absl import flags
 
-from slim.checkpoints.description import read_model_description
+from slim.checkpoints.description import PUBLISHED_MODEL
 from slim.checkpoints.trained_input import choose_input
 from slim.common.errors import UserError
-from slim.nets.nets_factory import check_image_size, get_network
+from slim.nets.nets_factory import check_image_size
 from slim.preprocessing.preprocessing_factory import get_views
-
-MODEL_NAME, IMAGE_SIZE = "inception_v3", 299  # the published defaults
 
 
 @dataclass(frozen=True)
@@ -20,9 +18,9 @@ class EnsembleMember:
 
     Attributes:
         checkpoint_path: A checkpoint, or a folder of checkpoints.
-        model_name: The network; None until `as_trained` if it is not given.
-        preprocessing_name: The preprocessing; None likewise.
-        image_size: Height and width of the images in pixels; None likewise.
+        model_name: The network. This and the next two are None until `as_trained` if not given.
+        preprocessing_name: The preprocessing.
+        image_size: Height and width of the images in pixels.
         central_fraction: Fraction of each side that a crop covers; None for the default.
     """
 
@@ -33,7 +31,7 @@ class EnsembleMember:
     central_fraction: float | None
 
     def as_trained(self, checkpoint: str) -> "EnsembleMember":
-        """Returns the member with all that is not given taken from `model.json`, else published.
+        """Returns the member with network, size and preprocessing, see `choose_input`.
 
         Args:
             checkpoint: The prefix of the checkpoint to evaluate.
@@ -41,21 +39,14 @@ class EnsembleMember:
         Raises:
             UserError: `model.json` is invalid, or the images are too small.
         """
-        folder = Path(checkpoint).parent
-        trained = read_model_description(folder)
-        name = self.model_name or (trained.model_name if trained else MODEL_NAME)
-        size = get_network(name).default_image_size if self.image_size == 0 else self.image_size
-        size, preprocessing_name = choose_input(
-            folder,
-            name,
-            image_size=size,
-            preprocessing_name=self.preprocessing_name,
-            default_size=IMAGE_SIZE,
+        chosen = choose_input(
+            Path(checkpoint).parent,
+            self.model_name,
+            self.image_size,
+            self.preprocessing_name,
             size_flag="eval_image_size",
         )
-        return replace(
-            self, model_name=name, preprocessing_name=preprocessing_name, image_size=size
-        )
+        return replace(self, **chosen._asdict())
 
     def __str__(self) -> str:
         """Returns the size and crop, which tell members of one network apart."""
@@ -94,7 +85,7 @@ def find_members(values: flags.FlagValues) -> list[EnsembleMember]:
             size = member.image_size or None
             check_image_size(member.model_name, size, size)
         get_views(
-            member.preprocessing_name or MODEL_NAME, values.num_crops, member.central_fraction
+            member.preprocessing_name or PUBLISHED_MODEL, values.num_crops, member.central_fraction
         )
     return members
 

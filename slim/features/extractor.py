@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from slim.checkpoints.loading import freeze_checkpoint
+from slim.checkpoints.loading import choose_averages, freeze_checkpoint
+from slim.checkpoints.trained_input import choose_input
+from slim.common.command_line import PRECISIONS
 from slim.common.compat import tf
 from slim.common.errors import UserError, count, did_you_mean, show_problems
 from slim.common.workers import available_cores
@@ -16,10 +18,47 @@ from slim.datasets.images import ImageError, load_image
 from slim.datasets.input import prefetch
 from slim.deployment.devices import describe_run
 from slim.deployment.model_deploy import session_config
-from slim.features.files import Settings
+from slim.features.files import PUBLISHED_NAMES, Settings, hash_checkpoint
 from slim.nets.frozen import FrozenNetwork, build_network
-from slim.nets.nets_factory import get_network_fn
-from slim.preprocessing.preprocessing_factory import get_preprocessing
+from slim.nets.nets_factory import get_network, get_network_fn
+from slim.preprocessing.preprocessing_factory import get_preprocessing, preprocessing_kind
+
+
+def choose_settings(
+    checkpoint: str,
+    *,
+    model_name: str | None = None,
+    image_size: int | None = None,
+    preprocessing_name: str | None = None,
+    moving_average_decay: float | None = None,
+    endpoint: str | None = None,
+    precision: str = PRECISIONS[0],
+) -> Settings:
+    """Returns the settings of features: as given, else of training, else of the network.
+
+    Args:
+        checkpoint: The prefix of the checkpoint.
+        model_name: The network, or its published name.
+        image_size: See `choose_input`.
+        preprocessing_name: See `choose_input`.
+        moving_average_decay: See `choose_averages`.
+        endpoint: The end point. Default: depends on the network.
+        precision: The type the layers compute in.
+
+    Raises:
+        UserError: See `choose_input` and `choose_averages`.
+    """
+    folder, name = Path(checkpoint).parent, PUBLISHED_NAMES.get(model_name, model_name)
+    chosen = choose_input(folder, name, image_size, preprocessing_name)
+    return Settings(
+        chosen.model_name,
+        hash_checkpoint(checkpoint),
+        choose_averages(checkpoint, moving_average_decay),
+        endpoint or get_network(chosen.model_name).feature_endpoint,
+        chosen.image_size,
+        precision,
+        preprocessing_kind(chosen.preprocessing_name),
+    )
 
 
 def load_network(settings: Settings, checkpoint: str) -> FrozenNetwork:

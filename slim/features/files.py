@@ -14,7 +14,6 @@ from slim.common.errors import count
 from slim.datasets.lists import ImageList
 from slim.datasets.registry import dataset_folder, read_converted_list
 
-PUBLISHED_MODEL, PUBLISHED_SIZE = "inception_v3", 299
 SPLITS = ("train", "val")
 PUBLISHED_NAMES = {
     "InceptionV3": "inception_v3",

@@ -61,7 +61,6 @@ def describe_classifier(
     contents = sort_variables(read_shapes(checkpoint))
     name = model_name or (written.model_name if written else None)
     name = _choose_network(checkpoint, contents, name)
-    network = get_network(name)
     num_classes = classifier_size(name, contents)
     if num_classes is None:
         raise UserError(
@@ -73,15 +72,15 @@ def describe_classifier(
     if dataset_name:
         names, source = _read_names(dataset_name, dataset_dir)
     names = _class_names(checkpoint, num_classes, names, source)
-    size, preprocessing_name = choose_input(
+    chosen = choose_input(
         Path(checkpoint).parent,
         name,
-        image_size=image_size,
-        preprocessing_name=preprocessing_name,
-        default_size=network.default_image_size,
+        image_size,
+        preprocessing_name,
+        default_size=get_network(name).default_image_size,
     )
     dataset_name = dataset_name or (written.dataset_name if written else "")
-    return ModelDescription(name, size, preprocessing_name, dataset_name, names)
+    return ModelDescription(*chosen, dataset_name, names)
 
 
 def _choose_network(checkpoint: str, contents: Contents, name: str | None) -> str:

@@ -17,6 +17,7 @@ NETWORK = "inception_v3"
         (None, None, None, (299, NETWORK), []),
         (None, 107, "vgg", (107, "vgg"), []),
         ((107, "vgg"), None, None, (107, "vgg"), []),
+        ((107, NETWORK), 0, None, (299, NETWORK), ["--eval_image_size=299: trained at 107"]),
         ((107, NETWORK), 107, "inception", (107, "inception"), []),
         ((107, NETWORK), 299, None, (299, NETWORK), ["--eval_image_size=299: trained at 107"]),
         (
@@ -33,15 +34,9 @@ def test_flags_precede_training_and_are_said_where_they_differ(
 ):
     if trained:
         write_model_description(tmp_path, ModelDescription(NETWORK, *trained, "birds", ("a", "b")))
-    found = choose_input(
-        tmp_path,
-        NETWORK,
-        image_size=size,
-        preprocessing_name=preprocessing,
-        default_size=299,
-        size_flag="eval_image_size",
-    )
-    assert found == expected
+    name = None if trained else NETWORK
+    found = choose_input(tmp_path, name, size, preprocessing, size_flag="eval_image_size")
+    assert found == (NETWORK, *expected)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == len(notes)
     for line, note in zip(said, notes, strict=True):
@@ -58,11 +53,5 @@ def test_flags_precede_training_and_are_said_where_they_differ(
 def test_a_refusal_is_all_that_is_said(size, preprocessing, message, tmp_path, capsys):
     write_model_description(tmp_path, ModelDescription(NETWORK, 107, NETWORK, "birds", ("a", "b")))
     with pytest.raises(UserError, match=message):
-        choose_input(
-            tmp_path,
-            NETWORK,
-            image_size=size,
-            preprocessing_name=preprocessing,
-            default_size=299,
-        )
+        choose_input(tmp_path, NETWORK, size, preprocessing)
     assert capsys.readouterr().err == ""

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from absl import flags
 
+from slim.checkpoints.description import PUBLISHED_MODEL, PUBLISHED_SIZE
 from slim.common.command_line import FlagSet, check_distinct, check_names, run_command
 from slim.common.errors import UserError
 from slim.common.files import exclusive, make_folder
 from slim.datasets.registry import new_dataset_folder
-from slim.features.files import PUBLISHED_MODEL, PUBLISHED_SIZE
 from slim.transfer import GAMMA, MIN_COUNT
 from slim.transfer.study.settings import StudySettings
 

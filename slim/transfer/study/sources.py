@@ -7,28 +7,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from slim.checkpoints.description import read_model_description
-from slim.checkpoints.loading import choose_averages
 from slim.checkpoints.reading import find_checkpoint, read_shapes
-from slim.checkpoints.trained_input import choose_input
 from slim.common.errors import UserError
 from slim.common.files import writing_to
-from slim.features.extractor import Extractor, load_network
-from slim.features.files import (
-    PUBLISHED_MODEL,
-    PUBLISHED_NAMES,
-    PUBLISHED_SIZE,
-    SPLITS,
-    FeatureSplit,
-    Settings,
-    describe,
-    find_split,
-    hash_checkpoint,
-    is_extracted,
-)
+from slim.features.extractor import Extractor, choose_settings, load_network
+from slim.features.files import SPLITS, FeatureSplit, Settings, describe, find_split, is_extracted
 from slim.features.splits import extract_split
 from slim.nets.nets_factory import get_network
-from slim.preprocessing.preprocessing_factory import preprocessing_kind
 from slim.transfer.features import load_features
 from slim.transfer.linear_classifier import MAX_ITERATIONS, classify
 from slim.transfer.study.cells import Cell, Cells
@@ -128,31 +113,13 @@ def find_source(
 ) -> StudySource:
     """Returns a source, see `find_sources`; the network is not built."""
     checkpoint = find_checkpoint(path, "--checkpoints")
-    folder = Path(checkpoint).parent
-    trained = read_model_description(folder)
-    model_name = model_name or (trained.model_name if trained else PUBLISHED_MODEL)
-    model_name = PUBLISHED_NAMES.get(model_name, model_name)
-    network = get_network(model_name)
-    image_size, preprocessing = choose_input(
-        folder,
-        model_name,
-        image_size=study.image_size,
-        preprocessing_name=None,
-        default_size=PUBLISHED_SIZE,
-    )
-    if not any(key.startswith(f"{network.scope}/") for key in read_shapes(checkpoint)):
+    settings = choose_settings(checkpoint, model_name=model_name, image_size=study.image_size)
+    scope = get_network(settings.model_name).scope
+    if not any(key.startswith(f"{scope}/") for key in read_shapes(checkpoint)):
         raise UserError(
-            f"--checkpoints: {checkpoint} has no variable of {model_name} (in {network.scope}/): "
+            f"--checkpoints: {checkpoint} has no variable of {settings.model_name} (in {scope}/): "
             "give its --model_name, one for all sources or one per source"
         )
-    settings = Settings(
-        model_name,
-        hash_checkpoint(checkpoint),
-        choose_averages(checkpoint, None),
-        network.feature_endpoint,
-        image_size,
-        preprocessing=preprocessing_kind(preprocessing),
-    )
     return StudySource(name, checkpoint, settings, Path(study.feature_dir, name), study.batch_size)
 
 
