@@ -36,7 +36,7 @@ from tests.support import (
 pytestmark = pytest.mark.usefixtures("small_network")
 
 SIZE = 75  # pixels; the smallest images that Inception-V3 takes
-ENDLESS = "--max_number_of_steps=1000000"
+ENDLESS = f"--max_number_of_steps={10**18}"
 
 
 def arguments(data: Path, train_dir: Path, *more: str) -> list[str]:

@@ -189,12 +189,13 @@ def define_shared_flags(define: FlagSet, split: str, batch_size: int) -> None:
     define.string(
         "preprocessing_name", None, "inception or vgg. Default: the preprocessing of the network."
     )
-    define.integer("batch_size", batch_size, "Images per batch and clone.", 1)
+    define.integer("batch_size", batch_size, "Images per batch and clone.", 1, most=100_000)
     define.integer(
         "num_preprocessing_threads",
         None,
         "Images preprocessed in parallel. Default: one per core.",
         1,
+        most=1000,
     )
     define.string("master", "", "The address of the TensorFlow master.")
     define.real(

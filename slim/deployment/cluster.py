@@ -15,7 +15,7 @@ from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.deployment.model_deploy import DeploymentConfig, session_config
 
-ADDRESS = r"[^\s/]+:(\d+)"
+ADDRESS = r"[^\s/]+:(\d{1,5})"
 CHIEF_JOBS = ("chief", "master")  # names of worker 0 in TF_CONFIG
 
 

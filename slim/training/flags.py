@@ -23,7 +23,7 @@ def define_training_flags(values: flags.FlagValues) -> None:
         "Epochs to stop after, if reached first. Default: no limit.",
         above=0,
     )
-    define.integer("num_readers", 4, "Shards read in parallel.", 1)
+    define.integer("num_readers", 4, "Shards read in parallel.", 1, most=1000)
     define.integer("log_every_n_steps", 10, "Steps between two lines of the log; 0: none.", 0)
     define.integer("save_summaries_secs", 10, "Seconds between two summaries; 0: none.", 0)
     define.integer(
@@ -34,18 +34,24 @@ def define_training_flags(values: flags.FlagValues) -> None:
     )
     define.boolean("histograms", False, "Write histograms of all variables and end points.")
 
-    define.integer("num_clones", 1, "Clones of the network, one per GPU, each with its batch.", 1)
+    define.integer(
+        "num_clones", 1, "Clones of the network, one per GPU, each with its batch.", 1, most=1000
+    )
     define.boolean("clone_on_cpu", False, "Place the clones on the CPU.")
     define.integer("worker_replicas", 1, "Number of workers.", 1)
     define.integer("num_ps_tasks", 0, "Number of parameter servers.", 0)
     define.integer("task", 0, "Index of this process in its job; worker 0 is the chief.", 0)
     define.boolean("sync_replicas", True, "Synchronize the workers; else each updates on its own.")
-    define.integer("replicas_to_aggregate", 1, "Gradients to collect per update.", 1)
+    define.integer(
+        "replicas_to_aggregate", 1, "Gradients to collect per update.", 1, most=1_000_000
+    )
     define.words("worker_hosts", [], "Addresses of the workers, comma-separated host:port.")
     define.words("ps_hosts", [], "Addresses of the parameter servers, comma-separated host:port.")
     define.choice("job_name", "worker", ("worker", "ps"), "Job of this process.")
     define.boolean("all_reduce", False, "Synchronize the workers without parameter servers.")
-    define.integer("cluster_timeout_secs", 600, "Seconds to wait for another process.", 1)
+    define.integer(
+        "cluster_timeout_secs", 600, "Seconds to wait for another process.", 1, most=1_000_000_000
+    )
 
     define.real("weight_decay", 0.00004, "Coefficient of the L2 loss on the weights.", 0)
     define.real("label_smoothing", 0.0, "Share of the label spread over all classes.", 0, most=1)
@@ -78,7 +84,9 @@ def define_training_flags(values: flags.FlagValues) -> None:
     define.real("learning_rate", 0.01, "Initial learning rate.", 0)
     define.real("end_learning_rate", 0.0001, "Final learning rate of polynomial decay.", 0)
     define.real("learning_rate_decay_factor", 0.1, "Factor of exponential decay.", 0)
-    define.real("num_epochs_per_decay", 30.0, "Epochs between two decays, counted per clone.")
+    define.real(
+        "num_epochs_per_decay", 30.0, "Epochs between two decays, counted per clone.", most=1e9
+    )
     flags.register_multi_flags_validator(
         ["num_epochs_per_decay", "learning_rate_decay_type"],
         lambda given: (

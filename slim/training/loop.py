@@ -18,6 +18,8 @@ from slim.training.graph import NOT_FINITE, RunSettings, TrainingGraph
 from slim.training.phases import Phases
 from slim.training.saving import checkpoint_hook
 
+MOST_STEPS_LEFT = 10**9  # in an estimate of the time
+
 
 class _Progress:
     """Counts, times and logs the steps of a run, and writes their summaries."""
@@ -86,8 +88,8 @@ class _Progress:
             f"input {scalars['input_share']:.0%}",
         ]
         if settings.last_step:
-            left = round((settings.last_step - self.step) * seconds_per_step)
-            parts.append(f"{timedelta(seconds=left)} left")
+            left = min(settings.last_step - self.step, MOST_STEPS_LEFT)
+            parts.append(f"{timedelta(seconds=round(left * seconds_per_step))} left")
         print(", ".join(parts), flush=True)
         if self._writer:
             self._write(scalars)

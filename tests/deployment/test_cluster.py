@@ -77,6 +77,7 @@ def test_tf_config_numbers_the_workers_from_the_chief():
         ({"ps_hosts": PS, "worker_hosts": ["b"]}, "'b' is not an address"),
         ({"ps_hosts": PS, "worker_hosts": ["b:0"]}, "'b:0' is not .* a port from 1 to 65535"),
         ({"ps_hosts": ["a:65536"], "worker_hosts": WORKERS}, "'a:65536' is not .* 1 to 65535"),
+        ({"ps_hosts": ["a:" + 5000 * "1"], "worker_hosts": WORKERS}, "is not an address"),
         ({"master": "grpc://a:65536"}, "--master=grpc://a:65536: expected grpc://host:port"),
         ({"ps_hosts": PS, "worker_hosts": ["b:1", "a:1"]}, "a:1 is given twice"),
         ({"ps_hosts": PS, "worker_hosts": WORKERS, "task": 2}, "--task=2: expected 0 to 1, worker"),

@@ -27,9 +27,15 @@ REFUSED = {
     "adagrad_initial_accumulator_value": ("0", "-1", "inf"),
     "ftrl_learning_rate_power": ("0.5", "-inf"),
     "label_smoothing": ("-0.1", "1.5", "nan"),
+    "batch_size": ("0", "1000000000"),
+    "cluster_timeout_secs": ("0", str(10**18)),
     "max_number_of_epochs": ("0", "-1", "1e400", "nan"),
     "moving_average_decay": ("-0.1", "2", "nan"),
-    "num_epochs_per_decay": ("0", "-1", "inf", "nan"),
+    "num_clones": ("0", "1000000000"),
+    "num_epochs_per_decay": ("0", "-1", "1e308", "inf", "nan"),
+    "num_preprocessing_threads": ("0", "1000000000"),
+    "num_readers": ("0", "1000000000"),
+    "replicas_to_aggregate": ("0", str(10**20)),
     "seed": ("-1", "1e3", str(2**31)),
 }
 ACCEPTED = [
