@@ -52,7 +52,8 @@ def main(values: flags.FlagValues) -> None:
         build_network = settings.choose_builder(values, dataset, data)
         optimizer = settings.optimizer_settings(values, dataset, replicas.gradients_per_step)
         with join(cluster) as target, replica_graph(config, values.seed) as global_step:
-            phases = Phases("building the graph")
+            phases = Phases()
+            phases.begin("building the graph")
             network = build_network(config)
             graph = build_training_graph(
                 network, optimizer, run, global_step=global_step, replicas=replicas

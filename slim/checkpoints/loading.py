@@ -42,18 +42,9 @@ def choose_averages(
 
 
 def find_variables(
-    graph: InferenceGraph,
-    checkpoint: str,
-    *,
-    averages: bool,
-    hint: str,
-    shape_hint: str | None = None,
+    graph: InferenceGraph, checkpoint: str, averages: bool, hint: str, shape_hint: str | None = None
 ) -> dict[str, tf.Variable]:
-    """Returns the variables of a network by their names in a checkpoint; see `freeze_checkpoint`.
-
-    Raises:
-        UserError: The checkpoint is damaged, lacks variables, or has variables of other shapes.
-    """
+    """Returns and checks variables by their names in a checkpoint; see `freeze_checkpoint`."""
     restored = (averaged_variables if averages else by_name)(graph.variables)
     check_fits(checkpoint, restored, hint, shape_hint or hint)
     return restored
@@ -67,7 +58,7 @@ def freeze_checkpoint(
     hint: str,
     shape_hint: str | None = None,
 ) -> FrozenNetwork:
-    """Freezes a network with the values of a checkpoint, and says on stderr which it took.
+    """Freezes a network with the values of a checkpoint, and prints to stderr which values.
 
     Args:
         graph: The network.
@@ -79,9 +70,7 @@ def freeze_checkpoint(
     Raises:
         UserError: The checkpoint is damaged, lacks variables, or has variables of other shapes.
     """
-    restored = find_variables(
-        graph, checkpoint, averages=averages, hint=hint, shape_hint=shape_hint
-    )
+    restored = find_variables(graph, checkpoint, averages, hint, shape_hint)
     frozen = freeze(graph, read_values(checkpoint, restored))
     chosen, other = "moving averages", "plain variables with --moving_average_decay=0"
     if not averages:

@@ -63,7 +63,7 @@ def latest_checkpoint(folder: str | Path) -> str | None:
     if not state.exists():
         problem = "is missing"
     newest = complete[-1] if complete else None
-    taken = f"taking the newest complete one, {newest}" if newest else "no other is complete"
+    taken = f"taking the newest complete one, {newest}" if newest else "no checkpoint is complete"
     _warn_once(f"{state} {problem}: {taken}")
     return newest
 
@@ -79,7 +79,7 @@ def repair_state(folder: Path) -> None:
 
 
 def new_checkpoints(folder: str, interval_secs: float) -> Iterator[str]:
-    """Yields the latest checkpoint of a folder and then each later one, without an end.
+    """Yields the latest checkpoint of a folder, then each later one, endlessly.
 
     Args:
         folder: The folder, which need not exist yet.

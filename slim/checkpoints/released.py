@@ -183,7 +183,7 @@ def unpacked_beside(archive: Path) -> Iterator[Path]:
 
 
 def remove_unpacked(name: str, folder: Path) -> None:
-    """Removes what a run left that was killed after it had placed the files of an archive."""
+    """Removes the unpacked files of a run that was killed after it had placed them."""
     shutil.rmtree(folder / f"{name}.unpacked", ignore_errors=True)
 
 

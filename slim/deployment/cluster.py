@@ -32,7 +32,7 @@ class Cluster:
     ps_hosts: Sequence[str] = ()
     worker_replicas: int = 1
     num_ps_tasks: int = 0
-    master: str = ""  # a server that was started for this process, which else starts its own
+    master: str = ""  # the address of a server that runs already; empty to start one
     all_reduce: bool = False
     cluster_timeout_secs: int = 600
 
@@ -177,10 +177,10 @@ def read_tf_config(text: str) -> dict[str, Any]:
         if not ps and len(workers) < 2:
             return {"job_name": "worker", "task": 0}
         job, task = config["task"]["type"], int(config["task"]["index"])
+        if task < 0 or not all(isinstance(host, str) for host in (*workers, *ps)):
+            raise ValueError
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"TF_CONFIG={text}: {expected}") from error
-    if task < 0 or not all(isinstance(host, str) for host in (*workers, *ps)):
-        raise UserError(f"TF_CONFIG={text}: {expected}")
     if job == "evaluator":
         raise UserError(
             "TF_CONFIG makes this process an evaluator: run slim.eval_image_classifier instead"

@@ -1,6 +1,7 @@
 """The devices that a network runs on, and its size, as text."""
 
 from slim.common.compat import tf
+from slim.common.errors import count
 from slim.common.workers import available_cores
 from slim.deployment.model_deploy import DeploymentConfig, session_config
 
@@ -8,12 +9,11 @@ from slim.deployment.model_deploy import DeploymentConfig, session_config
 def describe_devices(config: DeploymentConfig) -> str:
     """Returns the devices of the clones, such as `NVIDIA H200 (138.2 GiB free)`.
 
-    Takes no memory of a GPU but that of its runtime.
+    This uses no GPU memory except that of the CUDA context.
     """
     gpus = tf.config.list_physical_devices("GPU")[: config.num_clones]
     if config.clone_on_cpu or not gpus:
-        cores = available_cores()
-        return f"CPU ({cores} core{'s' * (cores > 1)})"
+        return f"CPU ({count(available_cores(), 'core')})"
     with tf.Session(graph=tf.Graph(), config=session_config()) as session:
         devices = [device for device in session.list_devices() if device.device_type == "GPU"]
     names = [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in gpus]
@@ -38,7 +38,7 @@ def describe_run(
     Args:
         model_name: The name of the network.
         parameters: Its number of parameters.
-        devices: The result of `describe_devices`. Default: that for one clone.
+        devices: The result of `describe_devices`. Default: the devices of a single clone.
         trained: The number of parameters that are trained; None in inference.
         num_clones: Number of clones.
         precision: The type that the layers compute in.

@@ -96,7 +96,9 @@ def define_training_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
 
-    define.string("checkpoint_path", None, "Checkpoint, or folder with some, to fine-tune from.")
+    define.string(
+        "checkpoint_path", None, "Checkpoint to fine-tune from, or a folder of checkpoints."
+    )
     define.string(
         "checkpoint_exclude_scopes",
         None,

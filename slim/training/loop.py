@@ -16,7 +16,7 @@ from slim.deployment.membership import wait_for_chief
 from slim.deployment.replicas import Replicas
 from slim.training.graph import NOT_FINITE, RunSettings, TrainingGraph
 from slim.training.phases import Phases
-from slim.training.saving import checkpoint_hook
+from slim.training.saving import checkpoint_hook, not_finite
 
 MOST_STEPS_LEFT = 10**9  # in an estimate of the time
 
@@ -36,7 +36,7 @@ class _Progress:
     def begin(self, step: int) -> None:
         """Starts the clock at a step, before the first step of this process."""
         if not self._settings.ends_at(step):
-            self._phases.next("running the first step")
+            self._phases.begin("running the first step")
         self.step = self._logged = step
         self._time, self._waited = time.monotonic(), 0.0
 
@@ -49,7 +49,7 @@ class _Progress:
 
     def add(self, done: Mapping[str, np.ndarray]) -> None:
         """Adds a step that was run; writes its summary, if it has one, and a line if one is due."""
-        self._phases.end()
+        self._phases.begin(None)
         self._waited += done["waited"]
         self.step = step = int(done["step"])
         if done["summary"]:
@@ -117,7 +117,7 @@ def train(
         graph: The tensors of the run.
         settings: Settings of the run; a checkpoint in `train_dir` is resumed.
         replicas: The replicas that train.
-        phases: The phases of the start, which the variables and the first step end.
+        phases: The phases of the start; the first step ends them.
         cluster: The cluster. Its chief initializes the variables and writes checkpoints and
             summaries; the other workers wait for it.
         target: The target of the session.
@@ -130,10 +130,10 @@ def train(
     """
     latest = settings.latest_checkpoint if cluster.is_chief else None
     if cluster.is_chief:
-        phases.next(f"{'restoring' if latest else 'initializing'} the variables")
+        phases.begin(f"{'restoring' if latest else 'initializing'} the variables")
         scaffold, hooks, writer = _chief_session(graph, settings, set_variables)
     else:
-        phases.next("waiting for the variables of the chief")
+        phases.begin("waiting for the variables of the chief")
         scaffold, hooks, writer = _wait_for_variables(cluster, target), [], None
     progress, stopping = _Progress(settings, writer, phases), False
     try:
@@ -202,12 +202,7 @@ def _explain(error: tf.errors.OpError, settings: RunSettings, step: int) -> Exce
         )
     if NOT_FINITE not in str(error):
         return explain_input_error(error)
-    latest = settings.latest_checkpoint
-    good = f"the last good checkpoint is {latest}" if latest else "there is no checkpoint yet"
-    return UserError(
-        f"the loss or a gradient is not finite at step {step + 1}; {good}; try a smaller "
-        "--learning_rate"
-    )
+    return not_finite("the loss or a gradient", step + 1, settings)
 
 
 def _end(step: int, checkpoint: str | None, received: Sequence[int], stopping: bool) -> None:

@@ -4,28 +4,17 @@ import time
 
 
 class Phases:
-    """Says which phase begins, and how long the previous one took.
+    """Prints which phase begins, and how long the previous one took."""
 
-    Args:
-        phase: The first phase, such as "building the graph".
-    """
+    def __init__(self) -> None:
+        self._phase: str | None = None
 
-    def __init__(self, phase: str) -> None:
-        self._begin(phase, "")
-
-    def next(self, phase: str) -> None:
-        """Ends a phase and begins the next one."""
-        self._begin(phase, f"{self._took()}; ")
-
-    def end(self) -> None:
-        """Ends the last phase; has no effect after it."""
-        if self._phase:
-            print(self._took(), flush=True)
-            self._phase = None
-
-    def _begin(self, phase: str, previous: str) -> None:
-        print(f"{previous}{phase} ...", flush=True)
-        self._phase, self._time = phase, time.monotonic()
-
-    def _took(self) -> str:
-        return f"{self._phase} took {time.monotonic() - self._time:.1f} s"
+    def begin(self, phase: str | None) -> None:
+        """Ends the previous phase, if any, and begins another one; None begins none."""
+        if not (phase or self._phase):
+            return
+        now = time.monotonic()
+        parts = [f"{self._phase} took {now - self._begun:.1f} s"] if self._phase else []
+        parts += [f"{phase} ..."] if phase else []
+        print("; ".join(parts), flush=True)
+        self._phase, self._begun = phase, now

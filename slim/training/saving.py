@@ -1,10 +1,20 @@
-"""Checkpoints of a run, which have only finite values."""
+"""Saves checkpoints with finite values only."""
 
 import re
 
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.training.graph import RunSettings
+
+
+def not_finite(subject: str, step: int, settings: RunSettings) -> UserError:
+    """Returns the error about a loss, gradient or variable that is not finite at a step."""
+    good, hint = f"the last good checkpoint is {settings.latest_checkpoint}", ""
+    if settings.latest_checkpoint is None:
+        good, hint = "there is no checkpoint yet", ", or another --checkpoint_path"
+    return UserError(
+        f"{subject} is not finite at step {step}; {good}; try a smaller --learning_rate{hint}"
+    )
 
 
 class FiniteVariables(tf.train.CheckpointSaverListener):
@@ -37,24 +47,13 @@ class FiniteVariables(tf.train.CheckpointSaverListener):
             session.run(self._check)
         except tf.errors.InvalidArgumentError as error:
             name = re.search(r"(\S+) : Tensor had", error.message)
-            raise UserError(self._explain(name[1] if name else "a variable", step)) from error
-
-    def _explain(self, variable: str, step: int) -> str:
-        latest = self._settings.latest_checkpoint
-        if latest is None:
-            return (
-                f"{variable} is not finite at step {step}, and there is no checkpoint yet; try a "
-                "smaller --learning_rate, or another --checkpoint_path"
-            )
-        if latest.endswith(f"-{step}"):
-            return (
-                f"{latest} cannot be resumed, {variable} is not finite; to resume from the "
-                f"checkpoint before it, delete {latest}.*; try a smaller --learning_rate"
-            )
-        return (
-            f"{variable} is not finite at step {step}; the last good checkpoint is {latest}; try a "
-            "smaller --learning_rate"
-        )
+            variable, latest = name[1] if name else "a variable", self._settings.latest_checkpoint
+            if latest and latest.endswith(f"-{step}"):
+                raise UserError(
+                    f"{latest} cannot be resumed, {variable} is not finite; to resume from the "
+                    f"checkpoint before it, delete {latest}.*; try a smaller --learning_rate"
+                ) from error
+            raise not_finite(variable, step, self._settings) from error
 
 
 class FinalCheckpoint(tf.train.CheckpointSaverHook):
@@ -65,11 +64,7 @@ class FinalCheckpoint(tf.train.CheckpointSaverHook):
         for listener in self._listeners:
             listener.before_save(session, session.run(tf.train.get_global_step()))
 
-    def before_run(self, _: tf.train.SessionRunContext) -> None:
-        """Does nothing."""
-
-    def after_run(self, _: tf.train.SessionRunContext, __: tf.train.SessionRunValues) -> None:
-        """Does nothing."""
+    before_run = after_run = staticmethod(lambda *_: None)  # no checkpoints in between
 
 
 def checkpoint_hook(settings: RunSettings, saver: tf.train.Saver) -> tf.train.SessionRunHook:

@@ -85,20 +85,17 @@ def choose_builder(
     settings = from_flags(NetworkSettings, values)
     if not values.cache_features:
         preprocess = get_preprocessing(_preprocessing(values), is_training=values.augment)
-        build, source = build_on_images, {"dataset": dataset, "preprocess": preprocess}
-    else:
-        build, source = build_on_features, {"source": _feature_source(values, dataset)}
-    return partial(build, settings=settings, data=data, **source)
-
-
-def _feature_source(values: flags.FlagValues, dataset: Dataset) -> FeatureSource:
-    return FeatureSource(
+        return partial(
+            build_on_images, settings=settings, data=data, dataset=dataset, preprocess=preprocess
+        )
+    source = FeatureSource(
         dataset=dataset,
         dataset_dir=values.dataset_dir,
         checkpoint=values.checkpoint_path,
         excluded=split_scopes(values.checkpoint_exclude_scopes),
         train_dir=Path(values.train_dir),
     )
+    return partial(build_on_features, settings=settings, data=data, source=source)
 
 
 def describe_model(values: flags.FlagValues, dataset: Dataset) -> ModelDescription:

@@ -60,12 +60,12 @@ def find_last_step(
 
 @contextmanager
 def begin_run(settings: RunSettings, checkpoint_path: str | None, is_chief: bool) -> Iterator[int]:
-    """Locks the folder of a run, and says whether the run begins, resumes or is complete.
+    """Makes and locks the folder of a run, and prints whether the run resumes or is complete.
 
-    Only the chief writes to the folder, so that it alone makes and locks it.
+    Only the chief does so, since only the chief writes to the folder.
 
     Yields:
-        The step to begin or resume at; 0 except in the chief.
+        The step to begin or resume at; 0 for the other workers.
 
     Raises:
         UserError: The run begins and there is no checkpoint to fine-tune from, or another process
