@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,20 @@ def invoke(command: ModuleType, *flags: object) -> Result:
         command.command(argv)
     output, error = (s.buffer.getvalue().decode("utf-8", "surrogateescape") for s in streams)
     return Result(stopped.value.code, output, error)
+
+
+def beyond_memory(shape: Sequence[int | None]) -> tf.Tensor:
+    """Returns a tensor that cannot be computed for lack of memory.
+
+    TensorFlow waits ten seconds for memory before it says that a tensor is too large.
+    """
+
+    def allocate() -> np.ndarray:
+        raise MemoryError
+
+    values = tf.numpy_function(allocate, [], tf.float32)
+    values.set_shape(shape)
+    return values
 
 
 @contextmanager

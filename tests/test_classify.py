@@ -14,7 +14,7 @@ from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_views
 from slim.serving.classification import classify_images, print_json
 from tests.conftest import COLOURS, NUM_CLASSES
-from tests.support import SMALL_NETWORK, SMALL_SIZE, invoke
+from tests.support import SMALL_NETWORK, SMALL_SIZE, beyond_memory, invoke
 
 CROPS = 10
 
@@ -130,7 +130,8 @@ def test_out_of_memory_is_one_line(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "image.png")
 
     def classify(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": tf.fill([2**40 * tf.size(encoded, out_type=tf.int64), 3], 0.3)}
+        with tf.control_dependencies([encoded]):
+            return {"probabilities": beyond_memory([None, 3])}
 
     with pytest.raises(UserError, match=r"^--batch_size=8: out of memory; give a smaller one"):
         list(classify_images(classify, [tmp_path / "image.png"], "abc", top_k=1, batch_size=8))

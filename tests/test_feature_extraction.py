@@ -6,8 +6,8 @@ import os
 import re
 import shutil
 import socket
-import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from slim import feature_extraction as extraction
 from slim import train_image_classifier as training
 from slim.checkpoints.description import ModelDescription, write_model_description
 from slim.common import files
-from slim.common.compat import tf
+from slim.features import extractor
 from slim.features.files import PUBLISHED_NAMES, checkpoint_name
 from slim.nets.nets_factory import NETWORKS
 from slim.transfer.features import load_pictures
@@ -31,12 +31,14 @@ from tests.conftest import (
     recipe_weights,
     run,
 )
+from tests.datasets.conftest import Trap, wait_until
 from tests.support import (
     SMALL_DEPTH,
     SMALL_NETWORK,
     SMALL_SIZE,
     THIS_MACHINE,
     Process,
+    beyond_memory,
     invoke,
     variable_shapes,
     write_checkpoint,
@@ -191,28 +193,23 @@ def test_precision_and_xla(colours, checkpoint, tmp_path):
 
 def test_killed_it_goes_on_where_it_was(checkpoint, tmp_path):
     draw_images(tmp_path / "colours", seed=1)
-    names = [f"images/again_{index:04d}.jpg" for index in range(600)]
-    for index, name in enumerate(names):
-        (tmp_path / "colours" / name).symlink_to(f"train_{index % NUM_TRAIN:03d}.jpg")
-    (tmp_path / "colours/train.txt").write_text("".join(f"{name}: 0\n" for name in names))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     flags = ["--splits=train", "--batch_size=2"]
     assert invoke(extraction, *arguments(tmp_path, checkpoint, whole, *flags)).code == 0
     row_bytes = 4 * SMALL_DEPTH
-    with Process(
-        "feature_extraction",
-        *arguments(tmp_path, checkpoint, killed, *flags),
-        log=tmp_path / "log",
-    ) as process:
-        while sum(part.stat().st_size for part in killed.glob(".*.part")) < 3 * row_bytes:
-            assert process.code is None, process.output
-            time.sleep(0.001)
+    trap = Trap(tmp_path / "colours/images/train_020.jpg")
+    line = arguments(tmp_path, checkpoint, killed, *flags)
+    with Process("feature_extraction", *line, log=tmp_path / "log") as process:
+        trap.wait()
+        wait_until(lambda: sum(p.stat().st_size for p in killed.glob(".*.part")) >= 3 * row_bytes)
+        process.kill()
+    trap.remove()
     assert not (killed / "colours_feature_train.npy").exists()
     (part,) = killed.glob(".*.part")
     with part.open("ab") as file:
         file.write(b"half a row")
     kept = part.read_bytes()[: 128 + 2 * row_bytes]
-    assert invoke(extraction, *arguments(tmp_path, checkpoint, killed, *flags)).code == 0
+    assert invoke(extraction, *line).code == 0
     found = (killed / "colours_feature_train.npy").read_bytes()
     assert found.startswith(kept)
     found = np.load(killed / "colours_feature_train.npy")
@@ -274,14 +271,8 @@ def test_network_size_and_preprocessing_are_those_of_training(colours, checkpoin
 
 
 def test_a_batch_beyond_the_memory_is_one_line(colours, checkpoint, tmp_path, monkeypatch):
-    run_session = tf.Session.run
-
-    def run(session: tf.Session, fetches: object, *arguments: object) -> object:
-        if getattr(fetches, "shape", [])[1:] == [SMALL_DEPTH]:
-            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-        return run_session(session, fetches, *arguments)
-
-    monkeypatch.setattr(tf.Session, "run", run)
+    network = mock.Mock(side_effect=lambda *_: beyond_memory([None, SMALL_DEPTH]), parameters=0)
+    monkeypatch.setattr(extractor, "load_network", lambda *_: network)
     done = invoke(extraction, *arguments(colours, checkpoint, tmp_path, "--batch_size=4096"))
     assert done.code == 1
     assert done.error.splitlines()[-1] == (

@@ -10,6 +10,7 @@ from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.evaluation import evaluator
 from slim.evaluation.evaluator import Outputs
+from tests.support import beyond_memory
 
 
 def test_an_ensemble_of_any_size_is_ranked_in_parts(monkeypatch):
@@ -31,7 +32,6 @@ def test_an_ensemble_of_any_size_is_ranked_in_parts(monkeypatch):
 
 def test_out_of_memory_is_one_line():
     with tf.Graph().as_default(), tf.Session() as session:
-        huge = tf.fill([tf.placeholder_with_default(2**40, []), 3], 1.0)
-        outputs = evaluator.build_outputs(huge, tf.constant([0], tf.int64))
+        outputs = evaluator.build_outputs(beyond_memory([1, 3]), tf.constant([0], tf.int64))
         with pytest.raises(UserError, match=r"^out of memory: give a smaller --batch_size"):
             evaluator.run_batches(session, outputs, "step 1", num_images=1)
