@@ -1,7 +1,7 @@
 """Exports a checkpoint as a SavedModel: `python -m slim.export --checkpoint_path=...`.
 
 The SavedModel includes preprocessing: it maps encoded images to probabilities, class names and
-features. Using it requires TensorFlow, but nothing of this project.
+features. Using it requires TensorFlow, but no code of this project.
 """
 
 from functools import partial

@@ -15,7 +15,9 @@ from slim.common.command_line import (
     FlagSet,
     check_distinct,
     check_words,
+    define_averages_flag,
     define_speed_flags,
+    define_threads_flag,
     require_checkpoint,
     run_command,
 )
@@ -40,13 +42,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "./checkpoints/inception/inception_v3_iNat_299.ckpt",
         "A checkpoint, or a folder for its newest checkpoint.",
     )
-    define.real(
-        "moving_average_decay",
-        None,
-        "0 for the plain variables. Default: moving averages if the checkpoint has them.",
-        0,
-        most=1,
-    )
+    define_averages_flag(define)
     define.string("endpoint", None, "The end point to average. Default: depends on the network.")
     define.integer(
         "image_size",
@@ -61,12 +57,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "inception or vgg. Default: from the checkpoint's model.json, else that of the network.",
     )
     define.integer("batch_size", 64, "Images per batch.", 1)
-    define.integer(
-        "num_preprocessing_threads",
-        None,
-        "Images preprocessed in parallel. Default: one per core.",
-        1,
-    )
+    define_threads_flag(define)
     define.string("output_dir", None, "Default: ./feature/<name of the checkpoint>.")
     define.boolean("merge_splits", False, "Also write <dataset>_feature.npy and _label.npy.")
     define_speed_flags(define)

@@ -283,7 +283,7 @@ def test_networks_and_sizes_together(colours, two_networks, tmp_path):
 
 
 def test_evaluates_as_trained(colours, two_networks, tmp_path):
-    """Network, size and preprocessing are those of model.json; a flag that differs is said."""
+    """Network, size and preprocessing are those of `model.json`; notes name flags that differ."""
     folder = tmp_path / "model"
     shutil.copytree(two_networks[1], folder)
     write_model_description(folder, ModelDescription(SMALL_NETWORK, 48, "vgg", "colours", COLOURS))
@@ -390,7 +390,7 @@ def test_errors(colours, model_dir, tmp_path, monkeypatch):
         assert re.fullmatch(line, done.error), (changed, done.error)
 
 
-def test_an_empty_split_is_said():
+def test_an_empty_split_is_reported():
     with tf.Graph().as_default(), tf.Session() as session:
         labels = tf.data.make_one_shot_iterator(tf.data.Dataset.range(0).batch(1)).get_next()
         outputs = evaluator.build_outputs(tf.zeros([1, 3]), labels)

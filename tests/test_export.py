@@ -1,4 +1,4 @@
-"""`python -m slim.export`: a process with TensorFlow alone gets evaluation's numbers from it."""
+"""Tests of `slim.export`, whose SavedModels are used by a process that has only TensorFlow."""
 
 import os
 import re
@@ -46,7 +46,7 @@ np.savez(output, **{k: v.astype("S") if v.dtype == object else v for k, v in arr
 """
 
 
-def test_evaluations_numbers_in_a_process_with_tensorflow_alone(colours, classifier_dir, tmp_path):
+def test_numbers_equal_those_of_evaluation_and_extraction(colours, classifier_dir, tmp_path):
     folder = classifier_dir / "export/7"
     exported = invoke(export, f"--checkpoint_path={classifier_dir}")
     assert exported.code == 0, exported.error
@@ -58,7 +58,7 @@ def test_evaluations_numbers_in_a_process_with_tensorflow_alone(colours, classif
     green = Image.new("RGB", (48, 40), (30, 200, 30))
     for kind in KINDS:
         green.save(tmp_path / kind, kind)
-    # With the printed example after it, as it is printed.
+    # The printed example runs after it.
     (tmp_path / "image.jpg").write_bytes((tmp_path / "JPEG").read_bytes())
     example = exported.output.partition("example:\n\n")[2]
     example = example.replace("image.jpg", f"{tmp_path}/image.jpg")
@@ -102,7 +102,7 @@ def test_evaluations_numbers_in_a_process_with_tensorflow_alone(colours, classif
 
 
 def write_constant(folder: Path, probability: float) -> None:
-    """Exports what gives every class the same probability."""
+    """Exports a classifier that gives every class the same probability."""
 
     def classify(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": tf.fill([tf.size(encoded), len(COLOURS)], probability)}
@@ -157,10 +157,10 @@ def test_nothing_is_lost_by_mistake(classifier_dir, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").touch()
     for folder, more, message in (
-        ("model", [], "model is there already: give --overwrite to replace it, or another"),
-        ("mine", [], "mine: it is there and is no SavedModel; give a new folder"),
-        ("mine", ["--overwrite"], "mine: it is there and is no SavedModel; give a new folder"),
-        ("mine/notes.txt", ["--overwrite"], "notes.txt: it is there and is no SavedModel"),
+        ("model", [], "model exists already: give --overwrite to replace it, or another"),
+        ("mine", [], "mine: exists but is not a SavedModel; give a new folder"),
+        ("mine", ["--overwrite"], "mine: exists but is not a SavedModel; give a new folder"),
+        ("mine/notes.txt", ["--overwrite"], "notes.txt: exists but is not a SavedModel"),
         ("mine/notes.txt/new", [], "notes.txt/new: cannot be written"),
     ):
         flags = [f"--checkpoint_path={classifier_dir}", f"--output_dir={tmp_path / folder}"]
@@ -171,7 +171,7 @@ def test_nothing_is_lost_by_mistake(classifier_dir, tmp_path):
     assert (tmp_path / "mine/notes.txt").exists()
 
 
-def test_where_it_goes_by_itself(tmp_path):
+def test_the_default_folder(tmp_path):
     for name, folder in (("model.ckpt", "export/12"), ("inat_299.ckpt", "export/inat_299/12")):
         prefix = write_checkpoint(tmp_path / name, {"global_step": 12})
         assert default_folder(prefix) == tmp_path / folder

@@ -99,7 +99,7 @@ def test_features_of_photographs_equal_the_published_ones(reference, birds, tmp_
     np.testing.assert_array_equal(labels, [0, 1, 2, 2, 1, 0])
 
 
-def test_labels_are_those_of_the_lists_and_done_is_not_done_again(colours, checkpoint, tmp_path):
+def test_labels_follow_the_lists_and_finished_features_are_skipped(colours, checkpoint, tmp_path):
     flags = arguments(colours, checkpoint, tmp_path)
     assert invoke(extraction, *flags).code == 0
     for split, count in (("train", NUM_TRAIN), ("val", NUM_VALIDATION)):
@@ -122,13 +122,13 @@ def test_labels_are_those_of_the_lists_and_done_is_not_done_again(colours, check
     assert done.code == 0
     assert done.output.count("nothing to do") == 2
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
-    # Another size is another feature: that is not taken for done.
+    # Features of another size are not skipped.
     done = invoke(extraction, *flags, "--image_size=40", "--splits=val")
     assert "nothing to do" not in done.output
 
 
 def test_every_kind_of_image_that_conversion_takes(checkpoint, tmp_path):
-    """The same pixels as PNG under a lying name, with a palette, and as JPEG."""
+    """The same pixels as JPEG, as PNG with a wrong extension, and with a palette."""
     folder = tmp_path / "colours"
     (folder / "images").mkdir(parents=True)
     pixels = np.zeros((90, 90, 3), np.uint8)
@@ -177,7 +177,7 @@ def test_precision_and_xla(colours, checkpoint, tmp_path):
         size = sum(math.prod(shape) for shape in trainable)
         line = f"{SMALL_NETWORK}: {size:,} parameters, {name}{compiled}, on {THIS_MACHINE}\n"
         assert line in done.error
-        # Features of another precision are not taken for done, those of the same one are.
+        # Features of the same precision are skipped, those of another one are not.
         assert "nothing to do" not in done.output
         assert "nothing to do" in invoke(extraction, *flags).output
         found[name] = np.load(tmp_path / "colours_feature_val.npy")
@@ -191,7 +191,7 @@ def test_precision_and_xla(colours, checkpoint, tmp_path):
     assert 2**-14 < errors["float16"] < 2**-9
 
 
-def test_killed_it_goes_on_where_it_was(checkpoint, tmp_path):
+def test_a_killed_extraction_resumes(checkpoint, tmp_path):
     draw_images(tmp_path / "colours", seed=1)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     flags = ["--splits=train", "--batch_size=2"]
@@ -247,7 +247,7 @@ def test_a_second_extraction_into_a_folder_is_refused(colours, checkpoint, tmp_p
 
 
 def test_network_size_and_preprocessing_are_those_of_training(colours, checkpoint, tmp_path):
-    """Where model.json has them, without which they are published defaults or flags."""
+    """Without `model.json`, they are those of the flags or the published defaults."""
     for path in Path(checkpoint).parent.glob("net.ckpt*"):
         shutil.copy(path, tmp_path)
     trained = ModelDescription(SMALL_NETWORK, 40, "vgg", "colours", ("a", "b", "c"))
@@ -281,7 +281,7 @@ def test_a_batch_beyond_the_memory_is_one_line(colours, checkpoint, tmp_path, mo
     )
 
 
-def test_what_conversion_skips_is_left_out_everywhere(tmp_path):
+def test_images_that_conversion_skips_are_left_out_everywhere(tmp_path):
     folder, run, output = tmp_path / "colours", tmp_path / "run", tmp_path / "out"
     draw_images(folder, seed=1)
     lines = (folder / "train.txt").read_text().splitlines(keepends=True)
@@ -305,8 +305,8 @@ def test_what_conversion_skips_is_left_out_everywhere(tmp_path):
         assert done.code == 0, done.error
         if command is extraction:
             size = f"{NUM_TRAIN - 1} x {SMALL_DEPTH}"
-            said = f"train.npy: {size} (conversion has skipped 2 lines)"
-            assert said in done.output
+            summary = f"train.npy: {size} (conversion has skipped 2 lines)"
+            assert summary in done.output
     for features in (output, tmp_path / "again/features"):
         np.testing.assert_array_equal(np.load(features / "colours_label_train.npy"), labels)
         described = json.loads((features / "colours_feature_train.json").read_text())

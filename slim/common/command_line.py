@@ -190,13 +190,7 @@ def define_shared_flags(define: FlagSet, split: str, batch_size: int) -> None:
         "preprocessing_name", None, "inception or vgg. Default: the preprocessing of the network."
     )
     define.integer("batch_size", batch_size, "Images per batch and clone.", 1, most=100_000)
-    define.integer(
-        "num_preprocessing_threads",
-        None,
-        "Images preprocessed in parallel. Default: one per core.",
-        1,
-        most=1000,
-    )
+    define_threads_flag(define)
     define.string("master", "", "The address of the TensorFlow master.")
     define.real(
         "moving_average_decay",
@@ -205,6 +199,18 @@ def define_shared_flags(define: FlagSet, split: str, batch_size: int) -> None:
         0,
         most=1,
     )
+
+
+def define_threads_flag(define: FlagSet) -> None:
+    """Adds the flag for the number of preprocessing threads."""
+    text = "Images preprocessed in parallel. Default: one per core."
+    define.integer("num_preprocessing_threads", None, text, 1, most=1000)
+
+
+def define_averages_flag(define: FlagSet) -> None:
+    """Adds the flag of inference that chooses between moving averages and plain variables."""
+    text = "0 for the plain variables. Default: moving averages if the checkpoint has them."
+    define.real("moving_average_decay", None, text, 0, most=1)
 
 
 def define_speed_flags(define: FlagSet) -> None:

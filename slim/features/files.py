@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,11 @@ class FeatureSplit:
     feature_path: Path
     label_path: Path
 
+    def within(self, folder: Path) -> "FeatureSplit":
+        """Returns the split with its files in another folder."""
+        feature_path, label_path = folder / self.feature_path.name, folder / self.label_path.name
+        return replace(self, feature_path=feature_path, label_path=label_path)
+
     @property
     def left_out(self) -> str:
         """Says how many lines of the list are left out, if any."""
@@ -108,15 +113,6 @@ def describe(split: FeatureSplit, settings: Settings) -> str:
     if split.image_list.skipped_lines:
         described["skipped_lines"] = split.image_list.skipped_lines
     return json.dumps(described, indent=2) + "\n"
-
-
-def is_done(split: FeatureSplit, settings: Settings) -> bool:
-    """Returns whether features with these settings exist, and prints so."""
-    done = is_extracted(split, settings)
-    if done:
-        has = f"has the {count(len(split.image_list.entries), 'image')}{split.left_out}"
-        print(f"nothing to do: {split.feature_path} {has}", flush=True)
-    return done
 
 
 def is_extracted(split: FeatureSplit, settings: Settings) -> bool:

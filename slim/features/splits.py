@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from slim.common.errors import warn
+from slim.common.errors import count, warn
 from slim.common.files import replacing, write_whole
 from slim.common.progress import progress
 from slim.features.files import (
@@ -21,7 +21,7 @@ from slim.features.files import (
     describe,
     description_path,
     is_described,
-    is_done,
+    is_extracted,
 )
 
 MERGED_ROWS = 4096  # copied at a time
@@ -51,7 +51,14 @@ def extract_missing(
     Raises:
         UserError: An image cannot be read.
     """
-    if missing := [split for split in splits if not is_done(split, settings)]:
+    missing = []
+    for split in splits:
+        if is_extracted(split, settings):
+            has = f"has the {count(len(split.image_list.entries), 'image')}{split.left_out}"
+            print(f"nothing to do: {split.feature_path} {has}", flush=True)
+        else:
+            missing.append(split)
+    if missing:
         with make_extractor() as extractor:
             for split in missing:
                 extract_split(split, settings, extractor)

@@ -45,17 +45,15 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     """Checks that no other files would be overwritten.
 
     Raises:
-        UserError: The folder is not empty, and is no SavedModel or is not to be replaced.
+        UserError: The folder is not empty, and is not a SavedModel or must not be replaced.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / SAVED_MODEL).is_file():
-        raise UserError(
-            f"--output_dir={folder}: it is there and is no SavedModel; give a new folder"
-        )
+        raise UserError(f"--output_dir={folder}: exists but is not a SavedModel; give a new folder")
     if not overwrite:
         raise UserError(
-            f"{folder} is there already: give --overwrite to replace it, or another --output_dir"
+            f"{folder} exists already: give --overwrite to replace it, or another --output_dir"
         )
 
 

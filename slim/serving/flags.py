@@ -4,7 +4,7 @@ from typing import Any
 
 from absl import flags
 
-from slim.common.command_line import FlagSet
+from slim.common.command_line import FlagSet, define_averages_flag
 
 
 def define_classifier_flags(define: FlagSet) -> None:
@@ -26,13 +26,7 @@ def define_classifier_flags(define: FlagSet) -> None:
         "numbers.",
     )
     define.string("dataset_dir", "./data/", "The folder that holds the datasets.")
-    define.real(
-        "moving_average_decay",
-        None,
-        "0 for the plain variables. Default: moving averages if the checkpoint has them.",
-        0,
-        most=1,
-    )
+    define_averages_flag(define)
     define.integer("num_crops", 1, "Views per image to average over: 1, 5, 10 or 12.")
 
 

@@ -127,7 +127,7 @@ def find_missing(feature_dir: Path) -> list[str]:
 
 
 def reproduce(feature_dir: Path) -> list[Reproduction]:
-    """Computes the published numbers whose features are there.
+    """Computes the published numbers whose features exist.
 
     Args:
         feature_dir: The folder with one subfolder per network.

@@ -29,7 +29,7 @@ NETWORK = "inception_v3"
         ),
     ],
 )
-def test_flags_precede_training_and_are_said_where_they_differ(
+def test_flags_take_precedence_and_notes_name_differences(
     trained, size, preprocessing, expected, notes, tmp_path, capsys
 ):
     if trained:
@@ -37,9 +37,9 @@ def test_flags_precede_training_and_are_said_where_they_differ(
     name = None if trained else NETWORK
     found = choose_input(tmp_path, name, size, preprocessing, size_flag="eval_image_size")
     assert found == (NETWORK, *expected)
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == len(notes)
-    for line, note in zip(said, notes, strict=True):
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == len(notes)
+    for line, note in zip(printed, notes, strict=True):
         assert re.fullmatch(f"note: {note}, see .*model.json", line)
 
 
@@ -50,7 +50,7 @@ def test_flags_precede_training_and_are_said_where_they_differ(
         (30, None, "30x30 is too small for inception_v3"),
     ],
 )
-def test_a_refusal_is_all_that_is_said(size, preprocessing, message, tmp_path, capsys):
+def test_no_note_precedes_an_error(size, preprocessing, message, tmp_path, capsys):
     write_model_description(tmp_path, ModelDescription(NETWORK, 107, NETWORK, "birds", ("a", "b")))
     with pytest.raises(UserError, match=message):
         choose_input(tmp_path, NETWORK, size, preprocessing)

@@ -1,4 +1,4 @@
-"""Conversion and extraction on a Ray cluster of two nodes: the same bytes, whoever is killed."""
+"""Conversion and extraction on a Ray cluster of two nodes, whose processes are killed."""
 
 import re
 import shutil

@@ -59,7 +59,7 @@ def read_records(paths: Iterable[str | Path]) -> list[Record]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """What a conversion leaves, by file name."""
+    """Returns the files of a conversion by name."""
     kept = [*folder.glob("*.tfrecord"), *folder.glob("dataset.json")]
     return {path.name: path.read_bytes() for path in kept}
 

@@ -153,7 +153,7 @@ def test_inverted_and_bare_cmyk_look_as_in_tensorflow(tmp_path, tf_decode):
         (encode(picture(1).convert("F"), "TIFF"), "no known range"),
     ],
 )
-def test_what_is_not_an_image(tmp_path, content, message, verify):
+def test_files_that_are_not_images(tmp_path, content, message, verify):
     with pytest.raises(ImageError, match=message):
         load(tmp_path, content, verify)
 
@@ -223,7 +223,7 @@ def damage(content: bytes, chance: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_training_can_decode_whatever_was_verified(tmp_path, tf_decode, kind):
+def test_training_can_decode_every_verified_image(tmp_path, tf_decode, kind):
     whole = encode_plain(kind, 5, (120, 90))
     chance = random.Random(kind)
     outcomes = Counter()

@@ -1,4 +1,4 @@
-"""Batches: what is read, how often, in which order, and what a broken shard says."""
+"""Tests of batches: records, their order and number, and errors about broken shards."""
 
 import io
 import threading
@@ -212,7 +212,7 @@ def test_record_that_is_no_image(tmp_path, content, is_training):
     assert "an image in a shard cannot be read" in str(explain_input_error(caught.value))
 
 
-def test_other_errors_stay_what_they_are():
+def test_other_errors_are_unchanged():
     error = tf.errors.InvalidArgumentError(None, None, "Incompatible shapes: [2] vs. [3]")
     assert explain_input_error(error) is error
 

@@ -1,4 +1,4 @@
-"""Counts against scikit-learn, files against what went in, pictures pixel by pixel."""
+"""Tests of counts against scikit-learn, of files, and of pictures pixel by pixel."""
 
 import io
 from dataclasses import replace

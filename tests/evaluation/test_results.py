@@ -40,7 +40,7 @@ def test_watches_a_folder_for_new_checkpoints(tmp_path, capsys):
     limit = time.monotonic() + 30
     while len(found) < 1 and time.monotonic() < limit:
         time.sleep(0.1)
-    # One that is gone again when it is its turn is passed over.
+    # A checkpoint that is deleted before its turn is skipped.
     second = write_one_variable(tmp_path, 2)
     watcher.join(30)
     assert found == [first, second]
@@ -70,7 +70,7 @@ def test_a_folder_of_checkpoints_can_be_moved(tmp_path):
     assert found == str(tmp_path / "after/model.ckpt-1")
 
 
-def test_logits_that_are_not_finite_are_said(capsys):
+def test_logits_that_are_not_finite_are_reported(capsys):
     top = np.array([[-1, -1], [0, 1], [-1, -1]])
     outputs = Outputs(np.array([0, 0, 1]), top, np.zeros((3, 2), np.float32), None)
     nothing = dict.fromkeys(("class_names", "class_sizes", "eval_dir"))
@@ -126,7 +126,7 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
         publisher.make_folder()
 
 
-def test_what_killed_evaluations_have_left_is_removed(tmp_path):
+def test_temporary_files_of_killed_evaluations_are_removed(tmp_path):
     """Another evaluation may be writing a file that has just changed."""
     for name in ("results.json.a-1.tmp", "predictions-7.npz.a-1.tmp", "results.json", "other.tmp"):
         (tmp_path / name).touch()

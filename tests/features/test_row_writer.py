@@ -1,4 +1,4 @@
-"""Arrays on a disk that becomes full, and the run after it."""
+"""Tests of arrays on a disk that becomes full, and of the next run."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ DEPTH = 1000
 
 @pytest.mark.parametrize("at_most", [50, 2.5 * 4 * DEPTH])
 def test_a_full_disk_is_noticed_and_complete_rows_are_kept(tmp_path, at_most):
-    """The system writes what fits and returns how much that was, without an error."""
+    """The system writes the part that fits and returns its size, without an error."""
     path, rows = tmp_path / "rows.part", np.random.default_rng(0).random((5, DEPTH), np.float32)
     with (
         file_size_limit(int(at_most)),

@@ -144,7 +144,7 @@ def test_no_kill_pairs_features_with_the_labels_or_the_description_of_others(tmp
     assert change > 10
 
 
-def test_merged_files_follow_their_parts_whatever_the_times_say(tmp_path, capsys):
+def test_merged_files_follow_their_parts_with_any_modification_times(tmp_path, capsys):
     splits, files = extract(tmp_path, tmp_path, 1), feature_files(tmp_path, "birds", None)
     extract_missing(splits, settings_of(2), lambda: FakeExtractor(2))
     warn_if_stale(splits, settings_of(2), files[0])

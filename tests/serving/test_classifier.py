@@ -1,4 +1,4 @@
-"""What has to be known of a checkpoint: as given, as written beside it, as its variables show."""
+"""Tests of the properties of a classifier: from flags, `model.json` and variable names."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ WRITTEN = ModelDescription("resnet_v2_50", 64, "vgg", "birds", NAMES)
 
 @pytest.fixture
 def checkpoint(tmp_path) -> Callable[..., str]:
-    """Writes a checkpoint of the biases of classifiers alone."""
+    """Writes a checkpoint that only has the biases of classifiers."""
 
     def write(**num_classes: int) -> str:
         with tf.Graph().as_default(), tf.Session() as session:
@@ -31,7 +31,7 @@ def checkpoint(tmp_path) -> Callable[..., str]:
 
 @pytest.fixture
 def name_classes(tmp_path) -> Callable[..., dict[str, str]]:
-    """Makes a dataset with names, and gives the arguments that say so."""
+    """Makes a dataset with class names, and returns the arguments that select it."""
 
     def write(*names: str) -> dict[str, str]:
         folder = tmp_path / "data/named"
@@ -43,12 +43,12 @@ def name_classes(tmp_path) -> Callable[..., dict[str, str]]:
     return write
 
 
-def test_of_a_checkpoint_alone_the_variables_say_network_and_classes(checkpoint):
+def test_network_and_classes_are_inferred_from_the_variables(checkpoint):
     expected = ModelDescription("inception_v4", 299, "inception_v4", "", ("0", "1"))
     assert describe_classifier(checkpoint(InceptionV4=2)) == expected
 
 
-def test_flags_come_before_what_is_written(checkpoint, name_classes):
+def test_flags_take_precedence_over_the_description(checkpoint, name_classes):
     prefix = checkpoint(resnet_v2_50=3)
     write_model_description(Path(prefix).parent, WRITTEN)
     assert describe_classifier(prefix) == WRITTEN
@@ -62,12 +62,12 @@ def test_flags_come_before_what_is_written(checkpoint, name_classes):
     assert found == ModelDescription("resnet_v2_50", 96, "inception", "named", names)
 
 
-def test_a_class_more_than_names_is_the_background(checkpoint, name_classes):
+def test_one_class_more_than_names_is_the_background(checkpoint, name_classes):
     found = describe_classifier(checkpoint(InceptionV3=4), **name_classes(*NAMES))
     assert found.class_names == ("background", *NAMES)
 
 
-def test_what_does_not_fit_or_is_not_there(checkpoint, name_classes, tmp_path):
+def test_properties_that_do_not_match_or_are_missing(checkpoint, name_classes, tmp_path):
     prefix = checkpoint(InceptionV3=5)
     given = name_classes(*NAMES)
     for arguments, message in (
@@ -102,6 +102,6 @@ def test_what_does_not_fit_or_is_not_there(checkpoint, name_classes, tmp_path):
 
 
 @pytest.mark.parametrize("scopes", [{"other": 3}, {"InceptionV3": 3, "resnet_v2_50": 3}])
-def test_the_network_is_asked_for_where_variables_do_not_say(checkpoint, scopes):
+def test_the_network_is_required_if_variables_are_ambiguous(checkpoint, scopes):
     with pytest.raises(UserError, match=r"--model_name is missing: checkpoint .* has variables of"):
         describe_classifier(checkpoint(**scopes))

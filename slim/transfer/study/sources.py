@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from slim.common.errors import UserError
 from slim.common.files import writing_to
 from slim.features.extractor import Extractor, choose_settings, load_network
 from slim.features.files import SPLITS, FeatureSplit, Settings, describe, find_split, is_extracted
-from slim.features.splits import extract_split
+from slim.features.splits import extract_missing
 from slim.nets.nets_factory import get_network
 from slim.transfer.features import load_features
 from slim.transfer.linear_classifier import MAX_ITERATIONS, classify
@@ -41,16 +42,10 @@ class StudySource:
             UserError: The network does not match the checkpoint, an image cannot be read, or
                 another process writes to the folder.
         """
-        own = []
-        for split in splits:
-            files = [self.folder / path.name for path in (split.feature_path, split.label_path)]
-            own.append(replace(split, feature_path=files[0], label_path=files[1]))
-        if all(is_extracted(split, self.settings) for split in own):
-            return
-        with writing_to(self.folder, "feature_dir"):
-            for split in own:
-                if not is_extracted(split, self.settings):
-                    extract_split(split, self.settings, self._extractor)
+        own = [split.within(self.folder) for split in splits]
+        if not all(is_extracted(split, self.settings) for split in own):
+            with writing_to(self.folder, "feature_dir"):
+                extract_missing(own, self.settings, lambda: nullcontext(self._extractor))
 
     def close(self) -> None:
         """Unloads the network."""

@@ -38,7 +38,7 @@ def shard_names(split_name, count):
     return [f"{split_name}_{i:05d}-of-{count:05d}.tfrecord" for i in range(count)]
 
 
-def test_shards_hold_what_the_lists_say(make_dataset):
+def test_shards_hold_the_images_and_labels_of_the_lists(make_dataset):
     folder = make_dataset(train=25, validation=11)
     done = convert(folder, "--num_shards=4")
     names = [*shard_names("train", 4), *shard_names("validation", 4)]
@@ -151,7 +151,7 @@ def test_a_missing_or_damaged_shard_is_made_again(make_dataset):
 
 
 def spoil(folder: Path) -> list[str]:
-    """Puts something wrong of every kind into a dataset; returns what the report should say."""
+    """Adds a problem of every kind to a dataset, and returns the expected report."""
     images = folder / "images"
     (images / "0001.jpg").unlink()
     (images / "0002.jpg").write_bytes(b"")
@@ -198,7 +198,7 @@ def test_all_problems_in_one_report(make_dataset):
     assert contents(folder) == {}
 
 
-def test_skip_leaves_out_what_is_wrong(make_dataset):
+def test_skip_leaves_out_invalid_lines_and_images(make_dataset):
     folder = make_dataset()
     expected = spoil(folder)
     done = convert(folder, "--on_error=skip", "--num_shards=3")
