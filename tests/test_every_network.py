@@ -1,4 +1,4 @@
-"""One network per family through the commands: two training steps, then evaluation.
+"""One network per family through the commands: a training step, then evaluation.
 
 `tests/nets` compares every network of a family with the published figures.
 """
@@ -27,20 +27,19 @@ def test_trains_and_evaluates(name, colours, tmp_path):
         "--batch_size=4",
         # One position per image is little for a hundred batch norms: no large steps.
         "--learning_rate=0.00001",
+        "--optimizer=sgd",  # has no slots, which would double the checkpoint
         "--seed=1",
-        "--max_number_of_steps=2",
-        "--log_every_n_steps=1",
-        "--save_interval_secs=1000",
+        "--max_number_of_steps=1",
+        "--save_interval_secs=0",
     )
     assert done.code == 0, done.error
-    losses = re.findall(r"^step \d+ of 2, loss ([\d.]+)", done.output, re.M)
-    assert len(losses) == 2
+    assert re.search(r"^step 1 of 1, loss [\d.]+,", done.output, re.M)
     done = invoke(
         eval_image_classifier,
         *common,
-        f"--checkpoint_path={tmp_path}/model.ckpt-2",
+        f"--checkpoint_path={tmp_path}/model.ckpt-1",
         f"--eval_image_size={size}",
         "--batch_size=10",
     )
     assert done.code == 0, done.error
-    assert re.match(rf"step 2: eval/Accuracy [\d.]+, .* {NUM_VALIDATION} images, ", done.output)
+    assert re.match(rf"step 1: eval/Accuracy [\d.]+, .* {NUM_VALIDATION} images, ", done.output)
