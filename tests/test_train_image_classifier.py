@@ -193,7 +193,7 @@ def test_steps_with_and_without_a_summary_run_the_same_tensors(colours, tmp_path
 
 
 def test_zero_turns_checkpoints_summaries_and_the_log_off(colours, tmp_path):
-    """And an image size of zero is that of the network, as published."""
+    """An image size of zero selects the image size of the network, as published."""
     off = ("--save_interval_secs=0", "--save_summaries_secs=0", "--log_every_n_steps=0")
     more = ("--max_number_of_steps=3", "--train_image_size=0", *off)
     done = invoke(training, *small(colours, tmp_path, *more))

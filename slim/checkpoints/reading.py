@@ -163,7 +163,7 @@ def changed_variables(before: str, after: str, names: Sequence[str]) -> list[str
     Args:
         before: The prefix of the checkpoint.
         after: The prefix of the later one.
-        names: The variables to compare; those that `before` lacks are left out.
+        names: The variables to compare, if `before` has them.
 
     Raises:
         UserError: A checkpoint cannot be read.

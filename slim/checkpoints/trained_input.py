@@ -1,4 +1,4 @@
-"""The network to use and the images that it expects: as given by flags, else as trained."""
+"""The network, image size and preprocessing: those of the flags, or else of training."""
 
 import sys
 from pathlib import Path

@@ -41,7 +41,7 @@ def define_training_flags(values: flags.FlagValues) -> None:
     define.integer("worker_replicas", 1, "Number of workers.", 1)
     define.integer("num_ps_tasks", 0, "Number of parameter servers.", 0)
     define.integer("task", 0, "Index of this process in its job; worker 0 is the chief.", 0)
-    define.boolean("sync_replicas", True, "Synchronize the workers; else each updates on its own.")
+    define.boolean("sync_replicas", True, "Synchronize the workers; otherwise each updates alone.")
     define.integer(
         "replicas_to_aggregate", 1, "Gradients to collect per update.", 1, most=1_000_000
     )

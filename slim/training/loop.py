@@ -163,7 +163,7 @@ def train(
 
 
 def _wait_for_variables(cluster: Cluster, target: str) -> tf.train.Scaffold:
-    """Returns the scaffold of a worker that is not the chief, whose variables it takes."""
+    """Returns the scaffold of a worker that waits for the variables of the chief."""
     if not cluster.num_ps_tasks:
         return tf.train.Scaffold()  # all-reduce copies the variables later
     wait_for_chief(cluster, target)

@@ -48,8 +48,8 @@ class TrainingNetwork:
     clones: Sequence[Clone]  # their outputs are `CloneOutputs`
     trained: Sequence[tf.Variable]
     update_ops: Sequence[tf.Operation]  # the updates of batch norm
-    # Begins the input at a step, so that a resumed run continues with other images than those that
-    # it began with. Returns the values to feed to each step.
+    # Begins the input at a step, so that a resumed run does not repeat the images that it began
+    # with. Returns the values to feed to each step.
     begin_input: Callable[[tf.Session, int], Feeds]
     dtype: tf.DType  # the type that the layers compute in
     session_options: tf.ConfigProto | None = None  # in addition to those of all sessions

@@ -1,4 +1,4 @@
-"""`model.json`: what is written is read, and what is not of this kind is refused in one line."""
+"""`model.json`: a written description can be read; an invalid one is refused in one line."""
 
 import json
 

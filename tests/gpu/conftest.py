@@ -1,6 +1,6 @@
-"""Tests of what only a GPU shows. Without one, all but the smallest skip.
+"""Tests that need a GPU. Without one, all but the smallest are skipped.
 
-For work on the tests themselves, `GPU_TESTS_ON_CPU=1` runs on the CPU what can run there.
+For work on the tests themselves, `GPU_TESTS_ON_CPU=1` runs them on the CPU where they can.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Uses the GPU without a session, as tf.data does, then waits for its end."""
+"""Uses the GPU without a session, as tf.data does, then waits to be killed."""
 
 import time
 

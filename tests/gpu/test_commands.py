@@ -1,4 +1,4 @@
-"""Commands on a GPU: each alone, two at once, compiled, on clones, in a cluster."""
+"""Commands on a GPU: alone, two at once, with XLA, on several clones, in a cluster."""
 
 import os
 import re
@@ -54,7 +54,7 @@ def evaluation(data: Path, checkpoint: Path, *more: str) -> list[str]:
 
 
 def train(data: Path, train_dir: Path, *more: str) -> str:
-    """Trains for three steps and returns what the command says."""
+    """Trains for three steps and returns the output of the command."""
     flags = training(data, train_dir, "--max_number_of_steps=3", *more)
     done = invoke(train_image_classifier, *flags)
     assert done.code == 0, done.error

@@ -38,7 +38,7 @@ def define_flags(values: flags.FlagValues) -> None:
     define.integer("first", 0, "The first trial.", 0)
     define.integer("num_images", 100, "Training images to add to the first 30.", 0)
     define.integer("steps", 250, "Steps of training.", 1)
-    define.string("folder", None, "Keeps results that differ. Default: a temporary folder.")
+    define.string("folder", None, "Folder for results that differ. Default: a temporary one.")
 
 
 def main(values: flags.FlagValues) -> None:

@@ -1,4 +1,4 @@
-"""Commands that are killed or started twice, and what equals their undisturbed result."""
+"""Commands to kill or to start twice, and comparisons with their undisturbed results."""
 
 import json
 import re
@@ -36,7 +36,7 @@ SOURCE, DATASET = "source", "colours"
 # Of variables, relative to the largest value. Two undisturbed trainings of a last layer are equal.
 TOLERANCE = 1e-5
 OUT = "out"  # the folder of a command's results
-# Files that differ between equal runs: event files, logs, times, and what a killed run leaves.
+# Files that differ between equal runs: event files, logs, times, leftovers of killed runs.
 DIFFERENT = r"events\.out\..*|\.lock|checkpoint|.*\.log|eval\.txt|log\.txt|.*\.tmp"
 # Runs a command that knows `SMALL_NETWORK`.
 SMALL_PYTHON = f"""\
@@ -51,7 +51,7 @@ with small_network():
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the commands read: datasets, a checkpoint, and a server of downloads."""
+    """The inputs of the commands: datasets, a checkpoint, and a server of downloads."""
 
     data: Path  # with the converted dataset `colours`
     checkpoint: str
@@ -83,7 +83,7 @@ class Kind:
 
 
 def make_inputs(folder: Path, server: Loopback, num_images: int) -> Inputs:
-    """Draws and converts a dataset, and writes a checkpoint and what is downloaded."""
+    """Draws and converts a dataset, and writes a checkpoint and an archive to download."""
     data = folder / "data"
     draw_images(data / DATASET, seed=0)
     lengthen_lists(data / DATASET, num_images)

@@ -43,8 +43,8 @@ class Runs:
 
     Args:
         kind: The kind.
-        inputs: What the commands read.
-        folder: The folder; it is made with what the commands change.
+        inputs: The inputs of the commands.
+        folder: A new folder, for the results and for inputs that the commands change.
     """
 
     def __init__(self, kind: Kind, inputs: Inputs, folder: Path) -> None:
@@ -123,20 +123,20 @@ def kill(runs: Runs, undisturbed: Undisturbed, chance: Random) -> str | None:
     number = len(undisturbed.operations)
     victims = [chance.randrange(number)] if chance.random() < 0.7 else list(range(number))
     whole_group = chance.random() < 0.5
-    who = "group" if whole_group else "main process"
+    victim = "group" if whole_group else "main process"
     if chance.random() < (0.5 if max(undisturbed.operations) > FEW else 0.2):
         kill_at = [
             chance.randint(1, most) if most and index in victims else 0
             for index, most in enumerate(undisturbed.operations)
         ]
         processes, _ = runs.start(kill_at, whole_group)
-        description = f"{who} at a file operation ({kill_at})"
+        description = f"{victim} at a file operation ({kill_at})"
     else:
         delay = chance.uniform(0, undisturbed.seconds)
         processes, begun = runs.start()
         wait_for_operation(processes, begun)
         time.sleep(delay)
-        description = f"{who} at a moment (processes {victims} after {delay:.3f} s)"
+        description = f"{victim} at a moment (processes {victims} after {delay:.3f} s)"
         for index in victims:
             with suppress(ProcessLookupError):
                 (os.killpg if whole_group else os.kill)(processes[index].pid, signal.SIGKILL)

@@ -1,6 +1,6 @@
 """Runs a command that may be killed at one of its file operations.
 
-The arguments are the command's module and flags. Environment variables say what happens; paths
+The arguments are the command's module and flags. Environment variables control the kill; only paths
 below `FOLDER` count. `REPORT` receives the number of file operations of the main process once the
 command has ended, `BEGUN` appears at the first one, and `KILL_AT` is the number of the operation
 before which the main process is killed, or the whole group of processes if `WHOLE_GROUP` is set.

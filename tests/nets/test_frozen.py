@@ -1,4 +1,4 @@
-"""Frozen networks against those with variables: equal outputs, what is folded and what is not."""
+"""Frozen networks against networks with variables: equal outputs, and the folded batch norms."""
 
 import pickle
 from collections import Counter
@@ -101,7 +101,7 @@ def test_what_can_be_folded_is_and_what_cannot_stays(xla):
 
 
 def test_outputs_come_in_the_structure_that_was_asked_for():
-    """Also what lies by the way: a convolution that is wanted itself is not folded."""
+    """A convolution that is an output itself is not folded."""
 
     def outputs(images: tf.Tensor) -> dict[str, object]:
         conv = slim.conv2d(images, 5, 3, biases_initializer=None, scope="conv", **LINEAR)
