@@ -45,11 +45,13 @@ def define_flags(values: flags.FlagValues) -> None:
         False,
         "Also write predictions, accuracy per class and the confusion matrix to --eval_dir.",
     )
-    define.integer("max_num_batches", None, "Number of batches to evaluate. Default: all.", 1)
-    define.integer("eval_interval_secs", 60, "Minimum seconds between two evaluations.", 0)
-    define.integer(
-        "max_number_of_evaluations", None, "Number of evaluations. Default: until stopped.", 1
-    )
+    most = 10**9
+    text = "Number of batches to evaluate. Default: all."
+    define.integer("max_num_batches", None, text, 1, most=most)
+    text = "Minimum seconds between two evaluations."
+    define.integer("eval_interval_secs", 60, text, 0, most=most)
+    text = "Number of evaluations. Default: until stopped."
+    define.integer("max_number_of_evaluations", None, text, 1, most=most)
     define.boolean("quantize", False, "Not supported by TensorFlow 2.")
     define_speed_flags(define)
 

@@ -120,6 +120,7 @@ def test_errors(classifier_dir, tmp_path):
         ([image, good, "--image_size=20"], f"20x20 is too small for {SMALL_NETWORK}, .* 32x32"),
         ([image, good, "--preprocessing_name=vg"], "unknown preprocessing 'vg'; did you mean vgg"),
         ([image, good, "--top_k=0"], "top_k"),
+        ([image, good, f"--batch_size={10**20}"], "batch_size"),
     ):
         done = invoke(classify, *arguments)
         assert (done.code, done.output) == (1, ""), arguments

@@ -377,6 +377,9 @@ def test_errors(colours, model_dir, tmp_path, monkeypatch):
         ({"model_name": f"{SMALL_NETWORK},"}, "--model_name=.*: a value is empty"),
         ({"preprocessing_name": "vg"}, "unknown preprocessing 'vg'; did you mean vgg"),
         ({"eval_image_size": -1}, "-1x-1 is too small"),
+        ({"max_num_batches": 10**20}, "max_num_batches=1"),
+        ({"eval_interval_secs": 10**20}, "eval_interval_secs=1"),
+        ({"max_number_of_evaluations": 10**20}, "max_number_of_evaluations=1"),
         ({"eval_image_size": 100000}, "100000x100000 is too large, .* at most 4096x4096"),
     ):
         settings = {**good, **changed}.items()

@@ -356,6 +356,7 @@ def test_errors(colours, checkpoint, tmp_path):
         ({"checkpoint_path": tmp_path / "none"}, "no checkpoint at .*none"),
         ({"image_size": 31}, f"31x31 is too small for {SMALL_NETWORK}, .* at least 32x32"),
         ({"moving_average_decay": 2}, "moving_average_decay=2.0: expected a finite number >= 0"),
+        ({"batch_size": 10**20}, "batch_size=1"),
         ({"endpoint": "globalpool"}, "--endpoint=globalpool: did you mean global_pool"),
         (
             {"output_dir": tmp_path / "file"},

@@ -122,7 +122,7 @@ def test_command_names_three_files(files):
         ("--group_bounds=a,b", "--group_bounds=a,b: expected two numbers"),
         ("--group_bounds=0,5", "--group_bounds=0,5: expected two numbers"),
         ("--names=one", "--names=one: expected 2 names, one per file"),
-        ("--plot=none/here.png", "cannot write none/here.png: No such file or directory; give"),
+        ("--plot=none/here.png", "cannot write none/here.png: No such file or directory; free"),
     ],
 )
 def test_refuses_flags(files, flag, message):

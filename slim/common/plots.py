@@ -65,4 +65,6 @@ def save_figure(figure: "Figure", path: Path) -> None:
         with replacing(path, this_process()) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; give another path") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; free some space or give another path"
+        ) from error

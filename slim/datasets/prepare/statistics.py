@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slim.common.files import replacing, this_process
+from slim.common.plots import save_figure
 from slim.datasets.listed import read_dataset
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ def report_statistics(folder: Path) -> None:
     counts = dataset.count_images()
     print(f"\n{summarize_counts(dataset.name, counts)}\n")
     print(name_extremes(counts["train"], dataset.class_names))
-    with replacing(folder / PLOT, this_process()) as temporary:
-        plot_counts(dataset.name, counts).savefig(temporary, format="png", dpi=120)
+    save_figure(plot_counts(dataset.name, counts), folder / PLOT)
     print(f"plot: {folder / PLOT}")
 
 

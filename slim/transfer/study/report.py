@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from slim.common.files import replacing, write_whole
+from slim.common.files import write_whole
+from slim.common.plots import save_figure
 from slim.transfer.domain_similarity import SimilarityTable
 from slim.transfer.plots import plot_similarity, plot_transfers, transfer_correlation
 from slim.transfer.study.cells import Accuracies, Cells
@@ -73,15 +73,9 @@ def write_report(folder: Path, findings: Findings, settings: Mapping[str, Any]) 
             if found
         }
         if ways:
-            save_figure(folder / "study.png", plot_transfers(table, ways))
-        save_figure(folder / "similarity.png", plot_similarity(table))
+            save_figure(plot_transfers(table, ways), folder / "study.png")
+        save_figure(plot_similarity(table), folder / "similarity.png")
     write_whole(path, contents)
-
-
-def save_figure(path: Path, figure: Figure) -> None:
-    """Writes a figure whole or not at all."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
 
 
 def compose_settings(

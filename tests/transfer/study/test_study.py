@@ -163,6 +163,7 @@ def test_errors_are_one_line_before_anything_is_written(world, colours):
             "--model_name has 2 values, --sources has 4: expected one for all, or one per",
         ),
         ({"model_name": "inception_v5"}, "unknown network 'inception_v5'; did you mean"),
+        ({"batch_size": 10**20}, "batch_size=1"),
         ({"image_size": 70}, "image size 70x70 is too small for inception_v3"),
         (
             {"sources": "plants", "checkpoints": world / "resnet.ckpt"},
