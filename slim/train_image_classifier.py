@@ -76,7 +76,7 @@ def main(values: flags.FlagValues) -> None:
             )
 
 
-def check_flags(values: flags.FlagValues, num_workers: int = 1) -> None:
+def check_flags(values: flags.FlagValues, num_workers: int) -> None:
     """Checks the flags that can be checked without the dataset.
 
     Raises:

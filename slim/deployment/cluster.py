@@ -130,8 +130,7 @@ def _check_addresses(given: Cluster) -> None:
 
 
 def _is_address(host: str) -> bool:
-    found = re.fullmatch(ADDRESS, host)
-    return found is not None and 1 <= int(found[1]) <= 65535
+    return bool(found := re.fullmatch(ADDRESS, host)) and 1 <= int(found[1]) <= 65535
 
 
 def _check_counts(given: Cluster) -> None:
@@ -179,7 +178,7 @@ def read_tf_config(text: str) -> dict[str, Any]:
         job, task = config["task"]["type"], int(config["task"]["index"])
         if task < 0 or not all(isinstance(host, str) for host in (*workers, *ps)):
             raise ValueError
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ArithmeticError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"TF_CONFIG={text}: {expected}") from error
     if job == "evaluator":
         raise UserError(

@@ -22,6 +22,7 @@ def define_training_flags(values: flags.FlagValues) -> None:
         None,
         "Epochs to stop after, if reached first. Default: no limit.",
         above=0,
+        most=1e9,
     )
     define.integer("num_readers", 4, "Shards read in parallel.", 1, most=1000)
     define.integer("log_every_n_steps", 10, "Steps between two lines of the log; 0: none.", 0)

@@ -1,6 +1,7 @@
 """Tests of clusters: flags, TF_CONFIG, the placement of variables, and joining a master."""
 
 import json
+import math
 import re
 
 import pytest
@@ -99,6 +100,10 @@ def test_tf_config_numbers_the_workers_from_the_chief():
         (
             {"environment": tf_config({"chief": ["d:1"], "worker": WORKERS}, "worker", -1)},
             'TF_CONFIG=.*"index": -1.*: expected {"cluster"',
+        ),
+        (
+            {"environment": tf_config({"worker": WORKERS, "ps": PS}, "worker", math.inf)},
+            'TF_CONFIG=.*: expected {"cluster"',
         ),
         (
             {"environment": tf_config({"worker": [1, 2], "ps": PS}, "worker", 0)},

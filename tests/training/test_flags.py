@@ -29,7 +29,7 @@ REFUSED = {
     "label_smoothing": ("-0.1", "1.5", "nan"),
     "batch_size": ("0", "1000000000"),
     "cluster_timeout_secs": ("0", str(10**18)),
-    "max_number_of_epochs": ("0", "-1", "1e400", "nan"),
+    "max_number_of_epochs": ("0", "-1", "1e300", "1e400", "nan"),
     "moving_average_decay": ("-0.1", "2", "nan"),
     "num_clones": ("0", "1000000000"),
     "num_epochs_per_decay": ("0", "-1", "1e308", "inf", "nan"),
