@@ -249,15 +249,16 @@ def check_words(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
         raise UserError(f"--{flag}={','.join(words)}: {did_you_mean(''.join(unknown[:1]), known)}")
 
 
-def check_names(flag: str, names: Sequence[str]) -> None:
-    """Checks that no name of a list flag is empty or given twice.
+def check_names(flag: str, names: Sequence[str], *, distinct: bool = True) -> None:
+    """Checks that no name of a list flag is empty, or given twice if they have to be distinct.
 
     Raises:
         UserError: Names the first such name.
     """
     if "" in names:
         raise UserError(f"--{flag}={','.join(names)}: a name is empty; leave out the comma")
-    check_distinct(flag, names)
+    if distinct:
+        check_distinct(flag, names)
 
 
 def check_distinct(flag: str, words: Sequence[str]) -> None:

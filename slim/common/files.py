@@ -155,6 +155,6 @@ def writing_to(folder: Path, flag: str, seconds: float | None = None) -> Iterato
         raise
     except OSError as error:
         raise UserError(
-            f"cannot write {error.filename or folder}: {error.strerror}; free some space or choose "
+            f"cannot write {error.filename or folder}: {error.strerror}; fix this or choose "
             f"another --{flag}, then run the command again"
         ) from error

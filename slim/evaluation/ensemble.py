@@ -7,6 +7,7 @@ from absl import flags
 
 from slim.checkpoints.description import PUBLISHED_MODEL
 from slim.checkpoints.trained_input import choose_input
+from slim.common.command_line import check_names
 from slim.common.errors import UserError
 from slim.nets.nets_factory import check_image_size
 from slim.preprocessing.preprocessing_factory import get_views
@@ -70,10 +71,7 @@ def find_members(values: flags.FlagValues) -> list[EnsembleMember]:
     longest = max(given, key=lambda flag: len(given[flag]))
     count = len(given[longest])
     for flag, found in given.items():
-        if "" in found:
-            raise UserError(
-                f"--{flag}={','.join(found)}: a value is empty; leave out the flag or the comma"
-            )
+        check_names(flag, found, distinct=False)
         if len(found) not in (1, count):
             raise UserError(
                 f"--{flag} has {len(found)} values and --{longest} has {count}: expected 1 or "

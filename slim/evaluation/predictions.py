@@ -120,7 +120,7 @@ class Predictions:
             The path of the .npz file.
 
         Raises:
-            UserError: The folder cannot be written to.
+            OSError: The folder cannot be written to.
         """
         path = Path(folder, f"predictions-{self.step}.npz")
         arrays = {
@@ -135,15 +135,10 @@ class Predictions:
             arrays["class_names"] = np.array(self.class_names)
         if self.class_sizes is not None:
             arrays["class_sizes"] = self.class_sizes
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path.with_suffix(".txt"), compose_report(self), this_process())
-            with replacing(path, this_process()) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {path}: {error.strerror}; make room there or give another folder"
-            ) from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path.with_suffix(".txt"), compose_report(self), this_process())
+        with replacing(path, this_process()) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
         return path
 
 

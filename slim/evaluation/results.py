@@ -150,7 +150,8 @@ class Publisher:
             write_whole(folder / RESULTS, figures, this_process())
         except (OSError, tf.errors.OpError) as error:
             raise UserError(
-                f"--eval_dir={folder}: cannot write there ({error}); give another folder"
+                f"--eval_dir={folder}: cannot write there ({error}); free some space or give "
+                "another folder"
             ) from error
 
 

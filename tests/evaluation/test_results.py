@@ -126,6 +126,15 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
         publisher.make_folder()
 
 
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(np, "savez_compressed", mock.Mock(side_effect=OSError(28, "No space")))
+    names = dict.fromkeys(("class_names", "class_sizes"))
+    publisher = Publisher(num_classes=2, per_class=True, eval_dir=str(tmp_path), **names)
+    outputs = Outputs(np.zeros(1, np.int64), np.array([[0, 1]]), np.full((1, 2), 0.5), None)
+    with pytest.raises(UserError, match=f"^--eval_dir={tmp_path}: cannot write there .*No space"):
+        publisher.publish(outputs, 7, "model.ckpt-7")
+
+
 def test_temporary_files_of_killed_evaluations_are_removed(tmp_path):
     """Another evaluation may be writing a file that has just changed."""
     for name in ("results.json.a-1.tmp", "predictions-7.npz.a-1.tmp", "results.json", "other.tmp"):

@@ -187,7 +187,7 @@ def test_a_full_disk_loses_nothing_and_is_one_line(tmp_path):
     arguments = splits, settings_of(1), lambda: FakeExtractor(1)
     with (
         file_size_limit(128 + 4 * DEPTH),
-        pytest.raises(UserError, match=r"cannot write .*: File too large; free some space"),
+        pytest.raises(UserError, match=r"cannot write .*: File too large; fix this or choose"),
         writing_to(tmp_path, "output_dir"),
     ):
         extract_missing(*arguments)

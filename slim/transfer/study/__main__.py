@@ -112,17 +112,14 @@ def check_flags(values: flags.FlagValues) -> None:
     for name in ("sources", "targets", "dataset_dir", "feature_dir", "output_dir"):
         if not values[name].value:
             raise UserError(f"--{name} is missing: {values[name].help}")
-    for name in ("sources", "targets", "similarity_features"):
-        check_names(name, values[name].value)
-    for name in ("checkpoints", "model_name"):
-        if "" in (words := values[name].value):
-            raise UserError(f"--{name}={','.join(words)}: a name is empty; leave out the comma")
+    for name in ("sources", "targets", "similarity_features", "checkpoints", "model_name"):
+        check_names(name, values[name].value, distinct=name not in ("checkpoints", "model_name"))
     for source in values.sources:
         parts = source.split("+")
         check_distinct("sources", parts)
-        if "" in parts:
-            raise UserError(f"--sources={source}: expected names, with '+' between them")
         for part in parts:
+            if not part:
+                raise UserError(f"--sources={source}: expected names, with '+' between them")
             new_dataset_folder(part, values.dataset_dir, "sources")  # refuses paths
     for name, per, alternative, numbers in (
         ("checkpoints", "sources", "none", (0,)),
