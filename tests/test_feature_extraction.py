@@ -19,6 +19,8 @@ from slim import feature_extraction as extraction
 from slim import train_image_classifier as training
 from slim.checkpoints.description import ModelDescription, write_model_description
 from slim.common import files
+from slim.datasets.registry import get_dataset
+from slim.evaluation.results import count_training_images
 from slim.features import extractor
 from slim.features.files import PUBLISHED_NAMES, checkpoint_name
 from slim.nets.nets_factory import NETWORKS
@@ -315,6 +317,8 @@ def test_images_that_conversion_skips_are_left_out_everywhere(tmp_path):
     assert [path.name for path in pictures.paths[2:5]] == [
         f"train_{index:03d}.jpg" for index in (2, 4, 5)
     ]
+    sizes = count_training_images(get_dataset("colours", "train", tmp_path), str(tmp_path), 0)
+    np.testing.assert_array_equal(sizes, np.bincount(labels))
     # The record of conversion holds for the list that it has read only.
     (folder / "train.txt").write_text("".join(lines[:5]))
     done = invoke(extraction, *data, f"--checkpoint_path={run}", f"--output_dir={output}")

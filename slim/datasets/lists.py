@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from slim.common.errors import UserError, count
+from slim.common.errors import UserError
 
 CLASSES = "classes.txt"
 _LABEL = re.compile(r"-?[0-9]{1,9}")
@@ -80,21 +80,6 @@ def read_list(path: Path) -> ImageList:
     if not entries and not problems:
         raise UserError(f"{path} is empty: {expected}")
     return ImageList(entries, problems, hashlib.sha256(content).hexdigest())
-
-
-def read_valid_list(path: Path) -> ImageList:
-    """Reads a list and checks that every line is valid.
-
-    Raises:
-        UserError: The list does not exist, is empty, or has an invalid line.
-    """
-    image_list = read_list(path)
-    if image_list.problems:
-        raise UserError(
-            f"{path} has {count(len(image_list.problems), 'invalid line')}, the first is "
-            f"{image_list.problems[0]}; fix or remove them"
-        )
-    return image_list
 
 
 def compose_list(images: Iterable[tuple[str, int]]) -> str:

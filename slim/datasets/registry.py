@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from slim.common.command_line import python_command
-from slim.common.errors import UserError, did_you_mean
-from slim.datasets.lists import CLASSES, ImageList, hash_list, read_list, read_valid_list
+from slim.common.errors import UserError, count, did_you_mean
+from slim.datasets.lists import CLASSES, ImageList, hash_list, read_list
 from slim.datasets.tfrecord import LISTS, Shard, find_shards
 
 DESCRIPTION = "dataset.json"
@@ -218,24 +218,30 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
     )
 
 
-def read_converted_list(folder: Path, list_name: str) -> ImageList:
+def read_converted_list(folder: Path, list_name: str, *, strict: bool = True) -> ImageList:
     """Reads a list without the lines that the conversion of the dataset has skipped, if any.
 
     Args:
         folder: The folder of the dataset, which need not be converted.
         list_name: `train.txt` or `val.txt`.
+        strict: Whether other invalid lines are an error.
 
     Raises:
         UserError: The list does not exist, is empty, or has another invalid line.
     """
-    path, description = folder / list_name, read_dataset_description(folder)
+    list_, description = read_list(folder / list_name), read_dataset_description(folder)
     if description:
         (split,) = (description.splits[name] for name, file in LISTS.items() if file == list_name)
         skipped = dict.fromkeys(split.skipped_lines)
-        if skipped and split.list_sha256 == (list_ := read_list(path)).sha256:
+        if skipped and split.list_sha256 == list_.sha256:
             kept = [entry for entry in list_.entries if entry.line not in skipped]
             return replace(list_, entries=kept, problems=[], skipped_lines=tuple(skipped))
-    return read_valid_list(path)
+    if strict and list_.problems:
+        raise UserError(
+            f"{folder / list_name} has {count(len(list_.problems), 'invalid line')}, the first is "
+            f"{list_.problems[0]}; fix or remove them"
+        )
+    return list_
 
 
 def conversion_command(name: str, dataset_dir: str | Path) -> str:

@@ -16,8 +16,7 @@ from slim.checkpoints.reading import find_checkpoint, latest_checkpoint, new_che
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.common.files import make_folder, remove_stale, this_process, write_whole
-from slim.datasets.lists import read_list
-from slim.datasets.registry import Dataset, dataset_folder
+from slim.datasets.registry import Dataset, dataset_folder, read_converted_list
 from slim.datasets.tfrecord import LISTS
 from slim.evaluation.confusion import confusion_picture
 from slim.evaluation.evaluator import Outputs
@@ -60,10 +59,11 @@ def count_training_images(
     dataset: Dataset, dataset_dir: str, labels_offset: int
 ) -> np.ndarray | None:
     """Returns the training images per class, int64 `[classes]`; None without a training list."""
-    path = dataset_folder(dataset.name, dataset_dir) / LISTS["train"]
-    if not path.is_file():
+    folder, list_name = dataset_folder(dataset.name, dataset_dir), LISTS["train"]
+    if not (folder / list_name).is_file():
         return None
-    labels = [entry.label for entry in read_list(path).entries]
+    entries = read_converted_list(folder, list_name, strict=False).entries
+    labels = [entry.label for entry in entries]
     return np.bincount(labels, minlength=dataset.num_classes)[labels_offset:]
 
 
