@@ -112,6 +112,7 @@ def _root(error: BaseException) -> BaseException:
 def _fetch_rest(address: str, path: Path, output: Path) -> None:
     """Downloads the missing part of a file, and moves the complete file to `output`."""
     begun, note = output.parent / _BEGUN, output.parent / _NOTE
+    note.with_name(f"{note.name}.tmp").unlink(missing_ok=True)
     for left in output.parent.iterdir():
         # If a run is killed while pooch hashes the file, the file keeps a name chosen by pooch.
         if left not in (begun, note, output, output.parent / LOCK) and _size(left):

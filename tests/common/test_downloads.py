@@ -119,6 +119,15 @@ def test_killed_amid_the_download(server, tmp_path):
     assert names(tmp_path) == ["file"]
 
 
+def test_killed_while_it_notes_the_version(server, tmp_path):
+    path = tmp_path / "file"
+    break_off(server, path, None)
+    begun(path).with_name(".note.tmp").write_bytes(b"{")
+    begun(path).unlink()
+    fetch(f"{server.address}/file", path)
+    assert path.read_bytes() == CONTENT
+
+
 def test_killed_amid_the_check(server, tmp_path):
     path = tmp_path / "file"
     with mock.patch("pooch.core.hash_matches", kill_itself):
