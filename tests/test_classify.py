@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("small_network")
 
 
 def test_json_has_the_networks_probabilities(colours, classifier_dir):
-    """Those of the moving averages; batches of 4, of which the last has 2."""
+    """With moving averages, in batches of 4; the last batch has 2 images."""
     images = sorted((colours / "colours/images").glob("val_*"))
     expected = []
     with tf.Graph().as_default(), tf.Session() as session:
@@ -80,7 +80,7 @@ def test_any_kind_of_image_in_a_folder_and_bad_ones_beside_it(classifier_dir, tm
 
 
 def test_images_that_cannot_be_read_or_give_no_number(tmp_path, capsys):
-    """A batch of which nothing is left, and one whose network has diverged."""
+    """A batch without readable images, and a network that has diverged."""
     image, missing = tmp_path / "image.png", tmp_path / "missing.png"
     Image.new("RGB", (4, 4)).save(image)
 

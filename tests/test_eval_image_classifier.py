@@ -1,4 +1,4 @@
-"""Evaluation: as a command, against counts made in another way, and its parts."""
+"""Tests of evaluation, as a command against independent counts, and of its parts."""
 
 import gc
 import io
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("small_network")
 
 @pytest.fixture(scope="module")
 def model_dir(colours, tmp_path_factory) -> Path:
-    """A folder with a checkpoint whose moving averages give other answers than its variables."""
+    """A folder with a checkpoint whose moving averages predict other classes than its variables."""
     folder = tmp_path_factory.mktemp("model")
     plain, other = (colour_classifier(colours, order) for order in ([0, 1, 2], [0, 2, 1]))
     write_checkpoint(folder / "model.ckpt-12", {**plain, **averages(other), "global_step": 12})
@@ -65,7 +65,7 @@ def arguments(data: Path, checkpoint_path: Path, *more: object) -> list[object]:
 
 
 def accuracy_one_by_one(data: Path, checkpoint: Path, averaged: bool) -> float:
-    """The share of images of val.txt that the network gets right, an image a run."""
+    """Returns the accuracy on val.txt, computed with one image per run."""
     folder = data / "colours"
     right = []
     with tf.Graph().as_default(), tf.Session() as session:
@@ -147,7 +147,7 @@ def write_constant_classifiers(folder: Path, classes: Iterable[int]) -> list[str
     ids=["several", "fast"],
 )
 def test_checkpoint_after_checkpoint(classes, more, colours, tmp_path, monkeypatch):
-    """Of 14 images 5, 5 and 4 are of the classes; graphs do not pile up."""
+    """The classes have 5, 5 and 4 images; the number of graphs does not grow."""
     found = write_constant_classifiers(tmp_path, classes)
     monkeypatch.setattr(results, "checkpoints_to_evaluate", lambda *_: iter(found))
     alive = []

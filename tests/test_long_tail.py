@@ -18,7 +18,7 @@ from tests.support import invoke
 
 
 def predictions(right: list[tuple[int, int]], sizes: list[int] | None, step=10) -> Predictions:
-    """Predictions of classes by how many of their images are right, and how many there are."""
+    """Returns predictions, given the numbers of correct and of all images per class."""
     count = len(right)
     labels = np.repeat(np.arange(count), [images for _, images in right])
     hits = np.concatenate([np.arange(images) < hit for hit, images in right])

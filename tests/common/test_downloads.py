@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine, and archives that mean well or not."""
+"""Tests of downloads from a server on this machine, and of safe and unsafe archives."""
 
 import gzip
 import hashlib
@@ -44,12 +44,12 @@ def names(folder):
 
 
 def begun(path):
-    """How much has come of a file."""
+    """Returns the file that holds the bytes received so far."""
     return path.with_name(f"{path.name}.part") / ".begun"
 
 
 def break_off(server, path, known_hash=SHA256):
-    """A download whose connection breaks; returns how much came."""
+    """Breaks the connection of a download, and returns the number of bytes received."""
     server.stops_after = BROKEN_AT
     with pytest.raises(UserError, match="the connection"):
         fetch(f"{server.address}/file", path, known_hash)
@@ -59,7 +59,7 @@ def break_off(server, path, known_hash=SHA256):
 
 
 def killed(action):
-    """Calls a function in a process that is to die of SIGKILL."""
+    """Calls a function in a process that SIGKILL ends."""
     process = FORK.Process(target=action)
     process.start()
     process.join()
@@ -71,7 +71,7 @@ def kill_itself(*_, **__):
 
 
 @pytest.mark.parametrize("known_hash", [SHA256, MD5, None])
-def test_whole(server, tmp_path, known_hash):
+def test_a_complete_download(server, tmp_path, known_hash):
     path = tmp_path / "new" / "folder" / "file"
     fetch(f"{server.address}/file", path, known_hash)
     assert path.read_bytes() == CONTENT
@@ -81,7 +81,7 @@ def test_whole(server, tmp_path, known_hash):
     assert server.requests == [("/file", None)]  # once
 
 
-def test_a_broken_connection_goes_on(server, tmp_path):
+def test_a_broken_download_resumes(server, tmp_path):
     path = tmp_path / "file"
     server.stops_after = BROKEN_AT
     with pytest.raises(UserError) as raised:
@@ -160,7 +160,7 @@ def test_servers(server, tmp_path, server_has, known_hash):
 
 @pytest.mark.parametrize("server_has", [{}, {"checks_versions": False}, {"ranges": False}])
 @pytest.mark.parametrize("new", [OTHER, OTHER[:700_000], OTHER[:1000]])
-def test_a_changed_file_is_not_glued_together(server, tmp_path, server_has, new):
+def test_a_changed_file_is_downloaded_from_the_start(server, tmp_path, server_has, new):
     vars(server).update(server_has)
     break_off(server, tmp_path / "file", None)
     server.files["file"] = new
@@ -185,7 +185,7 @@ def test_neither_version_nor_size(server, tmp_path):
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_an_archive_sent_as_encoded_stays_one(server, tmp_path):
+def test_an_archive_sent_as_encoded_content_is_not_decoded(server, tmp_path):
     server.files["file"], server.encoding = gzip.compress(b"content"), "x-gzip"
     fetch(f"{server.address}/file", tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == server.files["file"]
@@ -224,7 +224,7 @@ def test_no_such_file(server, tmp_path, status, name):
     assert names(tmp_path) == []
 
 
-def test_what_came_outlives_a_server_in_trouble(server, tmp_path):
+def test_received_data_outlive_server_errors(server, tmp_path):
     came = break_off(server, tmp_path / "file")
     server.status = 503
     with pytest.raises(UserError, match="answered 503"):
@@ -270,7 +270,7 @@ def test_no_such_kind_of_address(tmp_path):
         fetch("gopher://127.0.0.1/file", tmp_path / "file")
 
 
-def test_no_room_for_it(server, tmp_path):
+def test_a_file_larger_than_the_disk(server, tmp_path):
     server.announces = 10**18
     with pytest.raises(UserError, match=r"file needs 1.00EB more, .* are free: make room"):
         fetch(f"{server.address}/file", tmp_path / "file")
@@ -350,7 +350,7 @@ def test_unpack(archive, tmp_path):
     assert unpack(archive, folder) == [folder / "README", folder / "birds"]
 
 
-def test_unpack_again_what_was_removed(archive, tmp_path):
+def test_removed_content_is_unpacked_again(archive, tmp_path):
     for path in unpack(archive, tmp_path / "folder"):
         if path.is_file():
             path.unlink()
@@ -374,7 +374,7 @@ def test_unpack_overwrites_nothing(archive, tmp_path):
     "where", ["tarfile.TarFile.extract", "zipfile.ZipFile.extract", "pathlib.Path.replace"]
 )
 def test_killed_amid_unpacking(tmp_path, where, step):
-    """At each member, at the stamp, and between the moves of what is at the top."""
+    """At each member, at the stamp, and between the moves of top-level files."""
     name = "birds.zip" if "zip" in where else "birds.tgz"
     archive = ARCHIVES[name](tmp_path / name, *TREE.items())
     real, calls = pkgutil.resolve_name(where), []

@@ -42,7 +42,7 @@ def labels(scores) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def predictions(scores, labels) -> Predictions:
-    """Of 100 images of 12 classes."""
+    """Predictions for 100 images of 12 classes."""
     names = tuple(f"species {chr(97 + label)}" for label in range(CLASSES))
     return predicted_from(scores, labels, class_names=names, class_sizes=np.arange(CLASSES) + 3)
 

@@ -1,4 +1,4 @@
-"""A conversion that is killed at a renaming, whichever of its processes does it.
+"""A conversion, one of whose processes is killed when it renames a file.
 
 Arguments: the beginning of the name of the folder, and the end of the name of the file, that the
 renaming leads to; which of them, from 1; "before" or "after" it; the conversion's flags.

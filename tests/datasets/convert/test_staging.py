@@ -74,7 +74,7 @@ def second_images(folder: Path, num_shards: int, seed: int) -> list[Path]:
 def held(
     folder: Path, *shards: int, num_shards: int = 10, seed: int = 0, more: str = "--verify"
 ) -> Iterator[tuple[Process, list[Trap]]]:
-    """A conversion by two workers, one of which waits in the midst of each of these shards."""
+    """A conversion by two workers, which wait in the middle of the given shards."""
     paths = second_images(folder, num_shards, seed)
     traps = [Trap(paths[shard]) for shard in shards]
     flags = flags_of(folder, f"--num_shards={num_shards}", f"--seed={seed}", "--num_workers=2")
@@ -89,7 +89,7 @@ def held(
 
 
 def kill_after(folder: Path, count: int, **options: object) -> None:
-    """Kills a conversion that has finished so many shards, in the midst of the next two."""
+    """Kills a conversion after a number of finished shards, in the middle of the next two."""
     with held(folder, count, count + 1, **options):
         assert finished(folder) == count
         assert leftovers(folder)
