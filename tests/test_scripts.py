@@ -144,11 +144,11 @@ def flags_of(scripts, script, recipe, **env):
     return dict(line[2:].split("=", 1) for line in done.stdout.splitlines()[2:])
 
 
-def parse(command, given):
+def parse(command, given, *num_workers):
     values = flags.FlagValues()
     command.define_flags(values)
     values(["command", *(f"--{name}={value}" for name, value in given.items())])
-    command.check_flags(values)
+    command.check_flags(values, *num_workers)
     return values
 
 
@@ -156,7 +156,7 @@ def parse(command, given):
 def test_recipes_of_training_and_evaluation_agree(recipe):
     _, given = command_of("train.sh", RECIPE=recipe)
     _, evaluated = command_of("eval.sh", RECIPE=recipe)
-    train = parse(training, given)
+    train = parse(training, given, 1)
     parse(evaluation, evaluated)
     assert given["train_dir"] == evaluated["checkpoint_path"] == f"./checkpoints/{recipe}"
     assert given["train_image_size"] == evaluated["eval_image_size"]
