@@ -35,14 +35,8 @@ def describe_run(
 ) -> str:
     """Returns a line about a network: its size, its precision, and the devices that it runs on.
 
-    Args:
-        model_name: The name of the network.
-        parameters: Its number of parameters.
-        devices: The result of `describe_devices`. Default: the devices of a single clone.
-        trained: The number of parameters that are trained; None in inference.
-        num_clones: Number of clones.
-        precision: The type that the layers compute in.
-        xla: Whether XLA compiles the network.
+    `devices` defaults to the devices of a single clone. `trained`, the number of parameters that
+    are trained, is None in inference.
     """
     size = f"{parameters:,} parameters"
     if trained is not None:

@@ -103,11 +103,6 @@ def cache_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Computes the features of a split, or loads those of an earlier run.
 
-    Args:
-        settings: Settings of the network; its precision is that of the features.
-        data: Settings of the batches.
-        source: The images and the checkpoint.
-
     Returns:
         Memory-mapped features, float32 `[images, depth]`, and labels, int32 `[images]`.
 
@@ -187,12 +182,7 @@ def feature_batches(
 def check_feature_variables(
     features: tf.Tensor, trained: Sequence[tf.Variable], source: FeatureSource
 ) -> None:
-    """Checks that cached features are, and stay, those of the network that is trained.
-
-    Args:
-        features: The end point that is cached.
-        trained: The variables to train.
-        source: The checkpoint that the features are computed from.
+    """Checks that cached features are, and stay, the features of the trained network.
 
     Raises:
         UserError: Variables below the last layer are to be trained, are not restored from the
