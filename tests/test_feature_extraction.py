@@ -177,7 +177,10 @@ def test_precision_and_xla(colours, checkpoint, tmp_path):
         assert done.code == 0, done.error
         compiled = " with XLA" if "--xla" in flags else ""
         size = sum(math.prod(shape) for shape in trainable)
-        line = f"{SMALL_NETWORK}: {size:,} parameters, {name}{compiled}, on {THIS_MACHINE}\n"
+        line = (
+            f"{SMALL_NETWORK} at {SMALL_SIZE} pixels: {size:,} parameters, {name}{compiled}, "
+            f"on {THIS_MACHINE}\n"
+        )
         assert line in done.error
         # Features of the same precision are skipped, those of another one are not.
         assert "nothing to do" not in done.output

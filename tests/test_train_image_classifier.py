@@ -121,7 +121,7 @@ def test_writes_checkpoints_with_the_published_names(trained):
 def test_says_how_large_the_network_is_and_where_it_runs(trained):
     train_dir, output = trained
     size = f"{trained_parameters(train_dir):,} parameters (all trained)"
-    line = f"inception_v3: {size}, float32, on {THIS_MACHINE}\n"
+    line = f"inception_v3 at 75 pixels: {size}, float32, on {THIS_MACHINE}\n"
     assert line in output[: output.index("step 1")]
 
 

@@ -25,6 +25,7 @@ def describe_devices(config: DeploymentConfig) -> str:
 
 def describe_run(
     model_name: str,
+    image_size: int,
     parameters: int,
     *,
     devices: str | None = None,
@@ -33,7 +34,7 @@ def describe_run(
     precision: str = "float32",
     xla: bool = False,
 ) -> str:
-    """Returns a line about a network: its size, its precision, and the devices that it runs on.
+    """Returns a line about a network: sizes, precision, and the devices that it runs on.
 
     `devices` defaults to the devices of a single clone. `trained`, the number of parameters that
     are trained, is None in inference.
@@ -44,4 +45,6 @@ def describe_run(
     devices = devices or describe_devices(DeploymentConfig())
     compiled = " with XLA" if xla else ""
     clones = f"{num_clones} clones " if num_clones > 1 else ""
-    return f"{model_name}: {size}, {precision}{compiled}, {clones}on {devices}"
+    return (
+        f"{model_name} at {image_size} pixels: {size}, {precision}{compiled}, {clones}on {devices}"
+    )

@@ -158,6 +158,7 @@ def make_evaluator(
     )
     line = describe_run(
         member.model_name,
+        member.image_size,
         count_parameters(graph.variables),
         precision=settings.precision,
         xla=settings.xla,

@@ -99,6 +99,7 @@ class Extractor:
         self._num_threads = num_threads or available_cores()
         line = describe_run(
             settings.model_name,
+            settings.image_size,
             network.parameters,
             precision=settings.precision,
             xla=xla,

@@ -115,6 +115,7 @@ def describe_network(values: flags.FlagValues, network: TrainingNetwork, devices
     """Returns the line about a network and its devices, see `describe_run`."""
     return describe_run(
         values.model_name,
+        image_size(values),
         count_parameters(tf.trainable_variables()),
         devices=devices,
         trained=count_parameters(network.trained),
