@@ -314,9 +314,10 @@ def compare_training(expected: Path, found: Path) -> list[str]:
 
 
 def last_losses(folder: Path) -> tuple[list[int], list[float]]:
-    """Returns the steps and losses of the last run, none if it had nothing to do."""
-    text = max(folder.glob("*.0.log")).read_text()
-    found = re.findall(r"^step (\d+) .*?loss ([\d.]+)", text, re.M)
+    """Returns the steps and losses of the last run that was not refused, if it took steps."""
+    logs = [path.read_text() for path in sorted(folder.glob("*.0.log"))]
+    *_, last = (text for text in logs if not re.search("^error: ", text, re.M))
+    found = re.findall(r"^step (\d+) .*?loss ([\d.]+)", last, re.M)
     return [int(step) for step, _ in found], [float(loss) for _, loss in found]
 
 
