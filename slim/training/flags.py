@@ -12,6 +12,16 @@ def define_training_flags(values: flags.FlagValues) -> None:
     """Adds the flags of training, the published ones with their published defaults."""
     define = FlagSet(values)
     define_shared_flags(define, split="train", batch_size=64)
+    _define_run_flags(define)
+    _define_cluster_flags(define)
+    _define_optimizer_flags(define)
+    _define_rate_flags(define, values)
+    _define_network_flags(define)
+    define_speed_flags(define)
+
+
+def _define_run_flags(define: FlagSet) -> None:
+    """Adds the flags of the folder, the length, the input and the output of a run."""
     define.string("train_dir", None, "Folder for checkpoints and event files.")
     define.integer(
         "train_image_size", 299, "Height and width of the images in pixels; 0: the network's.", 0
@@ -34,7 +44,17 @@ def define_training_flags(values: flags.FlagValues) -> None:
         "seed", None, "Seed of weights, order and distortions. Default: none.", 0, most=2**31 - 1
     )
     define.boolean("histograms", False, "Write histograms of all variables and end points.")
+    define.boolean("augment", True, "Distort the images; --noaugment: preprocess for evaluation.")
+    define.boolean(
+        "cache_features",
+        False,
+        "Compute the features of each image once, in --train_dir/features, and train the last "
+        "layer on them. Needs --noaugment, and --trainable_scopes of the last layer.",
+    )
 
+
+def _define_cluster_flags(define: FlagSet) -> None:
+    """Adds the flags of clones, workers and parameter servers."""
     define.integer(
         "num_clones", 1, "Clones of the network, one per GPU, each with its batch.", 1, most=1000
     )
@@ -54,16 +74,9 @@ def define_training_flags(values: flags.FlagValues) -> None:
         "cluster_timeout_secs", 600, "Seconds to wait for another process.", 1, most=1_000_000_000
     )
 
-    define.real("weight_decay", 0.00004, "Coefficient of the L2 loss on the weights.", 0)
-    define.real("label_smoothing", 0.0, "Share of the label spread over all classes.", 0, most=1)
-    define.real(
-        "batch_norm_decay",
-        None,
-        "Decay of moving mean and variance. Default: the network's.",
-        0,
-        most=1,
-    )
-    define.integer("quantize_delay", -1, "Steps before quantized training; -1: none.")
+
+def _define_optimizer_flags(define: FlagSet) -> None:
+    """Adds the flags of the optimizer."""
     define.choice("optimizer", "momentum", OPTIMIZERS, "Name of the optimizer.")
     define.real("adadelta_rho", 0.95, "Decay rate of adadelta.", 0, most=1)
     define.real(
@@ -81,6 +94,9 @@ def define_training_flags(values: flags.FlagValues) -> None:
     define.real("rmsprop_momentum", 0.9, "Momentum of rmsprop.", 0, most=1)
     define.real("rmsprop_decay", 0.9, "Decay rate of rmsprop.", 0, most=1)
 
+
+def _define_rate_flags(define: FlagSet, values: flags.FlagValues) -> None:
+    """Adds the flags of the learning rate."""
     define.choice("learning_rate_decay_type", "exponential", DECAY_TYPES, "Type of the decay.")
     define.real("learning_rate", 0.01, "Initial learning rate.", 0)
     define.real("end_learning_rate", 0.0001, "Final learning rate of polynomial decay.", 0)
@@ -97,6 +113,19 @@ def define_training_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
 
+
+def _define_network_flags(define: FlagSet) -> None:
+    """Adds the flags of regularization, of the first values, and of the trained variables."""
+    define.real("weight_decay", 0.00004, "Coefficient of the L2 loss on the weights.", 0)
+    define.real("label_smoothing", 0.0, "Share of the label spread over all classes.", 0, most=1)
+    define.real(
+        "batch_norm_decay",
+        None,
+        "Decay of moving mean and variance. Default: the network's.",
+        0,
+        most=1,
+    )
+    define.integer("quantize_delay", -1, "Steps before quantized training; -1: none.")
     define.string(
         "checkpoint_path", None, "Checkpoint to fine-tune from, or a folder of checkpoints."
     )
@@ -111,12 +140,3 @@ def define_training_flags(values: flags.FlagValues) -> None:
         "Comma-separated; only variables whose name contains one of these are trained.",
     )
     define.boolean("ignore_missing_vars", False, "Skip variables that the checkpoint lacks.")
-
-    define.boolean("augment", True, "Distort the images; --noaugment: preprocess for evaluation.")
-    define.boolean(
-        "cache_features",
-        False,
-        "Compute the features of each image once, in --train_dir/features, and train the last "
-        "layer on them. Needs --noaugment, and --trainable_scopes of the last layer.",
-    )
-    define_speed_flags(define)
