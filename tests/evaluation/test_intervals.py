@@ -1,0 +1,57 @@
+"""Bootstrap intervals against SciPy's and against the normal approximation."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from slim.evaluation.intervals import Estimate, accuracy_difference, bootstrap
+
+
+def test_paired_difference_agrees_with_scipy():
+    random = np.random.default_rng(1)
+    first = random.random(300) < 0.7
+    second = np.where(random.random(300) < 0.8, first, random.random(300) < 0.5)
+    found = accuracy_difference(first, second)
+    reference = stats.bootstrap(
+        (first, second),
+        lambda a, b, axis: a.mean(axis) - b.mean(axis),
+        paired=True,
+        method="percentile",
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+    assert found.value == pytest.approx(first.mean() - second.mean())
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.006)
+
+
+def test_pairs_make_the_interval_narrower():
+    random = np.random.default_rng(3)
+    first = random.random(400) < 0.6
+    second = first.copy()
+    second[:20] = ~second[:20]  # 20 images differ
+    found = accuracy_difference(first, second)
+    differences = first.astype(float) - second
+    error = differences.std() / np.sqrt(len(first))
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_samples_are_drawn_independently():
+    first, second = np.arange(50.0), np.arange(80.0)
+    found = bootstrap(lambda a, b: a.mean() - b.mean(), first, second)
+    error = np.sqrt(first.var() / 50 + second.var() / 80)
+    assert found.value == first.mean() - second.mean()
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert bootstrap(lambda a, b: a.mean() - b.mean(), first, second) == found
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "threshold", "verdict"),
+    [
+        (0.01, 0.2, 0, "holds"),
+        (-0.01, 0.2, 0, "within noise"),
+        (-0.2, -0.01, 0, "does not hold"),
+        (0.01, 0.2, 0.1, "within noise"),
+        (0.01, 0.2, 0.3, "does not hold"),
+    ],
+)
+def test_verdict(low, high, threshold, verdict):
+    assert Estimate((low + high) / 2, low, high).verdict(threshold) == verdict
