@@ -17,12 +17,13 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks.measure import Comparison, Settings, machine_properties, row
+from benchmarks.measure import Comparison, Settings, machine_properties
 from benchmarks.photographs import draw_photographs, find_photographs, make_dataset
 from benchmarks.processes import in_fresh_process, measure_subject
 from slim.common.command_line import FlagSet, check_words, define_speed_flags, run_command
 from slim.common.errors import UserError
 from slim.common.files import write_whole
+from slim.common.tables import Table
 
 SUBJECTS = (
     "conversion",
@@ -145,11 +146,12 @@ def print_tables(heading: str, comparisons: Sequence[Comparison]) -> None:
 def print_summary(measured: dict[str, tuple[str, list[Comparison]]]) -> None:
     """Prints a table of all subjects with one row per comparison."""
     print("\n## Summary\n")
-    print(row(["subject", "measured", "this project", "compared with"]))
-    print(row(["---"] * 4))
-    for name, (_, comparisons) in measured.items():
-        for comparison in comparisons:
-            print(row([name.replace("_", " "), *comparison.summary()]))
+    rows = [
+        [name.replace("_", " "), *comparison.summary()]
+        for name, (_, comparisons) in measured.items()
+        for comparison in comparisons
+    ]
+    print(Table(["subject", "measured", "this project", "compared with"], rows))
 
 
 def write_json(

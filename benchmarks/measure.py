@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from slim.common.command_line import PRECISIONS
+from slim.common.tables import Table
 from slim.common.workers import available_cores
 
 THIS, PEER, LIMIT = "this project", "peer", "limit"
@@ -113,15 +114,11 @@ class Comparison:
     def __str__(self) -> str:
         """Returns a Markdown table with one row per figure."""
         this, *others = self.figures
-        rows = [
-            [self.title, "", self.unit, "this project is"],
-            ["---", "---", "---:", "---"],
-            [this.name, this.role, shown(this.value), ""],
-        ]
+        rows = [[this.name, this.role, shown(this.value), ""]]
         for figure in others:
             times = f"{shown(self.times(figure))} times as fast"
             rows.append([figure.name, figure.role, shown(figure.value), times])
-        return "\n".join(row(cells) for cells in rows)
+        return str(Table([self.title, "", self.unit, "this project is"], rows, numeric=[2]))
 
     def summary(self) -> list[str]:
         """Returns title, figure and ratios for a row of the summary."""
@@ -176,11 +173,6 @@ def _rate(task: Task, seconds: float, clock: Callable[[], float]) -> float:
 def shown(value: float) -> str:
     """Returns a number with three significant digits, or without decimals if it is large."""
     return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
-
-
-def row(cells: Sequence[str]) -> str:
-    """Returns a row of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
 
 
 def machine_properties() -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from slim.common.errors import UserError
 from slim.common.plots import COLOURS, draw_class_accuracy
+from slim.common.tables import Table
 from slim.evaluation.predictions import Predictions, find_predictions, load_predictions
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def group_table(
     header = ["group", "classes", "training images", "validation images", *names]
     if len(names) > 1:
         header.append("difference (points)")
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
+    rows = []
     groups = [group_accuracy(each, bounds) for each in predictions]
     for row in zip(*groups, strict=True):
         first, last = row[0], row[-1]
@@ -100,17 +101,14 @@ def group_table(
         if len(names) > 1:
             difference = 100 * (last.accuracy - first.accuracy)
             cells.append("-" if np.isnan(difference) else f"{difference:+.1f}")
-        lines.append(cells)
+        rows.append(cells)
     images = (
         f"{name} {_percent(each.accuracy)}" for name, each in zip(names, predictions, strict=True)
     )
-    return "\n".join(
-        [
-            *(f"| {' | '.join(line)} |" for line in lines),
-            "",
-            "Accuracy is the mean over the classes of a group that have validation images. "
-            f"Over all images: {', '.join(images)}.",
-        ]
+    return (
+        f"{Table(header, rows, numeric=range(1, len(header)))}\n\n"
+        "Accuracy is the mean over the classes of a group that have validation images. "
+        f"Over all images: {', '.join(images)}."
     )
 
 

@@ -1,11 +1,11 @@
 """Prints a table of the networks: `python -m slim.nets.describe`."""
 
-from collections.abc import Sequence
 from functools import partial
 
 from absl import flags
 
 from slim.common.command_line import FlagSet, run_command
+from slim.common.tables import Table
 
 _COLUMNS = (
     "network",
@@ -30,24 +30,21 @@ def main(values: flags.FlagValues) -> None:
     from slim.nets.nets_factory import NETWORKS
     from slim.nets.sizes import measure
 
-    print(_row(_COLUMNS))
-    print(_row(["---"] + ["---:"] * 4 + ["---", "---:"]))
+    rows = []
     for name, network in NETWORKS.items():
         parameters, multiply_adds = measure(name, values.image_size, values.num_classes)
-        cells = [
-            f"`{name}`",
-            f"{parameters / 1e6:.1f} M",
-            str(network.default_image_size),
-            str(network.smallest_image_size),
-            f"{network.feature_depth:,}",
-            f"`{network.feature_endpoint}`",
-            f"{multiply_adds / 1e9:.1f} G",
-        ]
-        print(_row(cells), flush=True)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+        rows.append(
+            [
+                f"`{name}`",
+                f"{parameters / 1e6:.1f} M",
+                str(network.default_image_size),
+                str(network.smallest_image_size),
+                f"{network.feature_depth:,}",
+                f"`{network.feature_endpoint}`",
+                f"{multiply_adds / 1e9:.1f} G",
+            ]
+        )
+    print(Table(_COLUMNS, rows, numeric=[1, 2, 3, 4, 6]))
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 
 from slim.common.errors import UserError, did_you_mean
 from slim.common.progress import progress
+from slim.common.tables import Table
 from slim.common.workers import available_cores
 from slim.transfer import GAMMA, MIN_COUNT
 from slim.transfer.prototypes import Prototypes, check_same_network, union
@@ -95,13 +96,20 @@ class SimilarityTable:
 
     def __str__(self) -> str:
         """Returns a Markdown table of `EMD (similarity)` with one row per source."""
-        lines = [["EMD (similarity)", *self.targets], ["---"] * (1 + len(self.targets))]
-        for source, distances, similarities in zip(
-            self.sources, self.emd, self.similarity, strict=True
-        ):
-            cells = zip(distances, similarities, strict=True)
-            lines.append([source, *(f"{d:.3f} ({s:.3f})" for d, s in cells)])
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        """Returns the table in HTML, which notebooks show."""
+        return self._table()._repr_html_()
+
+    def _table(self) -> Table:
+        rows = [
+            [source, *(f"{d:.3f} ({s:.3f})" for d, s in zip(distances, similarities, strict=True))]
+            for source, distances, similarities in zip(
+                self.sources, self.emd, self.similarity, strict=True
+            )
+        ]
+        return Table(["EMD (similarity)", *self.targets], rows)
 
 
 def similarity_table(

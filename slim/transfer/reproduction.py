@@ -9,6 +9,7 @@ import ot
 from scipy.spatial.distance import cdist
 
 from slim.common.errors import UserError
+from slim.common.tables import Table
 from slim.transfer.domain_similarity import MAX_ITERATIONS, large_classes, similarity_table
 from slim.transfer.features import has_features, load_features
 from slim.transfer.linear_classifier import classify
@@ -94,7 +95,7 @@ class Reproduction:
             return False
         return abs(self.as_published - self.published.value) <= self.published.tolerance
 
-    def __str__(self) -> str:
+    def cells(self) -> list[str]:
         """Returns a row of the table."""
         number = f".{self.published.digits}f"
         cells = [self.published.name, format(self.published.value, number)]
@@ -104,7 +105,7 @@ class Reproduction:
             difference = format(self.value - self.published.value, f"+{number}")
             cells += [format(self.value, number), difference, format(self.as_published, number)]
             cells.append("yes" if self.agrees else "no")
-        return f"| {' | '.join(cells)} |"
+        return cells
 
 
 def find_missing(feature_dir: Path) -> list[str]:
@@ -141,11 +142,10 @@ def reproduce(feature_dir: Path) -> list[Reproduction]:
     return [_reproduce_accuracy(feature_dir), *_reproduce_distances(feature_dir)]
 
 
-def format_table(reproductions: Sequence[Reproduction]) -> str:
-    """Returns a table in Markdown with one row per number."""
+def format_table(reproductions: Sequence[Reproduction]) -> Table:
+    """Returns a table with one row per number."""
     header = ["number", "published", "here", "difference", "rounded as published", "agrees"]
-    lines = [header, ["---", *4 * ["---:"], "---"]]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), *map(str, reproductions)])
+    return Table(header, [each.cells() for each in reproductions], numeric=range(1, 5))
 
 
 def require_agreement(reproductions: Sequence[Reproduction], feature_dir: Path) -> None:

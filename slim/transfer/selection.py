@@ -7,6 +7,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from slim.common.errors import UserError
+from slim.common.tables import Table
 from slim.datasets.derived.writing import DerivedDataset
 from slim.datasets.listed import ListedDataset, read_dataset
 from slim.datasets.lists import compose_class_names
@@ -116,14 +117,11 @@ def compare_selection(
 
 def format_comparisons(
     comparisons: Sequence[SelectionComparison], num_selected: int, num_classes: int
-) -> str:
-    """Returns a Markdown table with a row per target."""
-    lines = [f"| EMD to | all {num_classes} | these {num_selected} | {num_selected} at random |"]
-    lines.append("| --- | --- | --- | --- |")
-    lines += [
-        f"| {c.target} | {c.whole:.3f} | {c.selected:.3f} | {c.random:.3f} |" for c in comparisons
-    ]
-    return "\n".join(lines)
+) -> Table:
+    """Returns a table with a row per target."""
+    header = ["EMD to", f"all {num_classes}", f"these {num_selected}", f"{num_selected} at random"]
+    rows = [(name, *(f"{distance:.3f}" for distance in rest)) for name, *rest in comparisons]
+    return Table(header, rows)
 
 
 def derive_dataset(

@@ -1,5 +1,7 @@
 """The Earth Mover's Distance: comparison with other solvers, and known properties."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import ot
 import pytest
@@ -124,6 +126,10 @@ def test_table_with_a_union():
     lines = str(table).splitlines()
     assert lines[0] == "| EMD (similarity) | x | y | z |" and len(lines) == 5
     assert lines[4].startswith(f"| net+inat | {table.emd[2, 0]:.3f} ({table.similarity[2, 0]:.3f})")
+    rows = ElementTree.fromstring(table._repr_html_())
+    assert [[cell.text for cell in row] for row in rows] == [
+        line.strip("| ").split(" | ") for line in lines if "---" not in line
+    ]
 
 
 def test_an_unknown_domain_is_an_error():

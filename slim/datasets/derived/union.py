@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from slim.common.tables import Table
 from slim.datasets.derived.writing import DerivedDataset
 from slim.datasets.listed import ListedDataset
 from slim.datasets.lists import compose_class_names
@@ -36,12 +37,11 @@ def unite(datasets: Sequence[ListedDataset]) -> DerivedDataset:
 
 def summarize_union(datasets: Sequence[ListedDataset]) -> str:
     """Returns a table of the labels and numbers of images of the united datasets."""
-    lines = ["| dataset | labels | training images | validation images |"]
-    lines.append("| --- | --- | ---: | ---: |")
-    first = 0
+    rows, first = [], 0
     for dataset in datasets:
         after = first + dataset.num_classes
         train, validation = (len(dataset.splits[name]) for name in ("train", "validation"))
-        lines.append(f"| {dataset.name} | {first} to {after - 1} | {train:,} | {validation:,} |")
+        rows.append([dataset.name, f"{first} to {after - 1}", f"{train:,}", f"{validation:,}"])
         first = after
-    return "\n".join(lines)
+    header = ["dataset", "labels", "training images", "validation images"]
+    return str(Table(header, rows, numeric=[2, 3]))

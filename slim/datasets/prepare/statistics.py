@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slim.common.plots import save_figure
+from slim.common.tables import Table
 from slim.datasets.listed import read_dataset
 
 if TYPE_CHECKING:
@@ -62,10 +63,8 @@ def summarize_counts(name: str, counts: Counts) -> str:
         statistics[f"classes with fewer than {bound}"] = lambda column, bound=bound: (
             f"{(column < bound).sum():,}"
         )
-    lines = [f"| {name} | {' | '.join(counts)} |", f"| --- |{' ---: |' * len(counts)}"]
-    for row, compute in statistics.items():
-        lines.append(f"| {row} | {' | '.join(map(compute, counts.values()))} |")
-    return "\n".join(lines)
+    rows = [[row, *map(compute, counts.values())] for row, compute in statistics.items()]
+    return str(Table([name, *counts], rows, numeric=range(1, 1 + len(counts))))
 
 
 def name_extremes(counts: np.ndarray, class_names: Sequence[str]) -> str:

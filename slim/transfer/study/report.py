@@ -11,6 +11,7 @@ import numpy as np
 
 from slim.common.files import write_whole
 from slim.common.plots import save_figure
+from slim.common.tables import Table
 from slim.transfer.domain_similarity import SimilarityTable
 from slim.transfer.plots import plot_similarity, plot_transfers, transfer_correlation
 from slim.transfer.study.cells import Accuracies, Cells
@@ -196,13 +197,12 @@ def accuracy_table(findings: Findings, accuracy: Accuracies) -> str:
     """Returns accuracies in Markdown, with one row per source and a column of means."""
     columns = [[accuracy.get((s, t)) for s in findings.sources] for t in findings.targets]
     columns.append([mean_accuracy(accuracy, s, findings.targets) for s in findings.sources])
-    lines = [["pre-training", *findings.targets, "mean"], ["---"] * (len(columns) + 1)]
     texts = [
         [_cell(value, [v for v in column if v is not None]) for value in column]
         for column in columns
     ]
-    lines += [list(row) for row in zip(findings.sources, *texts, strict=True)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = zip(findings.sources, *texts, strict=True)
+    return str(Table(["pre-training", *findings.targets, "mean"], rows))
 
 
 def compose_claims(findings: Findings, table: SimilarityTable, accuracy: Accuracies) -> list[str]:
