@@ -14,7 +14,7 @@ from tests.support import invoke
 
 
 @pytest.mark.parametrize(
-    "name", ["inception_v3_se", "inception_v4", "inception_resnet_v2", "resnet_v2_50"]
+    "name", ["inception_v3_se_025", "inception_v4", "inception_resnet_v2", "resnet_v2_50"]
 )
 def test_trains_and_evaluates(name, colours, tmp_path):
     size = get_network(name).smallest_image_size

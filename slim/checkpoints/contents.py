@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from slim.checkpoints.reading import AVERAGE, first_few
 from slim.common.compat import slim, tf
-from slim.nets.nets_factory import NETWORKS, get_network_fn
+from slim.nets.nets_factory import NETWORKS, get_network, get_network_fn
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def sort_variables(shapes: Mapping[str, list[int]]) -> Contents:
 
 def scope_variables(name: str, contents: Contents) -> list[str]:
     """Returns the variables of a checkpoint in the scope of a network."""
-    return [key for key in contents.shapes if key.startswith(f"{NETWORKS[name].scope}/")]
+    return [key for key in contents.shapes if key.startswith(f"{get_network(name).scope}/")]
 
 
 def matching_scopes(contents: Contents) -> list[str]:
@@ -87,7 +87,7 @@ def is_auxiliary(variable: str) -> bool:
 
 def classifier_size(name: str, contents: Contents) -> int | None:
     """Returns the number of classes of a checkpoint of a network; None without a classifier."""
-    scope = f"{NETWORKS[name].scope}/logits/"
+    scope = f"{get_network(name).scope}/logits/"
     for key in scope_variables(name, contents):
         if key.lower().startswith(scope.lower()) and key.endswith("/biases"):
             return contents.shapes[key][0]
@@ -97,7 +97,7 @@ def classifier_size(name: str, contents: Contents) -> int | None:
 def match_network(name: str, contents: Contents) -> NetworkMatch:
     """Compares a network, built with the checkpoint's number of classes, with a checkpoint."""
     with tf.Graph().as_default():
-        size = NETWORKS[name].default_image_size
+        size = get_network(name).default_image_size
         network_fn = get_network_fn(name, classifier_size(name, contents))
         network_fn(tf.zeros([1, size, size, 3]), create_aux_logits=False)
         wanted = {v.op.name: v.shape.as_list() for v in slim.get_model_variables()}
@@ -135,7 +135,7 @@ def network_text(held: str | None, matches: Mapping[str, NetworkMatch]) -> str:
     if held and matches[held].fits:
         return held
     if held:
-        return f"{held} by its names, with other shapes: another depth_multiplier?"
+        return f"{held} by its names, with other shapes: another depth multiplier?"
     near = {
         name: len(match.missing + match.extra)
         for name, match in matches.items()
@@ -157,7 +157,7 @@ def averages_text(contents: Contents) -> str:
 def match_text(name: str, match: NetworkMatch | None) -> str:
     """Returns how a network matches a checkpoint, as text; None means no common scope."""
     if match is None:
-        return f"missing all variables (there is no {NETWORKS[name].scope}/)"
+        return f"missing all variables (there is no {get_network(name).scope}/)"
     if match.fits:
         return f"fits: all {match.count} variables"
     differences = {

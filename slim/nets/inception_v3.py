@@ -138,6 +138,11 @@ def _depth(depth_multiplier: float, min_depth: int) -> Depth:
     return lambda channels: max(int(channels * depth_multiplier), min_depth)
 
 
+def feature_depth(depth_multiplier: float, min_depth: int = 16) -> int:
+    """Returns the number of channels of `Mixed_7c`."""
+    return sum(map(_depth(depth_multiplier, min_depth), (320, 384, 384, 384, 384, 192)))
+
+
 def inception_v3_base(
     inputs: tf.Tensor,
     final_endpoint: str = "Mixed_7c",

@@ -1,7 +1,8 @@
 """Networks by name."""
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from slim.common.compat import compared_by_identity, slim, tf
 from slim.common.errors import UserError, did_you_mean
 from slim.nets import inception_utils, resnet_v2
 from slim.nets.inception_resnet_v2 import inception_resnet_v2, inception_resnet_v2_arg_scope
-from slim.nets.inception_v3 import inception_v3
+from slim.nets.inception_v3 import feature_depth, inception_v3
 from slim.nets.inception_v4 import inception_v4
 from slim.nets.layers import stored_in_float32
 
@@ -103,12 +104,27 @@ NETWORKS = {
 }
 
 
+# A depth multiplier in hundredths after the name, as in TF-Slim's names of MobileNets.
+_SCALED = re.compile(r"(inception_v3(?:_se)?)_(0[1-9]\d)")
+
+
 def get_network(name: str) -> NetworkSpec:
     """Returns a network by name.
+
+    Args:
+        name: A key of `NETWORKS`. `inception_v3` and `inception_v3_se` may be followed by a depth
+            multiplier of 0.10 to 0.99: `inception_v3_035` has 0.35 times the channels.
 
     Raises:
         UserError: The name is unknown.
     """
+    if scaled := _SCALED.fullmatch(name):
+        network, multiplier = NETWORKS[scaled[1]], int(scaled[2]) / 100
+        return replace(
+            network,
+            build=partial(network.build, depth_multiplier=multiplier),
+            feature_depth=feature_depth(multiplier),
+        )
     if name not in NETWORKS:
         raise UserError(
             f"--model_name: unknown network '{name}'; {did_you_mean(name, list(NETWORKS))}"
@@ -128,7 +144,7 @@ def get_network_fn(
     """Returns a function that builds a network, `logits, end_points = network_fn(images)`.
 
     Args:
-        name: A key of `NETWORKS`.
+        name: See `get_network`.
         num_classes: Number of classes; None for features.
         weight_decay: Coefficient of the L2 loss on the weights.
         is_training: Whether to build for training.
@@ -175,7 +191,7 @@ def check_image_size(name: str, height: int | None, width: int | None) -> None:
     """Checks that images are neither too small for a network nor too large for any machine.
 
     Args:
-        name: A key of `NETWORKS`.
+        name: See `get_network`.
         height: Height in pixels; None if unknown.
         width: Width in pixels; None if unknown.
 

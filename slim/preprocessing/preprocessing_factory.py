@@ -1,5 +1,6 @@
 """Preprocessing by name."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
@@ -93,6 +94,7 @@ def get_views(
 
 
 def _find(name: str) -> ModuleType:
+    name = re.sub(r"_0[1-9]\d$", "", name)  # the depth multiplier of a network, see `get_network`
     if name not in _PREPROCESSING:
         raise UserError(
             f"--preprocessing_name: unknown preprocessing '{name}'; "

@@ -12,6 +12,7 @@ from slim.checkpoints.contents import (
     Contents,
     classifier_size,
     matching_scopes,
+    scope_variables,
     sort_variables,
 )
 from slim.checkpoints.description import MODEL, ModelDescription, read_model_description
@@ -90,7 +91,7 @@ def _choose_network(checkpoint: str, contents: Contents, name: str | None) -> st
     found += " and ".join(candidates) or "no known network"
     if not name and len(candidates) != 1:
         raise UserError(f"--model_name is missing: {found}")
-    if name and get_network(name) and name not in candidates:
+    if name and not scope_variables(name, contents):
         raise UserError(f"--model_name={name}: {found}; leave the flag out")
     return name or candidates[0]
 

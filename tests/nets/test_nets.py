@@ -226,6 +226,36 @@ def test_tf_slims_own_network_has_the_same_variables_and_logits(built):
     np.testing.assert_allclose(found, wanted, atol=1e-4 * wanted.std())
 
 
+def test_depth_multiplier_in_the_name_is_that_of_tf_slim():
+    name = "inception_v3_035"
+    shapes, depths = {}, []
+    for theirs in (False, True):
+        with tf.Graph().as_default(), compared_by_identity():
+            images = tf.zeros([1, 107, 107, 3])
+            if theirs:
+                network = tf_slim.nets.inception_v3
+                with slim.arg_scope(network.inception_v3_arg_scope()):
+                    # Its classifier needs 299 pixels.
+                    net, _ = network.inception_v3_base(images, depth_multiplier=0.35)
+            else:
+                _, end_points = get_network_fn(name, NUM_CLASSES)(images, create_aux_logits=False)
+                net = end_points[get_network(name).feature_endpoint]
+            depths.append(net.shape[-1])
+            shapes[theirs] = {
+                v.op.name.removeprefix("InceptionV3/"): v.shape.as_list()
+                for v in slim.get_model_variables()
+                if "Logits" not in v.op.name
+            }
+    assert shapes[False] == shapes[True]
+    assert depths == [get_network(name).feature_depth] * 2 and depths[0] < 2048 / 2
+
+
+@pytest.mark.parametrize("name", ["inception_v3_100", "inception_v3_005", "resnet_v2_50_025"])
+def test_depth_multiplier_that_no_network_has(name):
+    with pytest.raises(UserError, match=f"unknown network '{name}'"):
+        get_network(name)
+
+
 @networks(["inception_v4_se", "inception_resnet_v2"])
 def test_fully_convolutional_logits_are_those_of_each_window(built):
     """At stride 2 over 12 x 12 positions, window (1, 2) begins at position (2, 4)."""
@@ -245,7 +275,7 @@ def test_fully_convolutional_logits_are_those_of_each_window(built):
 
 
 def test_every_network_defaults_to_inception_preprocessing():
-    for name in NETWORKS:
+    for name in [*NETWORKS, "inception_v3_se_050"]:
         assert get_preprocessing(name).func is inception_preprocessing.preprocess_image
 
 
