@@ -10,3 +10,6 @@ os.environ.setdefault("POT_BACKEND_DISABLE_TENSORFLOW", "1")
 
 GAMMA = 0.01  # of the domain similarity
 MIN_COUNT = 200  # training images that a source class must have
+NORMALIZE_FEATURES = (  # the help of a flag
+    "For distances, scale each image's features to length 1, so that no network outweighs another."
+)

@@ -35,7 +35,9 @@ class Prototypes:
         return Prototypes(self.name, *(array[which] for array in arrays))
 
 
-def class_prototypes(values: np.ndarray, labels: np.ndarray, name: str = "") -> Prototypes:
+def class_prototypes(
+    values: np.ndarray, labels: np.ndarray, name: str = "", *, normalize: bool = False
+) -> Prototypes:
     """Computes the mean feature and the number of images per class in one pass.
 
     Sums are float64, and only a chunk of rows is held in memory.
@@ -44,6 +46,7 @@ def class_prototypes(values: np.ndarray, labels: np.ndarray, name: str = "") -> 
         values: `[N, D]`, floats.
         labels: `[N]`, integers.
         name: The name of the domain.
+        normalize: Whether each image's features are scaled to Euclidean length 1 first.
 
     Raises:
         UserError: A value is not finite.
@@ -52,6 +55,9 @@ def class_prototypes(values: np.ndarray, labels: np.ndarray, name: str = "") -> 
     sums = np.zeros((len(classes), values.shape[1]))
     for start in range(0, len(values), CHUNK):
         rows = values[start : start + CHUNK].astype(np.float64)
+        if normalize:
+            lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+            rows /= np.where(lengths > 0, lengths, 1)
         # Lists are often sorted by class, so a chunk adds to few classes.
         present, row = np.unique(index[start : start + CHUNK], return_inverse=True)
         members = sparse.csr_array((np.ones(len(row)), (row, np.arange(len(row)))))
@@ -68,7 +74,7 @@ def class_prototypes(values: np.ndarray, labels: np.ndarray, name: str = "") -> 
     return Prototypes(name, sums / counts[:, np.newaxis], counts, classes, datasets)
 
 
-def load_prototypes(folder: str | Path, domain: str) -> Prototypes:
+def load_prototypes(folder: str | Path, domain: str, *, normalize: bool = False) -> Prototypes:
     """Loads the prototypes of a domain from a folder.
 
     The first of these files that exist are read:
@@ -80,16 +86,24 @@ def load_prototypes(folder: str | Path, domain: str) -> Prototypes:
     Args:
         folder: The folder of one network, `feature/<checkpoint>`.
         domain: The name of the dataset.
+        normalize: Whether each image's features are scaled to Euclidean length 1, so that the
+            scale of a network's features does not matter. The default is as published.
 
     Raises:
-        UserError: The files are missing or damaged.
+        UserError: The files are missing or damaged, or `normalize` is given for means.
     """
     means, weights = Path(folder, f"{domain}.npy"), Path(folder, f"{domain}_weight.npy")
     splits = [split for split in ("train", None) if has_features(folder, domain, split=split)]
     if splits or not means.exists():
         split = splits[0] if splits else "train"  # reported as missing
         # class_prototypes checks that all values are finite.
-        return class_prototypes(*load_features(folder, domain, split, check_values=False), domain)
+        found = load_features(folder, domain, split, check_values=False)
+        return class_prototypes(*found, domain, normalize=normalize)
+    if normalize:
+        raise UserError(
+            f"{means} has the means of classes, and features can only be normalized per image: "
+            f"extract {domain} with feature_extraction.py, or do not normalize"
+        )
     features = load_array(means, 2, "f", "float32 [classes, dimensions]").astype(np.float64)
     counts = load_array(weights, 1, "fiu", "the images of each class").astype(np.int64)
     if len(features) != len(counts) or not np.isfinite(features).all() or counts.min() < 1:

@@ -43,10 +43,12 @@ class SelectionComparison(NamedTuple):
     random: float  # the mean over random subsets of the same number of classes
 
 
-def load_source(name: str, feature_dir: str, dataset_dir: str) -> SelectionSource:
+def load_source(
+    name: str, feature_dir: str, dataset_dir: str, *, normalize: bool = False
+) -> SelectionSource:
     """Loads a source and checks that its features match its training list."""
     listed = read_dataset(name, dataset_dir)
-    prototypes = load_prototypes(feature_dir, name)
+    prototypes = load_prototypes(feature_dir, name, normalize=normalize)
     counts = listed.count_images()["train"]
     labels = np.flatnonzero(counts)
     if not (

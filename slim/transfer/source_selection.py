@@ -17,7 +17,7 @@ from slim.common.command_line import FlagSet, check_names, run_command
 from slim.common.errors import UserError
 from slim.datasets.derived.writing import define_output_flags, write_derived
 from slim.datasets.registry import conversion_command, new_dataset_folder
-from slim.transfer import MIN_COUNT
+from slim.transfer import MIN_COUNT, NORMALIZE_FEATURES
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -28,6 +28,7 @@ def define_flags(values: flags.FlagValues) -> None:
     define.words("targets", [], "The datasets that the classes should be near to.")
     define.words("top_k", ["200"], "The number of classes per target: one for all or one each.")
     define.integer("min_count", MIN_COUNT, "Training images that a source class must have.", 1)
+    define.boolean("normalize_features", False, NORMALIZE_FEATURES)
     define.integer("seed", 0, "The seed of the random subsets in the comparison.", 0)
     define_output_flags(define)
 
@@ -43,10 +44,14 @@ def main(values: flags.FlagValues) -> None:
     for name in ("sources", "targets"):
         check_names(name, values[name].value)
     features, data = values.feature_dir, values.dataset_dir
+    load_source, load_prototypes = (
+        partial(load, normalize=values.normalize_features)
+        for load in (selection.load_source, prototypes.load_prototypes)
+    )
     top_k = _counts_by_target(values.top_k, values.targets)
     folder = new_dataset_folder(values.output_name, data, "output_name")
-    sources = {name: selection.load_source(name, features, data) for name in values.sources}
-    targets = {name: prototypes.load_prototypes(features, name) for name in values.targets}
+    sources = {name: load_source(name, features, data) for name in values.sources}
+    targets = {name: load_prototypes(features, name) for name in values.targets}
     source = prototypes.union([source.prototypes for source in sources.values()])
     source = large_classes(source, values.min_count)
     selected = selection.select_classes(source, targets, top_k)

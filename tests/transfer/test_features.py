@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.preprocessing import normalize
 
 from slim.common.errors import UserError
 from slim.transfer import features
@@ -110,6 +111,19 @@ def test_prototypes_are_class_means(some, monkeypatch, chunk):
         np.testing.assert_allclose(mean, np.mean(np.float64(members), axis=0), rtol=1e-12)
 
 
+@pytest.mark.parametrize("chunk", [3, 4096])
+def test_normalized_prototypes_do_not_depend_on_scale(some, monkeypatch, chunk):
+    monkeypatch.setattr("slim.transfer.prototypes.CHUNK", chunk)
+    found = class_prototypes(*some, normalize=True)
+    unit = normalize(some.values.astype(np.float64))
+    for label, mean in zip(found.labels, found.features, strict=True):
+        np.testing.assert_allclose(mean, unit[some.labels == label].mean(axis=0))
+    larger = class_prototypes(8 * some.values, some.labels, normalize=True)
+    np.testing.assert_allclose(larger.features, found.features, rtol=1e-6)
+    zero = class_prototypes(np.zeros((2, 3), np.float32), np.zeros(2, int), normalize=True)
+    np.testing.assert_array_equal(zero.features, np.zeros((1, 3)))
+
+
 def test_prototypes_of_values_that_are_not_finite(some):
     some.values[3, 4] = np.inf
     with pytest.raises(UserError, match=rf"birds .*not finite in class {some.labels[3]}"):
@@ -139,6 +153,14 @@ def test_published_prototypes_are_checked(tmp_path):
         load_prototypes(tmp_path, "birds")
     with pytest.raises(UserError, match=r"no features .*cars_feature_train\.npy"):
         load_prototypes(tmp_path, "cars")
+
+
+def test_means_cannot_be_normalized(tmp_path, some):
+    own = class_prototypes(*some)
+    np.save(tmp_path / "birds.npy", own.features)
+    np.save(tmp_path / "birds_weight.npy", own.counts)
+    with pytest.raises(UserError, match=r"birds\.npy has the means of classes, .* per image: "):
+        load_prototypes(tmp_path, "birds", normalize=True)
 
 
 def test_union_keeps_all_classes(some):

@@ -100,6 +100,19 @@ def test_from_features_to_shards(world):
     assert len((world / "data/chosen/train.txt").read_text().splitlines()) == 8
 
 
+def test_normalized_features_differ_in_direction_alone(world):
+    features = world / "feature"
+    for dataset, places in (("left", [(2, 1), (40, 0)] + 4 * [(0, 5)]), ("near", [(1, 0)] * 2)):
+        labels = np.load(features / f"{dataset}_label_train.npy")
+        values = np.array(places, np.float32)[labels]
+        np.save(features / f"{dataset}_feature_train.npy", values)
+    for normalize, nearest in ((False, "left_0"), (True, "left_1")):
+        done = select(world, sources="left", top_k="1", normalize_features=normalize)
+        assert done.code == 0, done.error
+        table = (world / "data/chosen/selection.tsv").read_text().splitlines()
+        assert [row.split("\t")[1] for row in table[1:]] == [nearest]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

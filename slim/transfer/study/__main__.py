@@ -20,7 +20,7 @@ from slim.common.command_line import FlagSet, check_distinct, check_names, run_c
 from slim.common.errors import UserError
 from slim.common.files import exclusive, make_folder
 from slim.datasets.registry import new_dataset_folder
-from slim.transfer import GAMMA, MIN_COUNT
+from slim.transfer import GAMMA, MIN_COUNT, NORMALIZE_FEATURES
 from slim.transfer.study.settings import StudySettings
 
 
@@ -60,6 +60,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "Folders with features of all domains, one per network; their concatenation measures "
         "similarity. Default: the networks of sources that are neither unions nor selections.",
     )
+    define.boolean("normalize_features", False, NORMALIZE_FEATURES)
     define.real("gamma", GAMMA, "The factor in the similarity exp(-gamma EMD).", 0)
     define.integer("min_count", MIN_COUNT, "Training images that a source class must have.", 1)
     define.boolean("fine_tune", False, "Also fine-tune each network on each target.")

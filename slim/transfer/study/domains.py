@@ -37,9 +37,9 @@ class FeatureView:
             f"{paths[0].name}): extract them with feature_extraction.py, or give --nosimilarity"
         )
 
-    def load(self, domain: str) -> Prototypes:
+    def load(self, domain: str, *, normalize: bool) -> Prototypes:
         """Loads the prototypes of a domain."""
-        return load_prototypes(self.folder, domain)
+        return load_prototypes(self.folder, domain, normalize=normalize)
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class ExtractingView(FeatureView):
         """Returns everything that the features of a domain depend on, as JSON."""
         return self.source.feature_settings(self.splits[domain])
 
-    def load(self, domain: str) -> Prototypes:
+    def load(self, domain: str, *, normalize: bool) -> Prototypes:
         """Loads the prototypes of a domain."""
         self.source.extract(self.splits[domain])
-        return super().load(domain)
+        return super().load(domain, normalize=normalize)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,7 @@ class Domains:
     sources: Sequence[str]  # A+B is the union of A and B
     targets: Sequence[str]
     min_count: int  # training images that a source class must have
+    normalize: bool = False  # whether each image's features are scaled to length 1
     _loaded: dict[str, Prototypes] = field(default_factory=dict)
 
     def emd_cell(self, source: str, target: str) -> Cell:
@@ -75,7 +76,10 @@ class Domains:
             role: {part: [v.feature_settings(part) for v in self.views] for part in parts}
             for role, parts in (("source", source.split("+")), ("target", [target]))
         }
-        return Cell("emd", source, target, {**features, "min_count": self.min_count})
+        settings = {"min_count": self.min_count}
+        if self.normalize:  # absent otherwise, so that results of earlier versions are found
+            settings["normalize_features"] = True
+        return Cell("emd", source, target, {**features, **settings})
 
     def find_distance(self, source: str, target: str) -> dict[str, Any]:
         """Returns the Earth Mover's Distance between two domains."""
@@ -89,7 +93,8 @@ class Domains:
 
     def _load(self, domain: str) -> Prototypes:
         if domain not in self._loaded:
-            self._loaded[domain] = side_by_side([view.load(domain) for view in self.views])
+            views = [view.load(domain, normalize=self.normalize) for view in self.views]
+            self._loaded[domain] = side_by_side(views)
         return self._loaded[domain]
 
 
@@ -125,6 +130,7 @@ def find_domains(
         sources=[source.name for source in sources],
         targets=[target.name for target in targets],
         min_count=study.min_count,
+        normalize=study.normalize_features,
     )
 
 

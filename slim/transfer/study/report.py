@@ -66,7 +66,7 @@ def write_report(folder: Path, findings: Findings, settings: Mapping[str, Any]) 
     if path.exists() and path.read_text() == contents:
         return
     path.unlink(missing_ok=True)  # written last, so that the other files exist if it does
-    write_whole(folder / "study.md", compose_markdown(findings))
+    write_whole(folder / "study.md", compose_markdown(findings, settings))
     if table := findings.similarity:
         ways = {
             f"transfer accuracy, {TITLES[kind].lower()}": found
@@ -97,6 +97,7 @@ def compose_settings(
             for target in targets
         ],
         "similarity_features": [str(view.folder) for view in domains.views] if domains else None,
+        "normalize_features": study.normalize_features,
         "gamma": study.gamma,
         "min_count": study.min_count,
     }
@@ -167,7 +168,7 @@ def best_sources(accuracy: Accuracies, target: str) -> list[str]:
     return [source for source, value in found.items() if value == max(found.values())]
 
 
-def compose_markdown(findings: Findings) -> str:
+def compose_markdown(findings: Findings, settings: Mapping[str, Any]) -> str:
     """Returns the content of `study.md`: accuracies, distances, and how they are related."""
     parts = ["# Transfer from pre-training sources to targets\n"]
     for kind, accuracy in findings.accuracies.items():
@@ -182,6 +183,8 @@ def compose_markdown(findings: Findings) -> str:
     if table := findings.similarity:
         parts.append("## Domain similarity\n")
         parts.append(f"{table}\n")
+        if settings["normalize_features"]:
+            parts.append("The features of each image are scaled to length 1.\n")
         parts.append("![domain similarity](similarity.png)\n")
         parts.append("## Do nearer sources transfer better?\n")
         parts.append("![accuracy against similarity](study.png)\n")

@@ -16,6 +16,7 @@ class StudySettings:
     image_size: int | None
     batch_size: int
     similarity_features: Sequence[str]
+    normalize_features: bool
     gamma: float
     min_count: int
     fine_tune_steps: Sequence[str]

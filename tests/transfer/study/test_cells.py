@@ -22,6 +22,7 @@ STUDY = StudySettings(
     image_size=299,
     batch_size=64,
     similarity_features=(),
+    normalize_features=False,
     gamma=0.01,
     min_count=200,
     fine_tune_steps=(),

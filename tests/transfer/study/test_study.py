@@ -2,12 +2,12 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import ot
 import pytest
 from scipy.spatial.distance import cdist
+from sklearn.preprocessing import normalize
 
 from tests.support import write_checkpoint
 from tests.transfer.study.world import (
@@ -24,14 +24,14 @@ from tests.transfer.study.world import (
 )
 
 
-def distance(world: Path, networks: tuple[str, ...], source: str, target: str) -> float:
+def distance(world, networks, source, target, scale=np.asarray) -> float:
     """Returns the EMD by POT; all classes have the same number of images."""
     means = []
     for domain in (source.split("+"), [target]):
         means.append([])
         for name in domain:
             views = [load(world, network, name, "train") for network in networks]
-            values = np.concatenate([view[0] for view in views], axis=1).astype(float)
+            values = np.concatenate([scale(v[0].astype(float)) for v in views], axis=1)
             labels = views[0][1]
             means[-1] += [values[labels == label].mean(axis=0) for label in range(CLASSES[name])]
     return ot.emd2([], [], cdist(*map(np.array, means)))
@@ -81,6 +81,17 @@ def test_results_equal_those_of_other_libraries_in_table_and_json(world):
     assert re.search(r"birds: nearest source plants \(EMD [\d.]+\), best source \w+", text)
     for name in ("study.png", "similarity.png"):
         assert (world / "study" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_distances_between_normalized_features(world):
+    done = run_study(world, "--normalize_features")
+    assert done.code == 0, done.error
+    assert "The features of each image are scaled to length 1." in done.output
+    found = json.loads((world / "study/study.json").read_text())
+    assert found["settings"]["normalize_features"] is True
+    for cell in found["cells"]:
+        emd = distance(world, PLAIN, cell["source"], cell["target"], scale=normalize)
+        assert cell["emd"] == pytest.approx(emd)
 
 
 def test_finished_cells_are_skipped(world, monkeypatch):
