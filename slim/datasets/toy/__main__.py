@@ -25,9 +25,7 @@ def define_flags(values: flags.FlagValues) -> None:
     define.string("dataset_dir", "./data", "The folder that holds the datasets.")
     define.words("domains", list(DOMAINS), "The domains to draw.")
     define.integer("seed", 0, "The seed of the images.")
-    define.integer(
-        "image_size", 128, "The length of the images' shorter side in pixels.", 32, most=2048
-    )
+    define.integer("image_size", 128, "The length of the shorter side in pixels.", 32, most=2048)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -38,7 +36,8 @@ def main(values: flags.FlagValues) -> None:
     for name in dict.fromkeys(values.domains):
         folder, domain = Path(values.dataset_dir, name), DOMAINS[name]
         drawn = draw_domain(name, folder, seed=values.seed, image_size=values.image_size)
-        size = f"{len(list(domain.images()))} images of {len(domain.classes)} classes"
+        count = sum(map(len, domain.splits().values()))
+        size = f"{count} images of {len(domain.classes)} classes"
         print(f"{name}: {size} in {folder}{'' if drawn else ', already drawn'}", flush=True)
 
 

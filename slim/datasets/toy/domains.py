@@ -1,9 +1,8 @@
 """The toy domains: their classes and numbers of images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple
 
 from PIL.Image import Image
 
@@ -84,9 +83,7 @@ TOY_INAT = {
     "toothed_white_clove": Flower("white", 5, "toothed", "stamens", "blade"),
     "red_breasted_grosbeak": Bird("black", "white", "cone", breast="red", wing_bars=2),
     "orange_spoonflower": Flower("orange", 8, "spoon", "disc", "oval"),
-    "russet_thrasher": Bird(
-        "russet", "cream", "sickle", breast="streaked", wing_bars=2, tail="long"
-    ),
+    "russet_thrasher": Bird("russet", "cream", "sickle", "", 2, "long", "streaked"),
     "pink_crosswort": Flower("pink", 4, "pointed", "button", "fern"),
     "fan_crested_hoopoe": Bird("tan", "tan", "sickle", crest="fan", wing_bars=2),
     "blue_rayed_cornflower": Flower("blue", 9, "toothed", "stamens", "blade", "", "violet"),
@@ -120,15 +117,6 @@ TOY_IMAGENET = {
 }
 
 
-class ToyImage(NamedTuple):
-    """An image of a domain."""
-
-    path: str  # relative to the folder of the domain
-    label: int
-    index: int  # in its class; training images come first
-    is_training: bool
-
-
 @dataclass(frozen=True)
 class Domain:
     """A toy dataset."""
@@ -138,23 +126,22 @@ class Domain:
     val: int  # the number of validation images per class
     coarse: bool = False  # whether fine traits differ between the images of a class
 
-    def images(self) -> Iterator[ToyImage]:
-        """Yields all images, class by class."""
+    def splits(self) -> dict[str, list[tuple[str, int]]]:
+        """Returns the path, relative to the folder, and the label of each image by split."""
+        splits = {"train": [], "validation": []}
         for label, (name, train) in enumerate(zip(self.classes, self.train, strict=True)):
-            for index in range(train + self.val):
-                yield ToyImage(f"images/{name}/{index:04d}.jpg", label, index, index < train)
-
-
-def _long_tail(most: int, least: int, count: int) -> tuple[int, ...]:
-    """Returns counts that fall geometrically, as those of species in a survey do."""
-    return tuple(round(most * (least / most) ** (i / (count - 1))) for i in range(count))
+            paths = [f"images/{name}/{index:04d}.jpg" for index in range(train + self.val)]
+            splits["train"] += [(path, label) for path in paths[:train]]
+            splits["validation"] += [(path, label) for path in paths[train:]]
+        return splits
 
 
 DOMAINS = {
     "toy_birds": Domain(TOY_BIRDS, (30,) * 12, 15),
     "toy_flowers": Domain(TOY_FLOWERS, (30,) * 12, 15),
     "toy_cars": Domain(TOY_CARS, (30,) * 12, 15),
-    "toy_inat": Domain(TOY_INAT, _long_tail(64, 6, 40), 6),
+    # The counts fall geometrically from 64 to 6, as those of species in a survey do.
+    "toy_inat": Domain(TOY_INAT, [round(64 * (6 / 64) ** (i / 39)) for i in range(40)], 6),
     "toy_imagenet": Domain(TOY_IMAGENET, (25,) * 40, 6, coarse=True),
 }
 

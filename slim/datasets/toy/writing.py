@@ -8,14 +8,13 @@ from slim.common.command_line import check_words
 from slim.common.errors import UserError
 from slim.common.files import replacing, write_whole, writing_to
 from slim.common.progress import progress
-from slim.common.workers import WorkerError, available_cores, run_jobs
+from slim.common.workers import Work, WorkerError, available_cores, run_jobs
 from slim.datasets.listed import compose_files
 from slim.datasets.lists import compose_class_names
-from slim.datasets.toy.domains import DOMAINS, Domain, ToyImage, draw_image
+from slim.datasets.toy.domains import DOMAINS, draw_image
 
 VERSION = 1  # must change when the same seed gives other images
 NOTE = "toy.json"  # the settings that a folder was drawn with
-IMAGES_PER_JOB = 10
 
 
 def draw_domain(
@@ -37,62 +36,49 @@ def draw_domain(
         UserError: The name is unknown, or the folder holds something else or cannot be written.
     """
     check_words("domains", [name], list(DOMAINS))
-    lists = _compose_lists(DOMAINS[name])
+    splits = DOMAINS[name].splits()
+    lists = compose_files(splits, compose_class_names(DOMAINS[name].classes))
+    labels = dict(splits["train"] + splits["validation"])
     note = json.dumps({"seed": seed, "image_size": image_size, "version": VERSION})
 
-    def is_drawn() -> bool:
+    def find_missing() -> list[str]:
         _check_folder(name, folder, note, lists)
-        return not _find_missing(name, folder) and all((folder / file).exists() for file in lists)
+        return [file for file in (*labels, *lists) if not (folder / file).exists()]
 
-    def draw(images: Sequence[ToyImage], count_image: Callable[[], None]) -> None:
-        for image in images:
-            path = folder / image.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                picture = draw_image(
-                    name, image.label, image.index, seed=seed, image_size=image_size
-                )
-                picture.save(temporary, "JPEG", quality=88)
-            count_image()
+    def draw(file: str, count_image: Callable[[], None]) -> None:
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            index = int(path.stem)
+            picture = draw_image(name, labels[file], index, seed=seed, image_size=image_size)
+            picture.save(temporary, "JPEG", quality=88)
+        count_image()
 
-    if is_drawn():
+    if not find_missing():
         return False
     with writing_to(folder, "dataset_dir"):
-        if is_drawn():  # by another process meanwhile
+        if not (missing := find_missing()):  # drawn by another process meanwhile
             return False
         write_whole(folder / NOTE, note)
         for temporary in folder.glob("images/*/*.tmp"):  # of a run that was killed
             temporary.unlink()
-        _run(name, draw, _find_missing(name, folder), num_workers or available_cores())
+        images = [file for file in missing if file in labels]
+        _run(name, draw, images, num_workers or available_cores())
         for file, text in lists.items():
             write_whole(folder / file, text)
     return True
 
 
-def _run(name: str, draw: Callable, images: Sequence[ToyImage], num_workers: int) -> None:
+def _run(name: str, draw: Work, images: Sequence[str], num_workers: int) -> None:
     """Draws images in worker processes, with a progress bar."""
-    starts = range(0, len(images), IMAGES_PER_JOB)
-    jobs = [images[start : start + IMAGES_PER_JOB] for start in starts]
     try:
         with progress(name, len(images), " images") as shown:
-            run_jobs(draw, jobs, num_workers=num_workers, report=shown.update)
+            run_jobs(draw, images, num_workers=num_workers, report=shown.update)
     except WorkerError as error:
         raise UserError(
             f"a process that draws {name} ended early ({error}), possibly out of memory: run "
             "the command again to resume"
         ) from error
-
-
-def _find_missing(name: str, folder: Path) -> list[ToyImage]:
-    return [image for image in DOMAINS[name].images() if not (folder / image.path).exists()]
-
-
-def _compose_lists(domain: Domain) -> dict[str, str]:
-    """Returns the text of each list by file name, in the order of writing."""
-    splits = {"train": [], "validation": []}
-    for image in domain.images():
-        splits["train" if image.is_training else "validation"].append((image.path, image.label))
-    return compose_files(splits, compose_class_names(domain.classes))
 
 
 def _check_folder(name: str, folder: Path, note: str, lists: Mapping[str, str]) -> None:
