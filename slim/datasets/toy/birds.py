@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
+import numpy as np
+
 from slim.datasets.toy.pen import Pen, parse_points
 from slim.datasets.toy.pictures import Subject
 
@@ -32,6 +34,14 @@ TAILS = {
     "cocked": (0.48, 0.2, 4, 0.9),
 }
 
+# What surrounds the pupil.
+EYES = {
+    "": "",
+    "ring": "oval white .08,-.05 .1,.1;",
+    "stripe": "line black .24,-.02 .08,-.04 -.24,.02 .1;",
+}
+TORSO = "-.6,.12 -.42,-.08 -.1,-.24 .3,-.3 .5,-.1 .53,.1 .42,.3 .12,.44 -.25,.36"
+
 
 @dataclass(frozen=True)
 class Bird(Subject):
@@ -56,7 +66,7 @@ class Bird(Subject):
     tail: str = "square"  # a name in TAILS
     breast: str = ""  # the colour of a bib, or "streaked"
     cap: str = ""
-    eye: str = ""  # ring, stripe
+    eye: str = ""  # a name in EYES
     legs: str = "brown"
     bill_colour: str = "black"
 
@@ -65,70 +75,52 @@ class Bird(Subject):
         at = (0.43 + rng.uniform(-0.06, 0.06), -0.4 + rng.uniform(-0.08, 0.06))
         head = pen.turned(at, rng.uniform(-0.25, 0.25))
         wing = pen.turned((0.22, -0.06), rng.uniform(-0.12, 0.14))
-        _draw_perch_and_legs(pen, self.legs, 0.42 + rng.uniform(0.16, 0.24), rng)
-        self._draw_tail_and_crest(pen, head, rng.uniform(-0.27, 0.03))
+        _draw_perch_and_legs(pen, 0.42 + rng.uniform(0.16, 0.24), rng)
 
-        pen.blob(
-            "-.6,.12 -.42,-.08 -.1,-.24 .3,-.3 .5,-.1 .53,.1 .42,.3 .12,.44 -.25,.36", self.body
-        )
-        pen.stroke(((0.16, 0.0), at), 0.56, self.body, end=0.42)
-        head.blob("-.24,.04 -.16,-.19 .05,-.25 .23,-.1 .2,.13 0,.24", self.body)
-        pen.blob(".44,-.1 .52,.1 .41,.29 .11,.42 -.26,.34 -.45,.2 0,.2 .28,.05", self.belly)
-        if self.breast == "streaked":
-            for i in range(9):
-                x = 0.46 - 0.085 * (i % 5) - 0.04 * (i // 5)
-                y = 0.05 * (i % 5) + 0.11 * (i // 5) - 0.02
-                pen.stroke(((x, y), (x - 0.03, y + 0.1)), 0.05, "brown", shade=0.7, end=0.02)
-        elif self.breast:
-            head.blob(".2,.07 .02,.16 -.14,.38 -.06,.56 .1,.52 .16,.3", self.breast)
-
-        wing.blob(".06,0 -.15,-.13 -.5,-.06 -.86,.14 -.5,.2 -.12,.24", self.body, 0.74)
-        for i in range(4):
-            feather = ((0.04 * i - 0.3, 0.05 * i), (0.09 * i - 0.78, 0.11 + 0.03 * i))
-            wing.stroke(feather, 0.025, self.body, shade=0.5)
-        for x in (-0.1, -0.26)[: self.wing_bars]:
-            wing.frame((x, 0)).stroke(".02,-.1 -.03,.06 .02,.21", 0.075, "white")
-        self._draw_face(head)
-
-    def _draw_tail_and_crest(self, pen: Pen, head: Pen, droop: float) -> None:
         length, spread, feathers, raised = TAILS[self.tail]
-        for i in range(feathers):
-            feather = pen.turned(
-                (-0.5, 0.1), raised + droop + spread * (2 * i / (feathers - 1) - 1)
-            )
-            shade = 0.62 + 0.06 * (i % 2)
-            feather.stroke(((0.2, 0), (-length, 0)), 0.16, self.body, shade=shade, end=0.09)
+        tail = pen.turned((-0.5, 0.1), raised + rng.uniform(-0.27, 0.03))
+        for i, angle in enumerate(np.linspace(-spread, spread, feathers)):
+            feather, colour = tail.turned((0, 0), angle), f"body*{0.62 + 0.06 * (i % 2)}"
+            feather.line(((0.2, 0), (-length, 0)), colour, 0.16, 0.09)
         for lean, length in parse_points(CRESTS[self.crest]):
             feather = head.turned((-0.04 - 0.1 * math.sin(lean), -0.12), -lean)
-            colour = self.cap or self.body
-            feather.stroke(((0, 0), (0, -length)), 0.15, colour, shade=0.85, end=0.015)
+            feather.line(((0, 0), (0, -length)), "cap*.85" if self.cap else "body*.85", 0.15, 0.015)
 
-    def _draw_face(self, head: Pen) -> None:
-        if self.cap:
-            head.blob("-.25,.02 -.16,-.22 .06,-.26 .23,-.1 .02,-.09", self.cap)
-        if self.eye == "stripe":
-            head.stroke(".24,-.02 .08,-.04 -.24,.02", 0.1, "black")
-        if self.eye == "ring":
-            head.disc((0.08, -0.05), 0.1, "white")
-        head.disc((0.08, -0.05), 0.055, "black", shade=0.6)
-        head.disc((0.1, -0.07), 0.018, "white")
-        beak = head.frame((0.19, 0))
-        beak.blob(BILLS[self.bill], self.bill_colour)
-        beak.stroke("0,.01 .17,.02", 0.015, self.bill_colour, shade=0.5)
+        pen.blob(TORSO, "body")
+        pen.line(((0.16, 0), at), "body", 0.56, 0.42)
+        head.draw("blob body -.24,.04 -.16,-.19 .05,-.25 .23,-.1 .2,.13 0,.24")
+        pen.draw("blob belly .44,-.1 .52,.1 .41,.29 .11,.42 -.26,.34 -.45,.2 0,.2 .28,.05")
+        if self.breast == "streaked":
+            for row, column in (divmod(i, 5) for i in range(9)):
+                x, y = 0.46 - 0.085 * column - 0.04 * row, 0.05 * column + 0.11 * row - 0.02
+                pen.frame((x, y)).draw("line brown*.7 0,0 -.03,.1 .05 .02")
+        else:
+            head.draw("blob breast .2,.07 .02,.16 -.14,.38 -.06,.56 .1,.52 .16,.3")
+
+        wing.draw("blob body*.74 .06,0 -.15,-.13 -.5,-.06 -.86,.14 -.5,.2 -.12,.24")
+        for i in range(4):
+            feather = ((0.04 * i - 0.3, 0.05 * i), (0.09 * i - 0.78, 0.11 + 0.03 * i))
+            wing.line(feather, "body*.5", 0.025)
+        for x in (-0.1, -0.26)[: self.wing_bars]:
+            wing.frame((x, 0)).draw("line white .02,-.1 -.03,.06 .02,.21 .075")
+
+        head.draw("blob cap -.25,.02 -.16,-.22 .06,-.26 .23,-.1 .02,-.09")
+        pupil = "oval black*.6 .08,-.05 .055,.055; oval white .1,-.07 .018,.018"
+        head.draw(EYES[self.eye] + pupil)
+        bill = f"blob bill_colour {BILLS[self.bill]}; line bill_colour*.5 0,.01 .17,.02 .015"
+        head.frame((0.19, 0)).draw(bill)
 
 
-def _draw_perch_and_legs(pen: Pen, legs: str, feet: float, rng: Random) -> None:
+def _draw_perch_and_legs(pen: Pen, feet: float, rng: Random) -> None:
     ground = pen.frame((0, feet))
     perch = rng.choice(("branch", "branch", "stone", "nothing"))
     if perch == "branch":
-        sag = rng.uniform(-0.15, 0.15)
+        sag, width = rng.uniform(-0.15, 0.15), rng.uniform(0.1, 0.18)
         path = ((-2, 0.06 + sag), (-0.6, 0.03), (0.05, 0.06), (2, -sag))
-        width, shade = rng.uniform(0.1, 0.18), rng.uniform(0.6, 1.1)
-        ground.stroke(path, width, "brown", shade=shade, end=0.06)
+        ground.line(path, f"brown*{rng.uniform(0.6, 1.1)}", width, 0.06)
     elif perch == "stone":
-        outline = "-.9,.5 -.55,.04 .1,0 .6,.06 1,.5 0,.8"
-        ground.blob(outline, "grey", rng.uniform(0.6, 1.0))
+        ground.blob("-.9,.5 -.55,.04 .1,0 .6,.06 1,.5 0,.8", f"grey*{rng.uniform(0.6, 1.0)}")
     for x in (-0.02, 0.14):
-        pen.stroke(((x, 0.36), (x - 0.03, 0.46), (x - 0.02, feet)), 0.055, legs)
+        pen.line(((x, 0.36), (x - 0.03, 0.46), (x - 0.02, feet)), "legs", 0.055)
         for toe in (-0.08, 0.06, 0.12):
-            ground.stroke(((x - 0.02, 0), (x - 0.02 + toe, 0.05)), 0.04, legs)
+            ground.line(((x - 0.02, 0), (x - 0.02 + toe, 0.05)), "legs", 0.04)

@@ -1,12 +1,13 @@
 """Flowers on their stems."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from slim.datasets.toy.pen import Pen, Point, divide_circle, parse_points, polar
+import numpy as np
+
+from slim.datasets.toy.pen import Pen, divide_circle, parse_points, polar
 from slim.datasets.toy.pictures import Subject
 
 # One edge of a petal, from its base: distance from the centre, width (1: the petals' spacing).
@@ -51,61 +52,58 @@ class Flower(Subject):
         """Draws the flower with leaves and perhaps a second bloom."""
         top, root = (rng.uniform(-0.1, 0.1), -0.25), (rng.uniform(-0.5, 0.5), 1.6)
         middle = (0.6 * top[0] + 0.4 * root[0] + rng.uniform(-0.12, 0.12), 0.5)
-        pen.stroke((root, middle, top), 0.07, "leaf", shade=0.85)
+        pen.line((root, middle, top), "moss*.85", 0.07)
         for i in range(rng.choice((2, 3))):
             angle = (-0.45 if i % 2 else math.pi + 0.45) + rng.uniform(-0.3, 0.3)
             leaf = pen.turned((middle[0] + 0.05 * (i - 1), 0.62 - 0.16 * i), angle)
-            fill = leaf.polygon if self.leaf in ANGULAR else leaf.blob
+            fill = leaf.poly if self.leaf in ANGULAR else leaf.blob
             shade = rng.uniform(0.85, 1.2)
-            fill(_mirror(parse_points(LEAVES[self.leaf])), "leaf", shade)
-            leaf.stroke("0,0 .82,0", 0.03, "leaf", shade=shade * 0.75, end=0.01)
+            fill(_mirror(LEAVES[self.leaf]), f"moss*{shade}")
+            leaf.line("0,0 .82,0", f"moss*{shade * 0.75}", 0.03, 0.01)
         if rng.random() < 0.35:
             side = rng.choice((-0.75, 0.75))
             bud = (side + rng.uniform(-0.1, 0.1), rng.uniform(0.0, 0.35))
-            pen.stroke((middle, (0.7 * side, 0.55), bud), 0.05, "leaf", shade=0.8)
-            self._draw_bloom(pen, bud, rng.uniform(0.3, 0.4), rng)
-        self._draw_bloom(pen, top, rng.uniform(0.6, 0.7), rng)
+            pen.line((middle, (0.7 * side, 0.55), bud), "moss*.8", 0.05)
+            self._draw_bloom(pen.frame(bud), rng.uniform(0.3, 0.4), rng)
+        self._draw_bloom(pen.frame(top), rng.uniform(0.6, 0.7), rng)
 
-    def _draw_bloom(self, pen: Pen, centre: Point, radius: float, rng: Random) -> None:
-        tilted = pen.turned(centre, rng.uniform(-0.6, 0.6))
-        bloom = tilted.frame((0, 0), (radius, 0), (0, radius * rng.uniform(0.62, 1.0)))
+    def _draw_bloom(self, pen: Pen, radius: float, rng: Random) -> None:
+        tilt = rng.uniform(-0.6, 0.6)
+        bloom = pen.turned((0, 0), tilt, (radius, radius * rng.uniform(0.62, 1.0)))
         spin = rng.uniform(0, math.tau)
         half = math.tan(math.pi / max(self.petals, 4)) * 0.62  # wide enough to overlap a little
-        outline = _mirror([(x, y * half) for x, y in parse_points(PETALS[self.shape])])
+        outline = _mirror(PETALS[self.shape], half)
         rows = 2 if self.petals > 8 else 1
-        angles = list(divide_circle(self.petals, spin))
         for row in range(rows):
-            for i, angle in enumerate(angles[row::rows]):
-                petal = bloom.turned((0, 0), angle + rng.uniform(-0.6, 0.6) / self.petals)
-                petal = petal.frame((0, 0), (rng.uniform(0.93, 1.05), 0))
-                fill = petal.polygon if self.shape in ANGULAR else petal.blob
+            for i, angle in enumerate(divide_circle(self.petals, spin)[row::rows]):
+                angle += rng.uniform(-0.6, 0.6) / self.petals
+                petal = bloom.turned((0, 0), angle, (rng.uniform(0.93, 1.05), 1))
+                fill = petal.poly if self.shape in ANGULAR else petal.blob
                 shade = 0.8 + 0.12 * (i % 2) + 0.1 * row + rng.uniform(-0.03, 0.03)
-                fill(outline, self.colour, shade)
-                petal.stroke(".1,0 .7,0", 0.03, self.colour, shade=shade * 0.78, end=0.01)
-        if self.eye:
-            bloom.disc((0, 0), 0.42, self.eye, shade=0.95)
+                fill(outline, f"colour*{shade}")
+                petal.line(".1,0 .7,0", f"colour*{shade * 0.78}", 0.03, 0.01)
+        bloom.oval("0,0 .42,.42", "eye*.95")
         self._draw_centre(bloom, spin)
 
     def _draw_centre(self, bloom: Pen, spin: float) -> None:
-        colour = self.centre_colour
         if self.centre == "disc":
-            bloom.disc((0, 0), 0.36, "brown", shade=0.8)
+            bloom.oval("0,0 .36,.36", "brown*.8")
             for i in range(26):  # seeds on a spiral, separated by the golden angle
-                bloom.disc(polar(0.065 * math.sqrt(i), 2.4 * i), 0.022, "orange", shade=0.8)
+                seed = polar(0.065 * math.sqrt(i), 2.4 * i)
+                bloom.oval((seed, (0.022, 0.022)), "orange*.8")
         elif self.centre == "stamens":
-            bloom.disc((0, 0), 0.12, "green", shade=0.9)
+            bloom.oval("0,0 .12,.12", "green*.9")
             for angle in divide_circle(10, spin):
-                bloom.stroke((polar(0.1, angle), polar(0.36, angle)), 0.03, colour, shade=0.9)
-                bloom.disc(polar(0.38, angle), 0.05, colour, shade=0.7)
+                bloom.line(polar((0.1, 0.36), (angle, angle)), "centre_colour*.9", 0.03)
+                bloom.oval((polar(0.38, angle), (0.05, 0.05)), "centre_colour*.7")
         elif self.centre == "trumpet":
-            frill = [polar(0.44 - 0.07 * (i % 2), a) for i, a in enumerate(divide_circle(24))]
-            bloom.polygon(frill, colour)
-            bloom.disc((0, 0), 0.28, colour, shade=0.66)
+            bloom.poly(polar((0.44, 0.37) * 12, divide_circle(24)), "centre_colour")
+            bloom.oval("0,0 .28,.28", "centre_colour*.66")
         else:
-            bloom.disc((0, 0), 0.2, colour, shade=0.82)
-            bloom.disc((0, 0), 0.13, colour)
+            bloom.draw("oval centre_colour*.82 0,0 .2,.2; oval centre_colour 0,0 .13,.13")
 
 
-def _mirror(edge: Sequence[Point]) -> list[Point]:
+def _mirror(edge: str, width: float = 1.0) -> np.ndarray:
     """Returns the outline of a petal or a leaf, given one of its edges."""
-    return [*edge, *((x, -y) for x, y in reversed(edge[:-1]))]
+    points = parse_points(edge) * (1, width)
+    return np.concatenate([points, points[-2::-1] * (1, -1)])

@@ -1,17 +1,16 @@
 """A pen that fills shapes, each in a coordinate frame of its own.
 
-Points are pairs of numbers, or text such as "0,-.06 .15,-.02". An object spans about -1 to 1 in
+Points are an array `[n, 2]`, or text such as "0,-.06 .15,-.02". An object spans about -1 to 1 in
 both directions; x points to its front and y down.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import ArrayLike
 from PIL import ImageDraw
-
-Point = tuple[float, float]
-Points = str | Sequence[Point]
 
 COLOURS = {
     "black": (38, 36, 40), "white": (246, 244, 238), "cream": (238, 224, 190),
@@ -19,118 +18,110 @@ COLOURS = {
     "russet": (164, 92, 50), "brown": (106, 76, 54), "tan": (202, 168, 120),
     "yellow": (244, 206, 56), "orange": (236, 138, 44), "red": (204, 46, 44),
     "pink": (238, 150, 182), "violet": (140, 92, 190), "blue": (62, 112, 198),
-    "teal": (48, 142, 146), "green": (84, 146, 66), "leaf": (70, 118, 54), "glass": (70, 92, 112),
+    "teal": (48, 142, 146), "green": (84, 146, 66), "moss": (70, 118, 54), "glass": (70, 92, 112),
 }  # fmt: skip
 PAINTS = ("red", "blue", "slate", "white", "black", "teal", "yellow", "grey", "olive", "orange")
 
 
-def parse_points(points: Points) -> Sequence[Point]:
-    """Returns points as pairs of numbers."""
-    return _parse(points) if isinstance(points, str) else points
+def parse_points(points: ArrayLike) -> np.ndarray:
+    """Returns points as an array, `[n, 2]`."""
+    if isinstance(points, str):
+        points = [word.split(",") for word in points.split()]
+    return np.array(points, float)
 
 
-@cache
-def _parse(text: str) -> tuple[Point, ...]:
-    return tuple((float(x), float(y)) for x, y in (word.split(",") for word in text.split()))
+def divide_circle(count: int, start: float = 0.0) -> np.ndarray:
+    """Returns angles that divide the circle into equal parts, `[count]`."""
+    return start + np.arange(count) * math.tau / count
 
 
-def divide_circle(count: int, start: float = 0.0) -> Iterable[float]:
-    """Yields angles that divide the circle into equal parts."""
-    return (start + i * math.tau / count for i in range(count))
+def polar(radius: ArrayLike, angle: ArrayLike) -> np.ndarray:
+    """Returns the points with these polar coordinates, `[..., 2]`."""
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
 
 
-def polar(radius: float, angle: float) -> Point:
-    """Returns the point with these polar coordinates."""
-    return radius * math.cos(angle), radius * math.sin(angle)
+# Catmull-Rom polynomials: coefficients of 1, t, t**2 and t**3 for each of four points in a row.
+_CUBICS = np.array([(0, -1, 2, -1), (2, 0, -5, 3), (0, 1, 4, -3), (0, 0, -1, 1)]) / 2
+_BASIS = np.vander((0, 0.2, 0.4, 0.6, 0.8), 4, increasing=True) @ _CUBICS.T
+_CIRCLE = polar(1, divide_circle(28))
 
 
-def _curve(points: Sequence[Point], closed: bool) -> list[Point]:
-    """Returns points of the Catmull-Rom curve through the given points."""
-    first, last = (points[-1], points[:2]) if closed else (points[0], points[-1:])
-    padded = [first, *points, *last]
-    curve = []
-    for i in range(len(padded) - 3):
-        (ax, ay), (bx, by), (cx, cy), (dx, dy) = padded[i : i + 4]
-        for a, b, c, d in _BASIS:
-            curve.append((a * ax + b * bx + c * cx + d * dx, a * ay + b * by + c * cy + d * dy))
-    return curve if closed else [*curve, points[-1]]
+def _smooth(points: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Returns the Catmull-Rom curve through points, given those before and after them."""
+    padded = np.concatenate([before, points, after])
+    fours = padded[np.arange(len(padded) - 3)[:, None] + np.arange(4)]
+    return (_BASIS @ fours).reshape(-1, 2)
 
 
-_BASIS = [
-    ((2 * t**2 - t - t**3) / 2, (2 - 5 * t**2 + 3 * t**3) / 2, (t + 4 * t**2 - 3 * t**3) / 2,
-     (t**3 - t**2) / 2)
-    for t in (0, 0.2, 0.4, 0.6, 0.8)
-]  # fmt: skip
-_CIRCLE = [polar(1, angle) for angle in divide_circle(28)]
-
-
+@dataclass(frozen=True)
 class Pen:
     """Fills shapes on an image.
 
-    Args:
-        draw: The image.
-        pose: Maps a point in object coordinates to a pixel.
+    A colour such as "red" or "red*.8", which is darker, is a name in `COLOURS` or in `paints`.
+    Nothing is drawn in the colour "".
+
+    Attributes:
+        image: The image.
+        place: Maps points in the frame of the pen to pixels.
         tint: Factors of red, green and blue.
-        axes: The frame: the unit vectors in x and y and the origin, two numbers each.
+        paints: Further names of colours, such as the traits of a subject.
     """
 
-    def __init__(
-        self,
-        draw: ImageDraw.ImageDraw,
-        pose: Callable[[float, float], Point],
-        tint: Sequence[float],
-        axes: Sequence[float] = (1, 0, 0, 1, 0, 0),
-    ):
-        self._draw, self._pose, self._tint, self._axes = draw, pose, tint, axes
+    image: ImageDraw.ImageDraw
+    place: Callable[[np.ndarray], np.ndarray] = np.asarray
+    tint: Sequence[float] = (1, 1, 1)
+    paints: Mapping[str, str] = field(default_factory=dict)
 
-    def frame(self, origin: Point, right: Point = (1, 0), down: Point = (0, 1)) -> "Pen":
+    def frame(self, origin: ArrayLike, axes: ArrayLike = ((1, 0), (0, 1))) -> "Pen":
         """Returns a pen with another frame, given by its origin and unit vectors in this one."""
-        a, b, c, d, e, f = self._axes
-        axes = [value for x, y in (right, down) for value in (a * x + c * y, b * x + d * y)]
-        x, y = origin
-        axes += (a * x + c * y + e, b * x + d * y + f)
-        return Pen(self._draw, self._pose, self._tint, axes)
+        return replace(self, place=lambda points: self.place(points @ axes + origin))
 
-    def turned(self, origin: Point, angle: float) -> "Pen":
-        """Returns a pen whose frame is moved to an origin and rotated, clockwise on the image."""
-        return self.frame(origin, polar(1, angle), polar(1, angle + math.pi / 2))
+    def turned(self, origin: ArrayLike, angle: float, scale: ArrayLike = 1) -> "Pen":
+        """Returns a pen whose frame is scaled, rotated clockwise and moved to an origin."""
+        return self.frame(origin, polar(scale, (angle, angle + math.pi / 2)))
 
-    def polygon(self, points: Points, colour: str, shade: float = 1.0) -> None:
-        """Fills a polygon with a named colour, made darker (shade < 1) or lighter."""
-        a, b, c, d, e, f = self._axes
-        lit = zip(COLOURS[colour], self._tint, strict=True)
-        pixels = [self._pose(a * x + c * y + e, b * x + d * y + f) for x, y in parse_points(points)]
-        ink = [min(round(value * tint * shade), 255) for value, tint in lit]
-        self._draw.polygon(pixels, fill=(*ink, 255))
+    def bent(self, bend: float) -> "Pen":
+        """Returns a pen whose x axis is bent to a parabola."""
+        return replace(self, place=lambda p: self.place(p + bend * p[:, :1] ** 2 * (0, 1)))
 
-    def blob(self, points: Points, colour: str, shade: float = 1.0) -> None:
+    def poly(self, points: ArrayLike, colour: str) -> None:
+        """Fills a polygon."""
+        name, _, shade = colour.partition("*")
+        if name := self.paints.get(name, name):
+            lit = [value * tint for value, tint in zip(COLOURS[name], self.tint, strict=True)]
+            ink = [min(round(value * float(shade or 1)), 255) for value in lit]
+            self.image.polygon(self.place(parse_points(points)).ravel().tolist(), (*ink, 255))
+
+    def blob(self, points: ArrayLike, colour: str) -> None:
         """Fills the smooth closed curve through the points."""
-        self.polygon(_curve(parse_points(points), closed=True), colour, shade)
+        points = parse_points(points)
+        self.poly(_smooth(points, points[-1:], points[:2]), colour)
 
-    def box(self, corner: Point, size: Point, colour: str, *, shade: float = 1.0) -> None:
-        """Fills a rectangle, given by its upper left corner, width and height."""
-        (x, y), (w, h) = corner, size
-        self.polygon(((x, y), (x + w, y), (x + w, y + h), (x, y + h)), colour, shade)
-
-    def oval(self, centre: Point, radii: Point, colour: str, *, shade: float = 1.0) -> None:
+    def oval(self, points: ArrayLike, colour: str) -> None:
         """Fills an ellipse, given by its centre and half axes."""
-        (cx, cy), (rx, ry) = centre, radii
-        self.polygon([(cx + rx * x, cy + ry * y) for x, y in _CIRCLE], colour, shade)
+        centre, radii = parse_points(points)
+        self.poly(centre + radii * _CIRCLE, colour)
 
-    def disc(self, centre: Point, radius: float, colour: str, *, shade: float = 1.0) -> None:
-        """Fills a circle."""
-        self.oval(centre, (radius, radius), colour, shade=shade)
+    def box(self, corners: ArrayLike, colour: str) -> None:
+        """Fills a rectangle, given by its upper left and its lower right corner."""
+        (left, top), (right, bottom) = parse_points(corners)
+        self.poly(((left, top), (right, top), (right, bottom), (left, bottom)), colour)
 
-    def stroke(self, points: Points, width: float, colour: str, *, shade=1.0, end=None) -> None:
+    def line(self, points: ArrayLike, colour: str, width: float, end: float | None = None) -> None:
         """Draws a smooth line, whose width changes to `end` (default: stays the same)."""
         path = parse_points(points)
-        path = _curve(path, closed=False) if len(path) > 2 else path
-        left, right = [], []
-        for i, (x, y) in enumerate(path):
-            (ax, ay), (bx, by) = path[max(i - 1, 0)], path[min(i + 1, len(path) - 1)]
-            here = width + ((width if end is None else end) - width) * i / (len(path) - 1)
-            scale = here / 2 / (math.hypot(bx - ax, by - ay) or 1)
-            nx, ny = scale * (ay - by), scale * (bx - ax)
-            left.append((x + nx, y + ny))
-            right.append((x - nx, y - ny))
-        self.polygon(left + right[::-1], colour, shade)
+        if len(path) > 2:
+            path = np.concatenate([_smooth(path, path[:1], path[-1:]), path[-1:]])
+        padded = np.concatenate([path[:1], path, path[-1:]])
+        along = padded[2:] - padded[:-2]
+        half = np.linspace(width, end or width, len(path)) / 2 / np.hypot(*along.T)
+        normal = along[:, ::-1] * (-1, 1) * half[:, None]
+        self.poly(np.concatenate([path + normal, (path - normal)[::-1]]), colour)
+
+    def draw(self, recipe: str) -> None:
+        """Draws shapes separated by `;`: a method's name, a colour, points and a line's widths."""
+        for shape in recipe.split(";"):
+            kind, colour, *words = shape.split()
+            points = [word.split(",") for word in words if "," in word]
+            widths = [float(word) for word in words if "," not in word]
+            getattr(self, kind)(points, colour, *widths)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from slim.datasets.toy.pen import COLOURS, Pen, Point, polar
+from slim.datasets.toy.pen import COLOURS, Pen
 
 OVERSAMPLING = 3  # subjects are drawn this many times larger, then reduced, for smooth edges
 
@@ -40,7 +40,7 @@ class Subject:
     on_road: ClassVar[bool] = False
 
     def draw(self, pen: Pen, rng: Random) -> None:
-        """Draws one object."""
+        """Draws one object; its traits are colours of the pen."""
         raise NotImplementedError
 
     def vary(self, rng: Random) -> "Subject":
@@ -71,18 +71,13 @@ def _draw_subject(subject: Subject, rng: Random, size: tuple[int, int]) -> Image
     w, h = (OVERSAMPLING * side for side in size)
     rigid = subject.on_road
     unit = min(w, h) * (rng.uniform(0.42, 0.52) if rigid else rng.uniform(0.37, 0.5))
-    left, top = w * rng.uniform(0.41, 0.59), h * rng.uniform(0.43, 0.57)
+    centre = (w * rng.uniform(0.41, 0.59), h * rng.uniform(0.43, 0.57))
     angle, bend = rng.gauss(0, 0.04 if rigid else 0.16), 0 if rigid else rng.uniform(-0.14, 0.14)
-    cos, sin = polar(unit, angle)
-    flip = rng.choice((-1, 1))
-
-    def pose(x: float, y: float) -> Point:
-        x, y = x * flip, y + bend * x * x
-        return left + x * cos - y * sin, top + x * sin + y * cos
-
-    layer = Image.new("RGBA", (w, h))
+    scale = (unit * rng.choice((-1, 1)), unit)
     tint = [rng.uniform(0.9, 1.08) for _ in range(3)]
-    subject.draw(Pen(ImageDraw.Draw(layer), pose, tint), rng)
+    layer = Image.new("RGBA", (w, h))
+    pen = Pen(ImageDraw.Draw(layer), tint=tint, paints=vars(subject))
+    subject.draw(pen.turned(centre, angle, scale).bent(bend), rng)
     return layer.reduce(OVERSAMPLING)
 
 
@@ -91,8 +86,9 @@ def _light(layer: Image.Image, rng: Random, road: bool) -> Image.Image:
     alpha, shorter = layer.getchannel("A"), min(layer.size)
     soft = alpha.filter(ImageFilter.GaussianBlur(shorter / 26))
     slant, drop = rng.choice((-1, 1)) * shorter // 26, shorter // 20
-    lit = _dim(layer.convert("RGB"), _shift(soft, slant, -drop, 255), rng.uniform(0.5, 0.75))
-    shadow = _shift(soft, -slant, drop, 0).point(lambda value: value / 3)
+    light = soft.rotate(0, translate=(slant, -drop), fillcolor=255)
+    lit = _dim(layer.convert("RGB"), light, rng.uniform(0.5, 0.75))
+    shadow = soft.rotate(0, translate=(-slant, drop)).point(lambda value: value / 3)
     picture = _draw_scene(rng, layer.size, road)
     picture.paste((24, 28, 30), (0, 0), shadow)
     picture.paste(lit, (0, 0), alpha)
@@ -120,27 +116,26 @@ def _draw_scene(rng: Random, size: tuple[int, int], road: bool) -> Image.Image:
 
 def _occlude(picture: Image.Image, rng: Random) -> None:
     """Covers a part of the picture with a leaf, a twig or blades of grass, mostly out of focus."""
-    w, h = picture.size
     layer = Image.new("RGBA", picture.size)
-    pen = Pen(ImageDraw.Draw(layer), lambda x, y: (x * w, y * h), (1, 1, 1))
+    pen = Pen(ImageDraw.Draw(layer), lambda points: points * picture.size)
     x, y = rng.uniform(0.1, 0.9), rng.uniform(0.15, 0.9)
     kind = rng.choice(("leaf", "twig", "grass"))
-    colour = "brown" if kind == "twig" else rng.choice(("leaf", "green", "olive"))
+    colour = "brown" if kind == "twig" else rng.choice(("moss", "green", "olive"))
     if kind == "leaf":
         size = rng.uniform(0.14, 0.24)
-        leaf = pen.frame((x, y), (size, 0), (0, size)).turned((0, 0), rng.uniform(0, math.tau))
+        leaf = pen.turned((x, y), rng.uniform(0, math.tau), size)
         leaf.blob("-1,0 -.4,-.42 .3,-.42 1,0 .3,.42 -.4,.42", colour)
     elif kind == "twig":
         rise = rng.uniform(-0.8, 0.8)
-        pen.stroke(((0, y - rise * x), (1, y + rise * (1 - x))), 0.035, colour, end=0.02)
+        pen.line(((0, y - rise * x), (1, y + rise * (1 - x))), colour, 0.035, 0.02)
     else:
         for _ in range(rng.randrange(4, 9)):
             foot, lean = x + rng.uniform(-0.25, 0.25), rng.uniform(-0.12, 0.12)
-            tip = (foot + lean, rng.uniform(0.45, 0.8))
-            pen.stroke(((foot, 1.0), tip), 0.04, colour, end=0.005)
-    mask = layer.getchannel("A").filter(ImageFilter.GaussianBlur(rng.uniform(0.006, 0.016) * h))
+            pen.line(((foot, 1), (foot + lean, rng.uniform(0.45, 0.8))), colour, 0.04, 0.005)
+    blur = ImageFilter.GaussianBlur(rng.uniform(0.006, 0.016) * picture.height)
     shade = rng.uniform(0.5, 1.1)
-    picture.paste(tuple(round(value * shade) for value in COLOURS[colour]), (0, 0), mask)
+    fill = tuple(round(value * shade) for value in COLOURS[colour])
+    picture.paste(fill, (0, 0), layer.getchannel("A").filter(blur))
 
 
 def _photograph(picture: Image.Image, rng: Random) -> Image.Image:
@@ -154,17 +149,10 @@ def _photograph(picture: Image.Image, rng: Random) -> Image.Image:
     if rng.random() < 0.25:
         picture = picture.filter(ImageFilter.GaussianBlur(min(size) * rng.uniform(0.003, 0.007)))
     grain = Image.frombytes("L", size, rng.randbytes(size[0] * size[1]))
-    return Image.blend(picture, Image.merge("RGB", (grain,) * 3), rng.uniform(0.0, 0.04))
-
-
-def _shift(mask: Image.Image, dx: int, dy: int, beyond: int) -> Image.Image:
-    """Shifts a mask by whole pixels and fills the margin with the value `beyond`."""
-    shifted = Image.new("L", mask.size, beyond)
-    shifted.paste(mask, (dx, dy))
-    return shifted
+    return Image.blend(picture, grain.convert("RGB"), rng.uniform(0.0, 0.04))
 
 
 def _dim(picture: Image.Image, light: Image.Image, least: float) -> Image.Image:
     """Multiplies a picture by a light, which is scaled to the range from `least` to 1."""
     light = light.point([round(255 * least + (1 - least) * i) for i in range(256)])
-    return ImageChops.multiply(picture, Image.merge("RGB", (light,) * 3))
+    return ImageChops.multiply(picture, light.convert("RGB"))

@@ -1,15 +1,10 @@
-"""Everyday objects, drawn from recipes.
-
-A recipe lists shapes in drawing order, separated by `;`: `poly`, `blob` or `line`, a colour and
-points (the width of a line comes last), or `oval`, a colour, its centre and its half axes. The
-colours `a` and `b` are random.
-"""
+"""Everyday objects, drawn from recipes, in which the colours `a` and `b` are random."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
-from slim.datasets.toy.pen import PAINTS, Pen, parse_points
+from slim.datasets.toy.pen import PAINTS, Pen
 from slim.datasets.toy.pictures import Subject
 
 
@@ -17,33 +12,23 @@ from slim.datasets.toy.pictures import Subject
 class Thing(Subject):
     """A kind of object, slightly distorted in every image."""
 
-    recipe: str
+    recipe: str  # see `Pen.draw`
 
     def draw(self, pen: Pen, rng: Random) -> None:
         """Draws the shapes of the recipe."""
-        any_two = dict(zip("ab", rng.sample(PAINTS, 2), strict=True))
+        pen = replace(pen, paints=dict(zip("ab", rng.sample(PAINTS, 2), strict=True)))
         lean = rng.uniform(-0.1, 0.1)
-        pen = pen.frame((0, 0), (rng.uniform(0.82, 1.12), 0), (lean, rng.uniform(0.82, 1.12)))
-        for shape in self.recipe.split(";"):
-            kind, colour, points = shape.split(maxsplit=2)
-            colour = any_two.get(colour, colour)
-            if kind == "oval":
-                pen.oval(*parse_points(points), colour)
-            elif kind == "line":
-                points, width = points.rsplit(maxsplit=1)
-                pen.stroke(points, float(width), colour)
-            else:
-                {"poly": pen.polygon, "blob": pen.blob}[kind](points, colour)
+        axes = ((rng.uniform(0.82, 1.12), 0), (lean, rng.uniform(0.82, 1.12)))
+        pen.frame((0, 0), axes).draw(self.recipe)
 
 
 _RECIPES = """
-house: poly a -.7,-.1 .7,-.1 .7,.8 -.7,.8; poly b -.95,-.1 0,-.85 .95,-.1;
-  poly brown -.15,.25 .15,.25 .15,.8 -.15,.8; poly glass .3,.1 .55,.1 .55,.4 .3,.4;
-  poly glass -.55,.1 -.3,.1 -.3,.4 -.55,.4
-tree: poly brown -.12,.1 .12,.1 .16,1 -.16,1; blob leaf -.7,.1 -.6,-.5 0,-.95 .6,-.5 .7,.1 0,.3;
+house: box a -.7,-.1 .7,.8; poly b -.95,-.1 0,-.85 .95,-.1; box brown -.15,.25 .15,.8;
+  box glass .3,.1 .55,.4; box glass -.55,.1 -.3,.4
+tree: poly brown -.12,.1 .12,.1 .16,1 -.16,1; blob moss -.7,.1 -.6,-.5 0,-.95 .6,-.5 .7,.1 0,.3;
   blob green -.5,-.1 -.4,-.5 0,-.8 .2,-.3
-fir: poly brown -.1,.6 .1,.6 .1,1 -.1,1; poly leaf -.65,.7 0,-.1 .65,.7;
-  poly green -.52,.25 0,-.55 .52,.25; poly leaf -.38,-.2 0,-1 .38,-.2
+fir: box brown -.1,.6 .1,1; poly moss -.65,.7 0,-.1 .65,.7; poly green -.52,.25 0,-.55 .52,.25;
+  poly moss -.38,-.2 0,-1 .38,-.2
 fish: poly b -.4,0 -.95,-.4 -.85,0 -.95,.4; blob a -.6,0 0,-.42 .75,-.1 .85,.05 .1,.42;
   poly b -.1,-.35 .3,-.65 .35,-.3; oval white .55,-.08 .1,.1; oval black .57,-.08 .05,.05
 cup: line a .5,-.35 .95,-.3 .9,.25 .45,.4 .13; poly a -.6,-.6 .6,-.6 .45,.7 -.45,.7;
@@ -57,7 +42,7 @@ mushroom: blob cream -.2,0 .2,0 .28,.9 -.28,.9; blob red -.85,.1 -.5,-.6 .5,-.6 
 sailboat: line brown 0,-.95 0,.5 .06; poly a .05,-.9 .05,.3 .75,.3; poly b -.05,-.7 -.05,.3 -.6,.3;
   blob brown -.9,.4 .9,.4 .6,.8 -.6,.8
 bottle: poly a -.14,-.95 .14,-.95 .16,-.4 .35,-.1 .35,.95 -.35,.95 -.35,-.1 -.16,-.4;
-  poly cream -.35,.15 .35,.15 .35,.6 -.35,.6; poly b -.16,-1 .16,-1 .16,-.82 -.16,-.82
+  box cream -.35,.15 .35,.6; box b -.16,-1 .16,-.82
 lamp: line black 0,0 0,.85 .08; oval black 0,.88 .4,.1; poly a -.3,-.9 .3,-.9 .65,.05 -.65,.05;
   poly b -.63,-.08 .63,-.08 .65,.05 -.65,.05
 star: poly a 0,-.95 .22,-.3 .9,-.3 .36,.12 .56,.8 0,.38 -.56,.8 -.36,.12 -.9,-.3 -.22,-.3
@@ -83,26 +68,25 @@ kite: line b 0,.6 .3,.75 .1,.9 .4,1 .04; poly a 0,-.95 .55,-.25 0,.6 -.55,-.25;
   poly b 0,-.95 .55,-.25 0,-.25; poly b 0,.6 -.55,-.25 0,-.25
 table: line brown -.75,-.1 -.8,.8 .1; line brown .75,-.1 .8,.8 .1; line brown -.4,-.2 -.42,.5 .08;
   line brown .4,-.2 .42,.5 .08; poly a -.95,-.05 -.6,-.35 .6,-.35 .95,-.05;
-  poly brown -.95,-.05 .95,-.05 .95,.07 -.95,.07
+  box brown -.95,-.05 .95,.07
 bell: oval brown 0,.65 .16,.16; blob a -.7,.55 -.4,.1 -.3,-.5 0,-.75 .3,-.5 .4,.1 .7,.55 0,.62;
   oval b 0,-.8 .12,.12; line b -.6,.42 0,.5 .6,.42 .08
-envelope: poly white -.9,-.55 .9,-.55 .9,.55 -.9,.55; line grey -.9,.55 -.2,0 .04;
-  line grey .9,.55 .2,0 .04; poly cream -.9,-.55 .9,-.55 0,.15; line grey -.9,-.55 0,.15 .04;
-  line grey .9,-.55 0,.15 .04; oval a 0,.13 .12,.12
-candle: poly a -.25,-.3 .25,-.3 .25,.85 -.25,.85; oval b 0,.88 .6,.12; line black 0,-.3 0,-.48 .05;
+envelope: box white -.9,-.55 .9,.55; line grey -.9,.55 -.2,0 .04; line grey .9,.55 .2,0 .04;
+  poly cream -.9,-.55 .9,-.55 0,.15; line grey -.9,-.55 0,.15 .04; line grey .9,-.55 0,.15 .04;
+  oval a 0,.13 .12,.12
+candle: box a -.25,-.3 .25,.85; oval b 0,.88 .6,.12; line black 0,-.3 0,-.48 .05;
   blob orange 0,-1 .16,-.6 0,-.4 -.16,-.6; blob yellow 0,-.8 .08,-.58 0,-.46 -.08,-.58
 anchor: oval a 0,-.75 .2,.2; oval b 0,-.75 .1,.1; line a 0,-.55 0,.8 .14;
   line a -.4,-.35 .4,-.35 .12; line a -.8,.25 -.55,.7 0,.85 .55,.7 .8,.25 .13
 apple: blob red 0,-.4 .45,-.6 .8,-.2 .55,.6 .1,.7 -.1,.7 -.55,.6 -.8,-.2 -.45,-.6;
-  line brown 0,-.4 .08,-.85 .08; blob leaf .08,-.7 .35,-.95 .6,-.8 .3,-.65
+  line brown 0,-.4 .08,-.85 .08; blob moss .08,-.7 .35,-.95 .6,-.8 .3,-.65
 butterfly: blob a 0,-.1 .3,-.75 .9,-.7 .7,-.05; blob a 0,-.1 -.3,-.75 -.9,-.7 -.7,-.05;
   blob b 0,0 .6,.05 .7,.6 .25,.65; blob b 0,0 -.6,.05 -.7,.6 -.25,.65; line black 0,-.45 0,.55 .12;
   line black 0,-.4 .25,-.85 .03; line black 0,-.4 -.25,-.85 .03
 rocket: poly b -.25,.3 -.6,.85 -.2,.7; poly b .25,.3 .6,.85 .2,.7; blob orange 0,1 .15,.6 -.15,.6;
   blob a 0,-1 .3,-.4 .28,.6 0,.72 -.28,.6 -.3,-.4; oval white 0,-.25 .15,.15;
   oval glass 0,-.25 .1,.1
-cake: oval grey 0,.7 .95,.15; poly a -.7,.05 .7,.05 .7,.7 -.7,.7;
-  poly b -.7,.3 .7,.3 .7,.42 -.7,.42; oval white 0,.03 .7,.16; line red 0,0 0,-.55 .09;
-  blob orange 0,-.85 .09,-.65 0,-.53 -.09,-.65
+cake: oval grey 0,.7 .95,.15; box a -.7,.05 .7,.7; box b -.7,.3 .7,.42; oval white 0,.03 .7,.16;
+  line red 0,0 0,-.55 .09; blob orange 0,-.85 .09,-.65 0,-.53 -.09,-.65
 """
 THINGS = {name: Thing(recipe) for name, recipe in re.findall(r"(\w+):([^:]*)(?=\n)", _RECIPES)}
