@@ -1,6 +1,6 @@
 """Confidence intervals of statistics of images, by the bootstrap."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,23 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    @classmethod
+    def from_resamples(cls, value: float, found: Sequence[float]) -> "Estimate":
+        """Returns a value with the percentile interval of its values in resamples."""
+        tail = (100 - CONFIDENCE) / 2
+        low, high = np.percentile(found, [tail, 100 - tail])
+        return cls(float(value), float(low), float(high))
+
+    def format(self, form: str, scale: float = 1) -> str:
+        """Returns the value and its interval as text, such as `0.52 (0.48 to 0.55)`.
+
+        Args:
+            form: The format of the numbers, such as `.2f`.
+            scale: The factor of the numbers, such as 100 for percent.
+        """
+        value, low, high = (f"{scale * each:{form}}" for each in (self.value, self.low, self.high))
+        return f"{value} ({low} to {high})"
 
     def verdict(self, threshold: float = 0.0) -> str:
         """Returns whether the statistic is at least a threshold.
@@ -49,9 +66,16 @@ def bootstrap(
         statistic(*(rows[random.integers(len(rows), size=len(rows))] for rows in samples))
         for _ in range(resamples)
     ]
-    tail = (100 - CONFIDENCE) / 2
-    low, high = np.percentile(found, [tail, 100 - tail])
-    return Estimate(float(statistic(*samples)), float(low), float(high))
+    return Estimate.from_resamples(statistic(*samples), found)
+
+
+def accuracy(correct: np.ndarray) -> Estimate:
+    """Estimates an accuracy.
+
+    Args:
+        correct: bool `[N]`, the images that are classified correctly.
+    """
+    return bootstrap(np.mean, np.asarray(correct, np.float64))
 
 
 def accuracy_difference(correct: np.ndarray, other: np.ndarray) -> Estimate:

@@ -72,6 +72,34 @@ def load_features(
     return Features(values, labels)
 
 
+def load_images(folders: Sequence[str | Path], dataset: str, *, normalize: bool) -> Features:
+    """Loads the features of training images by several networks side by side, float64.
+
+    Args:
+        folders: The folder of each network, `feature/<checkpoint>`.
+        dataset: The name of the dataset.
+        normalize: Whether each network's features are scaled to length 1 per image.
+
+    Raises:
+        UserError: Features are missing or damaged, or are of different images.
+    """
+    views = [load_features(folder, dataset, "train") for folder in folders]
+    if any(not np.array_equal(view.labels, views[0].labels) for view in views):
+        raise UserError(
+            f"{dataset}: the features of the networks are of different images; extract them again "
+            "with feature_extraction.py"
+        )
+    values = [view.values.astype(np.float64) for view in views]
+    values = [normalized(each) for each in values] if normalize else values
+    return Features(np.concatenate(values, axis=1), views[0].labels)
+
+
+def normalized(values: np.ndarray) -> np.ndarray:
+    """Returns the rows of an array scaled to Euclidean length 1; rows of zeros stay as they are."""
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    return values / np.where(lengths > 0, lengths, 1)
+
+
 def load_array(path: Path, dimensions: int, kinds: str, expected: str) -> np.ndarray:
     """Loads a non-empty array with the given number of dimensions and dtype kinds.
 

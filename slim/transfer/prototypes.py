@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from slim.common.errors import UserError
-from slim.transfer.features import CHUNK, has_features, load_array, load_features
+from slim.transfer.features import CHUNK, has_features, load_array, load_features, normalized
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,12 @@ class Prototypes:
 
 
 def class_prototypes(
-    values: np.ndarray, labels: np.ndarray, name: str = "", *, normalize: bool = False
+    values: np.ndarray,
+    labels: np.ndarray,
+    name: str = "",
+    *,
+    normalize: bool = False,
+    times: np.ndarray | None = None,
 ) -> Prototypes:
     """Computes the mean feature and the number of images per class in one pass.
 
@@ -47,22 +52,24 @@ def class_prototypes(
         labels: `[N]`, integers.
         name: The name of the domain.
         normalize: Whether each image's features are scaled to Euclidean length 1 first.
+        times: `[N]`, how often each image counts, for resampling. A class without any is left out.
+            Default: once.
 
     Raises:
         UserError: A value is not finite.
     """
+    times = np.ones(len(labels), np.int64) if times is None else times
     classes, index = np.unique(labels, return_inverse=True)
     sums = np.zeros((len(classes), values.shape[1]))
     for start in range(0, len(values), CHUNK):
-        rows = values[start : start + CHUNK].astype(np.float64)
-        if normalize:
-            lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-            rows /= np.where(lengths > 0, lengths, 1)
+        rows = np.asarray(values[start : start + CHUNK], np.float64)
+        rows = normalized(rows) if normalize else rows
         # Lists are often sorted by class, so a chunk adds to few classes.
         present, row = np.unique(index[start : start + CHUNK], return_inverse=True)
-        members = sparse.csr_array((np.ones(len(row)), (row, np.arange(len(row)))))
+        weights = times[start : start + CHUNK].astype(np.float64)
+        members = sparse.csr_array((weights, (row, np.arange(len(row)))))
         sums[present] += members @ rows
-    counts = np.bincount(index)
+    counts = np.bincount(index, times).astype(np.int64)
     # Sums of float32 cannot overflow float64, so an input value is not finite.
     bad = classes[~np.isfinite(sums).all(axis=1)]
     if len(bad):
@@ -70,8 +77,9 @@ def class_prototypes(
             f"the features of {name or 'this domain'} have a value that is not finite in class "
             f"{bad[0]}: extract them again with feature_extraction.py"
         )
-    datasets = np.full(len(classes), name)
-    return Prototypes(name, sums / counts[:, np.newaxis], counts, classes, datasets)
+    some = counts > 0
+    means = sums[some] / counts[some, np.newaxis]
+    return Prototypes(name, means, counts[some], classes[some], np.full(len(means), name))
 
 
 def load_prototypes(folder: str | Path, domain: str, *, normalize: bool = False) -> Prototypes:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from slim.evaluation.intervals import Estimate, accuracy_difference, bootstrap
+from slim.evaluation.intervals import Estimate, accuracy, accuracy_difference, bootstrap
 
 
 def test_paired_difference_agrees_with_scipy():
@@ -55,3 +55,18 @@ def test_samples_are_drawn_independently():
 )
 def test_verdict(low, high, threshold, verdict):
     assert Estimate((low + high) / 2, low, high).verdict(threshold) == verdict
+
+
+def test_an_accuracy_with_the_normal_interval():
+    found = accuracy(np.arange(500) % 5 > 0)
+    assert found.value == 0.8
+    error = np.sqrt(0.8 * 0.2 / 500)
+    assert (found.low, found.high) == pytest.approx(
+        (0.8 - 1.96 * error, 0.8 + 1.96 * error), abs=0.005
+    )
+
+
+def test_text():
+    estimate = Estimate(0.123, -0.04, 0.2)
+    assert estimate.format(".1%") == "12.3% (-4.0% to 20.0%)"
+    assert estimate.format("+.1f", 100) == "+12.3 (-4.0 to +20.0)"

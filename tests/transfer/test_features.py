@@ -9,7 +9,13 @@ from sklearn.preprocessing import normalize
 
 from slim.common.errors import UserError
 from slim.transfer import features
-from slim.transfer.features import Features, has_features, load_features, load_pictures
+from slim.transfer.features import (
+    Features,
+    has_features,
+    load_features,
+    load_images,
+    load_pictures,
+)
 from slim.transfer.prototypes import class_prototypes, load_prototypes, union
 
 
@@ -122,6 +128,31 @@ def test_normalized_prototypes_do_not_depend_on_scale(some, monkeypatch, chunk):
     np.testing.assert_allclose(larger.features, found.features, rtol=1e-6)
     zero = class_prototypes(np.zeros((2, 3), np.float32), np.zeros(2, int), normalize=True)
     np.testing.assert_array_equal(zero.features, np.zeros((1, 3)))
+
+
+def test_prototypes_of_images_that_count_several_times(some):
+    times = np.random.default_rng(1).integers(0, 4, 50)
+    times[some.labels == 2] = 0
+    found = class_prototypes(*some, times=times)
+    repeated = class_prototypes(*(np.repeat(array, times, axis=0) for array in some))
+    assert found.labels.tolist() == [0, 1, 5]
+    np.testing.assert_array_equal(found.counts, repeated.counts)
+    np.testing.assert_allclose(found.features, repeated.features)
+
+
+def test_features_of_two_networks_side_by_side(tmp_path, some):
+    for name, factor in (("one", 1), ("two", 5)):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name, "birds", "train", factor * some.values, some.labels)
+    folders = [tmp_path / "one", tmp_path / "two"]
+    raw = load_images(folders, "birds", normalize=False)
+    np.testing.assert_allclose(raw.values, np.concatenate([some.values, 5 * some.values], axis=1))
+    np.testing.assert_array_equal(raw.labels, some.labels)
+    equal = load_images(folders, "birds", normalize=True).values
+    np.testing.assert_allclose(equal, np.tile(normalize(some.values), 2), rtol=1e-5)
+    save(tmp_path / "two", "birds", "train", some.values, some.labels[::-1])
+    with pytest.raises(UserError, match="birds: the features of the networks are of different im"):
+        load_images(folders, "birds", normalize=True)
 
 
 def test_prototypes_of_values_that_are_not_finite(some):

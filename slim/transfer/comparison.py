@@ -1,0 +1,145 @@
+"""Comparison of sources for a target, with confidence intervals.
+
+Distances are compared by the bootstrap over the training images of sources and target, accuracies
+by the paired bootstrap over the validation images of the target.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from slim.common.progress import progress
+from slim.common.tables import Table
+from slim.common.workers import available_cores
+from slim.evaluation.intervals import RESAMPLES, Estimate, accuracy_difference
+from slim.transfer.domain_similarity import SimilarityTable, emd
+from slim.transfer.features import Features
+from slim.transfer.prototypes import Prototypes, class_prototypes
+
+
+class SourcePair(NamedTuple):
+    """Two sources of a target, in ascending distance."""
+
+    target: str
+    nearer: str
+    farther: str
+
+
+def source_pairs(table: SimilarityTable) -> list[SourcePair]:
+    """Returns all pairs of sources for each target, the nearer source of each pair first."""
+    pairs = []
+    for column, target in enumerate(table.targets):
+        order = np.argsort(table.emd[:, column], kind="stable")
+        ascending = [table.sources[row] for row in order]
+        pairs += [SourcePair(target, *names) for names in combinations(ascending, 2)]
+    return pairs
+
+
+def accuracy_differences(
+    pairs: Sequence[SourcePair], correct: Mapping[tuple[str, str], np.ndarray]
+) -> dict[SourcePair, Estimate]:
+    """Estimates how much more accurately a target is classified with the nearer source.
+
+    Args:
+        pairs: Pairs of sources; a pair is left out if one of its sources has no results.
+        correct: bool `[N]` by source and target, the images that are classified correctly.
+
+    Returns:
+        The accuracy with the nearer source less that with the farther, in [-1, 1]. The verdict
+        says whether the nearer source classifies better.
+    """
+    return {
+        pair: accuracy_difference(correct[pair.nearer, pair.target], correct[found, pair.target])
+        for pair in pairs
+        if {(pair.nearer, pair.target), (found := pair.farther, pair.target)} <= correct.keys()
+    }
+
+
+def emd_differences(
+    pairs: Sequence[SourcePair],
+    images: Mapping[str, Features],
+    *,
+    min_count: int = 1,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[SourcePair, Estimate]:
+    """Estimates how much farther from the target the farther source is.
+
+    The images of each domain are drawn with replacement; one draw serves all pairs. Means of drawn
+    images are noisier than means of all images, which adds more to small distances than to large
+    ones: intervals lean towards 0.
+
+    Args:
+        pairs: Pairs of sources; a pair is left out if the images of a domain are not given.
+        images: The features of the training images by domain.
+        min_count: Images that a class of a source must have before images are drawn.
+        resamples: The number of draws.
+        seed: The seed of the draws.
+
+    Returns:
+        The Earth Mover's Distance of the farther source less that of the nearer. The verdict says
+        whether the nearer source is nearer.
+    """
+    pairs = [pair for pair in pairs if images.keys() >= set(pair)]
+    if not pairs:
+        return {}
+    ways = sorted({(source, pair.target) for pair in pairs for source in pair[1:]})
+    roles = {source: min_count for source, _ in ways} | {target: 1 for _, target in ways}
+    domains = {name: _large_classes(images[name], least) for name, least in roles.items()}
+
+    def distances(draw: int | None) -> list[float]:
+        random = None if draw is None else np.random.default_rng([seed, draw])
+        drawn = {name: _draw(domain, random) for name, domain in domains.items()}
+        return [emd(drawn[source], drawn[target]) for source, target in ways]
+
+    draws = [None, *range(resamples)]
+    with ThreadPoolExecutor(available_cores()) as pool:
+        items = pool.map(distances, draws)
+        found = np.array(list(progress("bootstrap", len(draws), " draws", items=items)))
+    by_way = dict(zip(ways, found.T, strict=True))
+    differences = {
+        pair: by_way[pair.farther, pair.target] - by_way[pair.nearer, pair.target] for pair in pairs
+    }
+    return {
+        pair: Estimate.from_resamples(value[0], value[1:]) for pair, value in differences.items()
+    }
+
+
+def comparison_table(
+    pairs: Sequence[SourcePair],
+    distances: Mapping[SourcePair, Estimate],
+    accuracies: Mapping[SourcePair, Estimate],
+) -> Table:
+    """Returns a table of the pairs with an estimate, with intervals and verdicts.
+
+    Args:
+        pairs: Pairs of sources.
+        distances: Differences of distances, see `emd_differences`.
+        accuracies: Differences of accuracies, see `accuracy_differences`.
+    """
+    header = ["target", "nearer source", "farther source", "EMD, farther - nearer", "is nearer"]
+    header += ["accuracy in points, nearer - farther", "classifies better"]
+    rows = []
+    for pair in pairs:
+        distance, accuracy = distances.get(pair), accuracies.get(pair)
+        if distance or accuracy:
+            cells = [distance.format("+.3f"), distance.verdict()] if distance else ["-", "-"]
+            cells += [accuracy.format("+.1f", 100), accuracy.verdict()] if accuracy else ["-", "-"]
+            rows.append([*pair, *cells])
+    return Table(header, rows)
+
+
+def _large_classes(images: Features, min_count: int) -> Features:
+    """Returns the images of the classes with at least `min_count` images."""
+    kept = np.bincount(images.labels)[images.labels] >= min_count
+    return images if kept.all() else Features(images.values[kept], images.labels[kept])
+
+
+def _draw(images: Features, random: np.random.Generator | None) -> Prototypes:
+    """Returns the prototypes of images drawn with replacement, or of all images."""
+    count = len(images.labels)
+    times = random and np.bincount(random.integers(count, size=count), minlength=count)
+    return class_prototypes(*images, times=times)
