@@ -1,9 +1,10 @@
 """Domain similarity by the Earth Mover's Distance (section 4.1 of the paper)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import ot
@@ -39,18 +40,61 @@ def emd(source: Prototypes, target: Prototypes) -> float:
         UserError: The domains come from different networks.
         RuntimeError: The solver did not reach the optimum.
     """
+    distance, _ = _solve(ot.emd2, source, target)
+    return float(distance)
+
+
+class Flow(NamedTuple):
+    """The cheapest way to move the mass of m source classes to n target classes."""
+
+    mass: np.ndarray  # [m, n], in all 1
+    distances: np.ndarray  # [m, n], between prototypes
+
+
+def optimal_flow(source: Prototypes, target: Prototypes) -> Flow:
+    """Returns the flow f whose cost is the Earth Mover's Distance, see `emd`.
+
+    Args:
+        source: m classes.
+        target: n classes.
+
+    Raises:
+        UserError: The domains come from different networks.
+        RuntimeError: The solver did not reach the optimum.
+    """
+    return Flow(*_solve(ot.emd, source, target))
+
+
+def flow_table(flows: Mapping[str, Flow], source: Prototypes) -> Table:
+    """Returns a table of the mass from each source dataset, and of its part of the distance.
+
+    Args:
+        flows: The flow from the source by target.
+        source: m classes of several datasets.
+    """
+    rows = []
+    for target, flow in flows.items():
+        for dataset in dict.fromkeys(source.datasets):
+            mass, distances = (each[source.datasets == dataset] for each in flow)
+            share, cost = mass.sum(), (mass * distances).sum()
+            cells = [f"{share:.1%}", f"{cost / share:.3f}", f"{cost:.3f}"]
+            rows.append([target, str(dataset), *cells])
+    header = ["target", "mass from", "share of the mass", "mean distance", "part of the EMD"]
+    return Table(header, rows, numeric=[2, 3, 4])
+
+
+def _solve(
+    solver: Callable[..., Any], source: Prototypes, target: Prototypes
+) -> tuple[Any, np.ndarray]:
+    """Returns the solution of one of POT's solvers, and the costs `[m, n]`."""
     check_same_network(source, target)
     # By differences: |s|^2 + |t|^2 - 2st would not give exactly 0 from a domain to itself.
     cost = cdist(source.features, target.features)
-    source_weights, target_weights = (
-        domain.counts / domain.counts.sum() for domain in (source, target)
-    )
-    distance, log = ot.emd2(
-        source_weights, target_weights, cost, numItermax=MAX_ITERATIONS, log=True
-    )
+    weights = (domain.counts / domain.counts.sum() for domain in (source, target))
+    solution, log = solver(*weights, cost, numItermax=MAX_ITERATIONS, log=True)
     if log["warning"] is not None:
         raise RuntimeError(f"EMD from {source.name} to {target.name}: {log['warning']}")
-    return float(distance)
+    return solution, cost
 
 
 def domain_similarity(

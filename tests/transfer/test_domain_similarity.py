@@ -10,7 +10,13 @@ from scipy.spatial.distance import cdist
 
 from slim.common.errors import UserError
 from slim.transfer import domain_similarity as ds
-from slim.transfer.domain_similarity import domain_similarity, emd, similarity_table
+from slim.transfer.domain_similarity import (
+    domain_similarity,
+    emd,
+    flow_table,
+    optimal_flow,
+    similarity_table,
+)
 from slim.transfer.prototypes import Prototypes, union
 
 
@@ -129,6 +135,31 @@ def test_table_with_a_union():
     rows = ElementTree.fromstring(table._repr_html_())
     assert [[cell.text for cell in row] for row in rows] == [
         line.strip("| ").split(" | ") for line in lines if "---" not in line
+    ]
+
+
+def test_the_flow_moves_all_mass_at_the_cost_of_the_distance():
+    source = union([draw(9, 1, name="inat"), draw(6, 2, name="net")])
+    target = draw(7, 3)
+    flow = optimal_flow(source, target)
+    np.testing.assert_allclose(flow.mass.sum(axis=1), source.counts / source.counts.sum())
+    np.testing.assert_allclose(flow.mass.sum(axis=0), target.counts / target.counts.sum())
+    np.testing.assert_allclose(flow.distances, cdist(source.features, target.features))
+    assert (flow.mass >= 0).all()
+    assert (flow.mass * flow.distances).sum() == pytest.approx(emd(source, target))
+
+
+def test_table_of_the_flow():
+    def classes(name, *places):
+        count = len(places)
+        values = np.array(places, float)[:, np.newaxis]
+        return Prototypes(name, values, np.full(count, 10), np.arange(count), np.full(count, name))
+
+    source, target = union([classes("inat", 0, 1), classes("net", 9)]), classes("birds", 1, 1, 7)
+    table = flow_table({"birds": optimal_flow(source, target)}, source)
+    assert table.rows == [
+        ["birds", "inat", "66.7%", "0.500", "0.333"],
+        ["birds", "net", "33.3%", "2.000", "0.667"],
     ]
 
 
