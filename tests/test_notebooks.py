@@ -1,8 +1,11 @@
 """Both notebooks from top to bottom, in a folder of their own with small made-up features."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import dedent
+from xml.etree import ElementTree
 
 import nbformat
 import numpy as np
@@ -16,6 +19,7 @@ from PIL import Image
 from tests.support import ROOT
 
 TOYS = ("toy_birds", "toy_flowers", "toy_cars", "toy_inat", "toy_imagenet")
+NOTEBOOKS = ("LinearClassifierDemo", "DomainSimilarityDemo")
 LIMIT = 1_000_000  # bytes of a notebook with its outputs
 
 
@@ -30,25 +34,37 @@ def kernel() -> Iterator[AsyncKernelManager]:
 
 
 @pytest.fixture
-def execute(kernel, tmp_path) -> Callable[[str], tuple[str, int]]:
+def execute(kernel, tmp_path) -> Callable[..., tuple[str, int]]:
     return partial(run_notebook, kernel, tmp_path)
 
 
-def run_notebook(kernel: AsyncKernelManager, folder: Path, name: str) -> tuple[str, int]:
-    """Runs a notebook in a folder.
+def run_notebook(
+    kernel: AsyncKernelManager, folder: Path, name: str, **variables: str
+) -> tuple[str, int]:
+    """Runs a notebook in a folder with environment variables.
 
     Returns:
-        What it printed, and how many pictures it shows.
+        What it printed, with tables as lines of cells, and how many pictures it shows.
     """
     notebook = nbformat.read(ROOT / f"{name}.ipynb", as_version=4)
-    begin = nbformat.v4.new_code_cell(f"import os\nos.chdir({str(folder)!r})\n%reset -f")
-    notebook.cells.insert(0, begin)
+    begin = f"""
+        import os
+        os.chdir({str(folder)!r})
+        os.environ.update({variables})
+        %reset -f
+    """
+    end = f"import os\nfor name in {list(variables)}: del os.environ[name]"
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(dedent(begin)))
+    notebook.cells.append(nbformat.v4.new_code_cell(end))
     NotebookClient(notebook, km=kernel, timeout=170).execute()
     text, pictures = "", 0
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 text += output.text if output.name == "stdout" else ""
+            elif table := output.data.get("text/html"):
+                rows = ElementTree.fromstring(table)
+                text += "".join(f"{' | '.join(c.text or '' for c in row)}\n" for row in rows)
             else:
                 pictures += any(kind.startswith("image/") for kind in output.data)
     nbformat.write(notebook, folder / "executed.ipynb")
@@ -75,8 +91,9 @@ def write_toys(folder: Path) -> None:
                 write_features(folder / "feature" / network, dataset, split, 12, each)
 
 
-def write_images(folder: Path, dataset: str) -> None:
-    for split, each in (("train", 5), ("val", 15)):
+def write_images(folder: Path, dataset: str, splits: Sequence[str] = ("train", "val")) -> None:
+    for split in splits:
+        each = {"train": 5, "val": 15}[split]
         lines = [f"images/{split}{i}.jpg: {i // each}\n" for i in range(12 * each)]
         (folder / "data" / dataset / "images").mkdir(parents=True, exist_ok=True)
         (folder / "data" / dataset / f"{split}.txt").write_text("".join(lines))
@@ -89,33 +106,54 @@ def test_linear_classifier_on_toys(execute, tmp_path):
     write_toys(tmp_path)
     write_images(tmp_path, "toy_birds")
     text, pictures = execute("LinearClassifierDemo")
-    assert "toy_birds, features in feature/toy_inat: toy domains, as the paper's" in text
-    assert "validation: (180, 16) float32, 12 classes" in text
-    assert "(chance 8.3%)" in text and "published" not in text
-    assert "of the 20 neighbours have the query's class" in text
-    assert pictures == 4
+    assert "The toy domains, because feature/inception_v3_iNat_299 has no features of cub" in text
+    assert "validation | 180 | 16 | 12\n" in text
+    assert "chance | 8.3% | \n" in text and "published" not in text
+    # The features of both networks are the same.
+    claim = "feature/toy_inat classifies better than feature/toy_imagenet"
+    assert f"{claim} | +0.0 (+0.0 to +0.0) | holds\n" in text
+    assert "of the 20 neighbors have the query's class" in text
+    assert re.search(r"toy_inat: accuracy [\d.]+% \([\d.]+% to [\d.]+%\)", text)
+    assert pictures == 5
 
 
 def test_linear_classifier_on_published_features(execute, tmp_path):
     network = tmp_path / "feature" / "inception_v3_iNat_299"
     write_features(network, "cub_200", "train", 50, 4)
-    write_features(network, "cub_200", "val", 50, 72)
+    write_features(network, "cub_200", "val", 50, 12)
     text, pictures = execute("LinearClassifierDemo")
-    assert "cub_200, features in feature/inception_v3_iNat_299: the paper's setting" in text
-    assert ", published 89.9%" in text
-    assert "no images: data/cub_200 is not there" in text and "no features of nabirds in" in text
-    assert pictures == 1
+    assert "The paper's setting." in text
+    assert "feature/inception_v3_iNat_299, published | 89.9% | \n" in text
+    assert "no images: data/cub_200 is not there" in text
+    assert "no second network with features of cub_200" in text
+    assert pictures == 3
+
+
+def test_linear_classifier_on_own_features(execute, tmp_path):
+    for split in ("train", "val"):
+        write_features(tmp_path / "mine" / "net", "moths", split, 3, 4)
+    own = {"FEATURE_DIR": "mine", "NETWORK": "net", "DATASET_NAME": "moths"}
+    text, pictures = execute("LinearClassifierDemo", **own)
+    assert "Own settings." in text and "features | mine/net\n" in text
+    assert "validation | 12 | 16 | 3\n" in text
+    assert pictures == 3
 
 
 def test_domain_similarity_on_toys(execute, tmp_path):
     write_toys(tmp_path)
+    for name in TOYS:
+        write_images(tmp_path, name, ["train"])
     text, pictures = execute("DomainSimilarityDemo")
-    assert "toy domains, as feature/resnet_101_JFT_299 is not there" in text
-    assert "the paper leaves out source classes of fewer than 200" in text
-    assert "| toy_imagenet+toy_inat | " in text
-    assert text.count(": accuracy ") == 6
-    assert text.count(" of toy_imagenet, ") == 3
-    assert pictures == 2
+    assert "The toy domains, because feature/resnet_101_JFT_299 is not there." in text
+    assert "each image's features scaled to length 1" in text
+    assert "toy_imagenet+toy_inat | " in text
+    assert len(re.findall(r" \| [\d.]+% \([\d.]+% to [\d.]+%\)", text)) == 6
+    # The features of both networks are the same, and so are their classifiers.
+    assert "The nearer source classifies better: holds for 3 of 3 pairs." in text
+    interval = r"[+-][\d.]+ \([+-][\d.]+ to [+-][\d.]+\) \| (holds|within noise)"
+    assert len(re.findall(rf"\| {interval} \| \+0\.0 \(\+0\.0 to \+0\.0\) \| holds", text)) == 3
+    assert len(re.findall(r"toy_\w+ \| \d of toy_\w+", text)) == 3
+    assert pictures == 1 + 3 + 1 + 1
 
 
 def test_domain_similarity_on_published_features(execute, tmp_path):
@@ -127,16 +165,39 @@ def test_domain_similarity_on_published_features(execute, tmp_path):
         np.save(network / f"{source}.npy", np.eye(150, 16, dtype=np.float32))
         np.save(network / f"{source}_weight.npy", np.full(150, 300, np.float32))
     text, pictures = execute("DomainSimilarityDemo")
-    assert "features in feature/resnet_101_JFT_299: the paper's setting" in text
-    assert "EMD, measured and published:" in text
-    name = "ImageNet+iNat2017 -> cub_200: "
-    measured = [line for line in text.splitlines() if line.startswith(name)]
-    assert len(measured) == 1 and measured[0].endswith(", 53.868")
+    assert "The paper's setting." in text and "as extracted" in text
+    assert re.search(r"ImageNet\+iNat2017 \| cub_200 \| [\d.]+ \| 53\.868\n", text)
+    assert "no images of ImageNet_train, aircraft, " in text
     assert "no features of two sources and a target" in text
-    assert pictures == 1
+    assert "no intervals of distances: there are only class means" in text
+    assert pictures == 2
 
 
-@pytest.mark.parametrize("name", ["LinearClassifierDemo", "DomainSimilarityDemo"])
+def test_domain_similarity_on_own_features(execute, tmp_path):
+    for network in ("moths", "bees"):
+        for dataset in ("moths", "bees", "wasps"):
+            for split in ("train", "val"):
+                write_features(tmp_path / "feature" / network, dataset, split, 3, 4)
+    own = {"SOURCES": "moths,bees", "TARGETS": "wasps", "MIN_COUNT": "1", "TOP_K": "2"}
+    text, pictures = execute("DomainSimilarityDemo", **own)
+    assert "Own settings." in text
+    assert "features | feature/moths beside feature/bees\n" in text
+    assert "wasps | 3 | 32 | 4 | 4\n" in text
+    assert "EMD of the nearest 2" in text and "toy" not in text
+    assert pictures == 3
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_all_settings_are_in_one_cell_for_papermill(name):
+    notebook = nbformat.read(ROOT / f"{name}.ipynb", as_version=4)
+    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.metadata.get("tags") for cell in codes] == [["parameters"]] + [None] * (
+        len(codes) - 1
+    )
+    assert not any("environ" in cell.source for cell in codes[1:])
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_without_features_it_says_what_to_do(execute, name):
     with pytest.raises(CellExecutionError, match=r"error: no features .*\./demo\.sh") as caught:
         execute(name)

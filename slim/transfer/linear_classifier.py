@@ -4,8 +4,10 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.manifold import TSNE
 from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
@@ -16,6 +18,7 @@ from slim.transfer.features import Features
 
 MAX_ITERATIONS = 100
 GRADIENT_TOLERANCE = 1e-4  # L-BFGS stops when no component of the gradient is larger
+MAP_IMAGES = 2000  # t-SNE takes about ten seconds
 SMALL_PRODUCT = 10**9  # multiplications
 
 
@@ -83,6 +86,31 @@ def classify(train: Features, val: Features, max_iterations: int = MAX_ITERATION
     predictions = model.predict(val.values)
     confusion = confusion_matrix(val.labels, predictions, labels=np.arange(num_classes))
     return Evaluation(predictions, confusion, sizes, int(model.n_iter_.max()))
+
+
+def map_features(values: np.ndarray, *, most: int = MAP_IMAGES) -> tuple[np.ndarray, np.ndarray]:
+    """Maps images to the plane by t-SNE, so that images with similar features are neighbours.
+
+    Distances between groups and the axes have no meaning. The features are first reduced to 50
+    principal components. The same features give the same map.
+
+    Args:
+        values: `[N, D]`, at least 4 images.
+        most: Maximum number of images; of more, a random sample is mapped.
+
+    Returns:
+        The row numbers of the M mapped images in ascending order, `[M]`, and their places,
+        `[M, 2]`.
+    """
+    rows = np.arange(len(values))
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+    components = min(50, len(rows), values.shape[1])
+    reduced = PCA(components, random_state=0).fit_transform(values[rows])
+    perplexity = min(15, (len(rows) - 1) / 3)
+    # Threads wait for each other in each iteration: 20 times slower if the machine is busy.
+    with threadpool_limits(1):
+        return rows, TSNE(perplexity=perplexity, random_state=0).fit_transform(reduced)
 
 
 def nearest_neighbours(

@@ -1,25 +1,21 @@
 """Figures of features, classifiers and domains. Functions return figures and never show them."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
-from PIL import Image
 
-from slim.common.errors import UserError
 from slim.common.plots import COLOURS, MARKERS, draw_class_accuracy
-from slim.evaluation.predictions import confused_pairs
-from slim.transfer.domain_similarity import SimilarityTable
-from slim.transfer.features import Pictures
+from slim.transfer.domain_similarity import Flow, SimilarityTable
 from slim.transfer.linear_classifier import Evaluation
+from slim.transfer.prototypes import Prototypes
 
-RIGHT, WRONG, INK = "#1a7f4b", "#c0392b", "#333333"
-THUMBNAIL = 200  # pixels; smaller figures stay small in a notebook
+INK = "#333333"
 NAMED_CLASSES = 30  # more class names than this cannot be read on an axis
 
 
@@ -37,71 +33,13 @@ def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> Figure
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.set_title(f"{evaluation.accuracy:.1%} of {confusion.sum():,} images correct")
     if named:
-        names = [_readable(name) for name in class_names]
+        names = [readable(name) for name in class_names]
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names)
         for row, column in zip(*np.nonzero(confusion), strict=True):
             colour = "white" if norm(shares[row, column]) > 0.6 else INK
             style = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
             axes.text(column, row, f"{confusion[row, column]}", **style)
-    return figure
-
-
-def plot_confused_pairs(
-    evaluation: Evaluation, train: Pictures, val: Pictures, *, pairs: int = 4, examples: int = 3
-) -> Figure:
-    """Shows images of the most frequently confused pairs of classes, one row per pair.
-
-    Args:
-        evaluation: The evaluation on the validation images.
-        train: Training images, shown as examples of the predicted class.
-        val: Validation images, shown as the mistakes.
-        pairs: Maximum number of rows.
-        examples: Maximum number of images per class.
-
-    Raises:
-        UserError: There are no mistakes.
-    """
-    worst = confused_pairs(evaluation.confusion, pairs)
-    if not worst:
-        raise UserError("all predictions are correct: there are no confused pairs to show")
-    figure, rows = _image_grid(len(worst), 2 * examples)
-    for axes, pair in zip(rows, worst, strict=True):
-        true, predicted = (_readable(val.class_names[label]) for label in pair[:2])
-        mistaken = (val.labels == pair.true) & (evaluation.predictions == pair.predicted)
-        for axis, index in zip(axes, np.flatnonzero(mistaken)[:examples], strict=False):
-            _show(axis, val.paths[index], WRONG)
-        others = np.flatnonzero(train.labels == pair.predicted)[:examples]
-        for axis, index in zip(axes[examples:], others, strict=False):
-            _show(axis, train.paths[index], None)
-        axes[0].set_title(f"{true}, {pair.times} predicted as:", **_CAPTION | {"color": WRONG})
-        axes[examples].set_title(predicted, **_CAPTION)
-    return figure
-
-
-def plot_retrieval(
-    val: Pictures, queries: Sequence[int], train: Pictures, neighbours: np.ndarray
-) -> Figure:
-    """Shows queries and their neighbours in ascending distance, framed by correct or wrong class.
-
-    Args:
-        val: The images of the queries.
-        queries: The indices of Q queries in `val`.
-        train: The images of the neighbours.
-        neighbours: `[Q, K]`, indices in `train`.
-    """
-    figure, rows = _image_grid(len(queries), 1 + neighbours.shape[1])
-    for axes, query, found in zip(rows, queries, neighbours, strict=True):
-        _show(axes[0], val.paths[query], None)
-        name = _readable(val.class_names[val.labels[query]])
-        axes[0].set_title(_shortened(f"query: {name}"), **_CAPTION)
-        for axis, index in zip(axes[1:], found, strict=True):
-            right = train.labels[index] == val.labels[query]
-            colour = RIGHT if right else WRONG
-            name = _readable(train.class_names[train.labels[index]])
-            _show(axis, train.paths[index], colour)
-            caption = "✓" if right else _shortened(f"✗ {name}")
-            axis.set_title(caption, **_CAPTION | {"color": colour})
     return figure
 
 
@@ -123,6 +61,48 @@ def plot_similarity(table: SimilarityTable) -> Figure:
         colour = "white" if similarity > middle else INK
         style = {"ha": "center", "va": "center", "fontsize": 9, "color": colour}
         axes.text(column, row, text, **style)
+    return figure
+
+
+def plot_flows(flows: Mapping[str, Flow], source: Prototypes) -> Figure:
+    """Plots how much of the mass moves how far, by source dataset; the mean is the EMD.
+
+    Args:
+        flows: The flow from the source by target.
+        source: m classes of several datasets.
+    """
+    columns = min(len(flows), 4)
+    rows = -(-len(flows) // columns)
+    figure = Figure((0.6 + 3.2 * columns, 0.6 + 2.4 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    datasets = list(dict.fromkeys(source.datasets))
+    colours = [COLOURS[index % len(COLOURS)] for index in range(len(datasets))]
+    bins = np.linspace(0, max(flow.distances.max() for flow in flows.values()), 31)
+    for axes, (target, flow) in zip(grid.flat, flows.items(), strict=False):
+        parts = [source.datasets == dataset for dataset in datasets]
+        axes.hist(
+            [flow.distances[part].ravel() for part in parts],
+            bins,
+            weights=[flow.mass[part].ravel() for part in parts],
+            color=colours,
+            stacked=True,
+        )
+        mean = (flow.mass * flow.distances).sum()
+        axes.axvline(mean, color=INK, linestyle=":", linewidth=1.5)
+        axes.set_title(f"to {target}: EMD {mean:.3f}", fontsize=10)
+        axes.set_xlim(0)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    for axes in grid.flat[len(flows) :]:
+        axes.set_axis_off()
+    figure.supxlabel("distance that the mass moves", fontsize=10)
+    figure.supylabel("share of the mass", fontsize=10)
+    handles = [
+        Patch(color=colour, label=f"from {dataset}")
+        for dataset, colour in zip(datasets, colours, strict=True)
+    ]
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=len(datasets), fontsize=9, frameon=False
+    )
     return figure
 
 
@@ -248,35 +228,6 @@ def correlation(points: np.ndarray) -> float:
     return float(x @ y / scale) if scale > 0 else float("nan")
 
 
-_CAPTION = {"loc": "left", "fontsize": 7, "color": INK, "pad": 3}
-
-
-def _image_grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
-    figure = Figure((1.6 * columns, 1.77 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    return figure, axes
-
-
-def _show(axis: Axes, path: Path, frame: str | None) -> None:
-    """Shows the centre of an image, with a frame if a colour is given."""
-    with Image.open(path) as image:
-        side = min(image.size)
-        left, top = ((length - side) // 2 for length in image.size)
-        square = image.convert("RGB").crop((left, top, left + side, top + side))
-    axis.imshow(square.resize((min(side, THUMBNAIL),) * 2))
-    axis.set_axis_on()
-    axis.set(xticks=[], yticks=[])
-    for spine in axis.spines.values():
-        spine.set(visible=frame is not None, color=frame, linewidth=3)
-
-
-def _readable(name: str) -> str:
+def readable(name: str) -> str:
     """Returns a class name as text, `Yellow headed Blackbird` for `012.Yellow_headed_Blackbird`."""
     return name.lstrip("0123456789.").replace("_", " ").strip() or name
-
-
-def _shortened(caption: str, most: int = 29) -> str:
-    """Returns a caption that is not wider than its image."""
-    return caption if len(caption) <= most else f"{caption[: most - 1]}…"

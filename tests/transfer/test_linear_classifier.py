@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from slim.common.errors import UserError
 from slim.transfer.features import Features
-from slim.transfer.linear_classifier import classify, nearest_neighbours
+from slim.transfer.linear_classifier import classify, map_features, nearest_neighbours
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,16 @@ def test_neighbours_equal_brute_force(splits):
     np.testing.assert_allclose(distances, np.sort(every, axis=1)[:, :5], rtol=1e-5)
     with pytest.raises(UserError, match="241 neighbours: expected 1 to 240"):
         nearest_neighbours(train.values, val.values, 241)
+
+
+def test_a_map_keeps_neighbours_and_is_the_same_each_time():
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 20)
+    values = 20 * random.normal(size=(3, 60))[labels] + random.normal(size=(60, 60))
+    rows, places = map_features(values)
+    assert rows.tolist() == list(range(60)) and places.shape == (60, 2)
+    _, nearest = nearest_neighbours(places, places, 2)
+    np.testing.assert_array_equal(labels[nearest[:, 1]], labels)
+    np.testing.assert_array_equal(map_features(values)[1], places)
+    rows, places = map_features(values, most=30)
+    assert len(places) == 30 and (np.diff(rows) > 0).all()

@@ -2,15 +2,12 @@
 
 import numpy as np
 import pytest
-from matplotlib import pyplot
-from matplotlib.figure import Figure
-from PIL import Image
 
-from slim.common.errors import UserError
 from slim.transfer import plots
-from slim.transfer.domain_similarity import SimilarityTable
-from slim.transfer.features import Pictures
+from slim.transfer.domain_similarity import SimilarityTable, emd, optimal_flow
 from slim.transfer.linear_classifier import Evaluation
+from slim.transfer.prototypes import Prototypes, union
+from tests.transfer.drawing import drawn
 
 
 @pytest.fixture
@@ -20,29 +17,9 @@ def evaluation() -> Evaluation:
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Pictures:
-    paths = [tmp_path / f"{i}.png" for i in range(6)]
-    for i, path in enumerate(paths):
-        Image.new("L" if i else "RGB", (300 + i, 120), 40 * i).save(path)
-    return Pictures(paths, np.array([0, 1, 2] * 2), ["001.Sooty_Albatross", "002.Auklet", "Crow"])
-
-
-@pytest.fixture
 def table() -> SimilarityTable:
     distances = np.array([[3.0, 5, 9], [8, 6, 2]])
     return SimilarityTable(["inat", "net"], ["a", "b", "c"], distances, np.exp(-0.01 * distances))
-
-
-def drawn(figure: Figure):
-    """Draws a figure and returns its axes and all its text."""
-    figure.canvas.draw()
-    assert not pyplot.get_fignums()  # pyplot has no figure to show
-    texts = [text.get_text() for text in figure.findobj(match=lambda a: hasattr(a, "get_text"))]
-    return figure.axes, "\n".join(texts)
-
-
-def images(axes) -> int:
-    return sum(len(axis.images) for axis in axes)
 
 
 def test_confusion(evaluation):
@@ -57,31 +34,28 @@ def test_confusion_of_many_classes_has_no_names():
     assert "name_7" not in drawn(plots.plot_confusion(many, ["name_7"] * 40))[1]
 
 
-def test_confused_pairs(pictures):
-    confusion = np.array([[0, 2, 0], [1, 1, 0], [0, 0, 2]])
-    evaluation = Evaluation(np.array([1, 0, 2, 1, 1, 2]), confusion, np.array([2, 2, 2]), 5)
-    axes, text = drawn(plots.plot_confused_pairs(evaluation, pictures, pictures, examples=2))
-    assert len(axes) == 8 and images(axes) == 2 + 2 + 1 + 2
-    assert "Sooty Albatross, 2 predicted as:" in text and "Auklet, 1 predicted as:" in text
-    perfect = Evaluation(pictures.labels, np.eye(3, dtype=int) * 2, np.array([2, 2, 2]), 5)
-    with pytest.raises(UserError, match="no confused pairs"):
-        plots.plot_confused_pairs(perfect, pictures, pictures)
-
-
-def test_retrieval_marks_correct_and_wrong_neighbours(pictures):
-    found = np.array([[3, 1, 0], [2, 4, 1]])
-    axes, text = drawn(plots.plot_retrieval(pictures, [0, 4], pictures, found))
-    assert len(axes) == images(axes) == 8
-    assert "query: Sooty Albatross" in text and "query: Auklet" in text
-    assert text.count("✓") == 4 and "✗ Auklet" in text and "✗ Crow" in text
-    assert axes[0].images[0].get_array().shape[0] <= plots.THUMBNAIL
-
-
 def test_similarity(table):
     axes, text = drawn(plots.plot_similarity(table))
     assert axes[0].get_xlabel() == "target domain" and axes[0].get_ylabel() == "source domain"
     assert "★ 0.970\n(3.00)" in text and "0.923\n(8.00)" in text
     assert text.count("★ 0.") == 3
+
+
+def test_the_bars_of_flows_sum_to_all_mass():
+    random = np.random.default_rng(0)
+    parts = [
+        Prototypes(
+            name, random.normal(size=(4, 3)), np.arange(1, 5), np.arange(4), np.full(4, name)
+        )
+        for name in ("inat", "net", "birds", "cars")
+    ]
+    source, targets = union(parts[:2]), parts[2:]
+    flows = {target.name: optimal_flow(source, target) for target in targets}
+    axes, text = drawn(plots.plot_flows(flows, source))
+    for target, axis in zip(targets, axes, strict=True):
+        assert f"to {target.name}: EMD {emd(source, target):.3f}" in text
+        assert sum(bar.get_height() for bar in axis.patches) == pytest.approx(1)
+    assert "from inat" in text and "from net" in text
 
 
 def test_transfer_shows_the_correlation(table):

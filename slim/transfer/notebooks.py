@@ -1,0 +1,265 @@
+"""Settings of the notebooks: the paper's if its features are there, else those of the toy domains.
+
+Parameters are text, as in environment variables; the empty text stands for the default.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from slim.common.errors import UserError
+from slim.common.tables import Table
+from slim.datasets.tfrecord import LISTS
+from slim.features.files import SPLITS
+from slim.transfer import GAMMA, MIN_COUNT, reproduction
+from slim.transfer.features import (
+    Features,
+    Pictures,
+    has_features,
+    load_features,
+    load_images,
+    load_pictures,
+)
+
+# The networks that were trained on the paper's sources.
+PAPER_NETWORKS = {
+    "ImageNet": "inception_v3_ILSVRC_299",
+    "iNat2017": reproduction.CLASSIFIER_FEATURES,
+    "ImageNet+iNat2017": "inception_v3_ILSVRC_iNat_299",
+}
+
+
+class LinearDefaults(NamedTuple):
+    """Names of networks and datasets."""
+
+    network: str
+    other_network: str
+    dataset: str
+    long_tailed: str
+
+
+PAPER = LinearDefaults(
+    reproduction.CLASSIFIER_FEATURES,
+    PAPER_NETWORKS["ImageNet"],
+    reproduction.CLASSIFIER_DATASET,
+    "nabirds",
+)
+TOY = LinearDefaults("toy_inat", "toy_imagenet", "toy_birds", "toy_inat")
+TOY_SOURCES = ("toy_imagenet", "toy_inat")
+TOY_TARGETS = ("toy_birds", "toy_flowers", "toy_cars")
+PAPER_TOP_K = 200
+MOST_VALUES = 10**8  # a thousand draws take some minutes
+NORMALIZED_GAMMA = 1.0  # spreads the similarities of normalized features over the paper's range
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearSettings:
+    """Settings of `LinearClassifierDemo.ipynb`."""
+
+    origin: str  # where the settings come from, a sentence
+    network: Path  # the folder with the features of a network
+    other_network: Path | None  # that of a network to compare with
+    dataset: str
+    long_tailed: str  # a dataset with classes of different sizes
+    dataset_dir: str
+    published: float | None  # accuracy in [0, 1]
+
+    @property
+    def networks(self) -> list[Path]:
+        """The folders of the networks to compare."""
+        return [self.network] + ([self.other_network] if self.other_network else [])
+
+    def table(self) -> Table:
+        """Returns a table of the settings."""
+        rows = [
+            ["features", str(self.network)],
+            ["compared with", str(self.other_network or "-")],
+            ["dataset", self.dataset],
+            ["dataset for the long tail", self.long_tailed],
+        ]
+        return Table(["setting", "value"], rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainSettings:
+    """Settings of `DomainSimilarityDemo.ipynb`."""
+
+    origin: str  # where the settings come from, a sentence
+    networks: Sequence[Path]  # folders, whose features are concatenated
+    normalize: bool  # whether each network's features are scaled to length 1 per image
+    files: Mapping[str, str]  # names of feature files by domain
+    sources: Sequence[str]
+    targets: Sequence[str]
+    feature_dir: str
+    gamma: float
+    min_count: int  # images that a source class must have
+    top_k: int | None  # source classes to select per target; None for a tenth
+    dataset_dir: str
+
+    @property
+    def with_union(self) -> list[str]:
+        """The sources, and their union if there are several."""
+        union = ["+".join(self.sources)] if len(self.sources) > 1 else []
+        return [*self.sources, *union]
+
+    def trained(self, source: str) -> Path:
+        """Returns the folder with the features of the network that was trained on a source."""
+        return Path(self.feature_dir, PAPER_NETWORKS.get(source, source))
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the features are those of the published distances."""
+        names = [network.name for network in self.networks]
+        return names == [reproduction.SIMILARITY_FEATURES] and not self.normalize
+
+    def table(self) -> Table:
+        """Returns a table of the settings."""
+        scale = "each image's features scaled to length 1" if self.normalize else "as extracted"
+        rows = [
+            ["features", " beside ".join(map(str, self.networks))],
+            ["scale of the features", scale],
+            ["sources", ", ".join(self.sources)],
+            ["targets", ", ".join(self.targets)],
+            ["source classes", f"with at least {self.min_count} training images"],
+            ["gamma", f"{self.gamma:g}"],
+        ]
+        return Table(["setting", "value"], rows)
+
+
+def linear_settings(
+    *,
+    feature_dir: str,
+    dataset_dir: str,
+    network: str = "",
+    other_network: str = "",
+    dataset_name: str = "",
+    long_tailed: str = "",
+) -> LinearSettings:
+    """Returns the settings of the notebook on linear classifiers.
+
+    Args:
+        feature_dir: The folder with one subfolder per network.
+        dataset_dir: The folder that holds the datasets.
+        network: A subfolder of `feature_dir`.
+        other_network: Another, to compare with; the default is left out if features are missing.
+        dataset_name: A dataset.
+        long_tailed: A dataset for accuracy by class size; `dataset_name` if features of the default
+            are missing.
+    """
+    names = (network, other_network, dataset_name, long_tailed)
+    for default in (PAPER, TOY):
+        own, other, dataset, tail = (a or b for a, b in zip(names, default, strict=True))
+        folder, other_folder = Path(feature_dir, own), Path(feature_dir, other)
+        if _has_splits(folder, dataset):
+            break
+    is_paper = (own, dataset) == (PAPER.network, PAPER.dataset)
+    missing = f"{Path(feature_dir, PAPER.network)} has no features of {PAPER.dataset}"
+    has_other = other_network or (other != own and _has_splits(other_folder, dataset))
+    return LinearSettings(
+        origin=_origin(any(names), is_paper, missing),
+        network=folder,
+        other_network=other_folder if has_other else None,
+        dataset=dataset,
+        long_tailed=tail if long_tailed or _has_splits(folder, tail) else dataset,
+        dataset_dir=dataset_dir,
+        published=reproduction.ACCURACY / 100 if is_paper else None,
+    )
+
+
+def domain_settings(
+    *,
+    feature_dir: str,
+    dataset_dir: str,
+    networks: str = "",
+    sources: str = "",
+    targets: str = "",
+    **numbers: str,
+) -> DomainSettings:
+    """Returns the settings of the notebook on domain similarity.
+
+    Args:
+        feature_dir: The folder with one subfolder per network.
+        dataset_dir: The folder that holds the datasets.
+        networks: Subfolders of `feature_dir`, separated by commas. Default for given sources: the
+            networks with the names of the sources.
+        sources: Datasets, separated by commas.
+        targets: Datasets, separated by commas.
+        **numbers: `normalize_features` (0 or 1; by default 1 for several networks), `gamma`,
+            `min_count` and `top_k`.
+
+    Raises:
+        UserError: A number is invalid.
+    """
+    paper = Path(feature_dir, reproduction.SIMILARITY_FEATURES)
+    is_paper = paper.is_dir()
+    names = _words(sources, reproduction.SOURCES if is_paper else TOY_SOURCES)
+    goals = _words(targets, reproduction.TARGETS if is_paper else TOY_TARGETS)
+    folders = _words(networks, [paper.name] if is_paper and not sources else names)
+    normalize = bool(_number(numbers, "normalize_features", int, len(folders) > 1))
+    return DomainSettings(
+        origin=_origin(bool(networks or sources or targets), is_paper, f"{paper} is not there"),
+        networks=[Path(feature_dir, folder) for folder in folders],
+        normalize=normalize,
+        files={name: reproduction.SOURCES.get(name, name) for name in (*names, *goals)},
+        sources=names,
+        targets=goals,
+        feature_dir=feature_dir,
+        gamma=_number(numbers, "gamma", float, NORMALIZED_GAMMA if normalize else GAMMA),
+        min_count=_number(numbers, "min_count", int, MIN_COUNT if is_paper or sources else 1),
+        top_k=_number(numbers, "top_k", int, PAPER_TOP_K if is_paper and not sources else None),
+        dataset_dir=dataset_dir,
+    )
+
+
+def load_domain_images(settings: DomainSettings) -> dict[str, Features]:
+    """Loads the features of all training images, as `emd_differences` needs them.
+
+    Returns:
+        Features by domain; empty if there are only means, or more features than are resampled in
+        a few minutes.
+    """
+    files = [(network, file) for network in settings.networks for file in settings.files.values()]
+    if not all(has_features(network, file) for network, file in files):
+        return {}
+    splits = (load_features(*pair, "train", check_values=False) for pair in files)
+    if sum(split.values.size for split in splits) > MOST_VALUES:
+        return {}
+    return {
+        name: load_images(settings.networks, file, normalize=settings.normalize)
+        for name, file in settings.files.items()
+    }
+
+
+def load_domain_pictures(settings: DomainSettings) -> dict[str, Pictures]:
+    """Returns the training images of the datasets that have images and features of them."""
+    network = settings.networks[0]
+    return {
+        file: load_pictures(
+            settings.dataset_dir, file, "train", load_features(network, file, "train").labels
+        )
+        for file in settings.files.values()
+        if Path(settings.dataset_dir, file, LISTS["train"]).exists() and has_features(network, file)
+    }
+
+
+def _has_splits(folder: Path, dataset: str) -> bool:
+    return all(has_features(folder, dataset, split=split) for split in SPLITS)
+
+
+def _origin(is_given: bool, is_paper: bool, missing: str) -> str:
+    if is_given:
+        return "Own settings."
+    return "The paper's setting." if is_paper else f"The toy domains, because {missing}."
+
+
+def _words(text: str, default: Iterable[str]) -> list[str]:
+    return [word.strip() for word in text.split(",")] if text else list(default)
+
+
+def _number(numbers: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+    text = str(numbers.get(name, ""))  # papermill turns numbers into int and float
+    try:
+        return kind(text) if text else default
+    except ValueError:
+        raise UserError(f"{name.upper()}={text}: expected a number, or nothing") from None
