@@ -4,7 +4,7 @@
 
 The targets `toy_birds`, `toy_flowers` and `toy_cars` have 12 similar classes each. The sources for
 pre-training are `toy_inat`, 40 other birds and flowers with few images of most classes, and
-`toy_imagenet`, 40 coarse classes with cars and a few birds among them. Each domain is a dataset
+`toy_imagenet`, 40 everyday objects and vehicles with one bird among them. Each domain is a dataset
 like any other: `data/<name>/images/<class>/0007.jpg`, `train.txt`, `val.txt` and `classes.txt`.
 
 The same seed gives the same bytes. Complete domains are skipped; interrupted ones resume.

@@ -46,19 +46,13 @@ FACES = "paint*.6", "paint*1.05", "glass*.8", "paint*1.12", "glass*1.15", "paint
 class Car(Subject):
     """A model of cars; each model comes in every paint."""
 
-    varying: ClassVar = {
-        "grille": ("bars", "slats", "grid", "kidney", "oval"),
-        "lights": ("round", "slit", "square", "twin"),
-        "wheels": ("disc", "holes", *SPOKES),
-        "spoiler": (False, False, True),
-        "stripe": ("", "", "white", "black"),
-    }
+    varying: ClassVar = {"stripe": ("", "", "white", "black")}
     on_road: ClassVar = True
 
     roof: str  # a name in ROOFS
-    grille: str = "slats"  # a name in GRILLES
-    lights: str = "round"  # a name in LIGHTS
-    wheels: str = "five"  # a name in SPOKES, "disc" or "holes"
+    grille: str  # a name in GRILLES
+    lights: str  # a name in LIGHTS
+    wheels: str  # a name in SPOKES, "disc" or "holes"
     spoiler: bool = False
     stripe: str = ""  # its colour, "" is none
 

@@ -101,17 +101,25 @@ TOY_INAT = {
     "orange_starlily": Flower("orange", 6, "pointed", "stamens", "blade", "", "brown"),
 }
 
+# Vehicles with the same outline differ in their parts.
 TOY_IMAGENET = {
-    "saloon_car": Car("saloon"),
-    "sports_car": Car("fastback"),
-    "estate_car": Car("estate"),
-    "compact_car": Car("hatch"),
-    "pickup": Car("pickup"),
-    "minivan": Car("van"),
-    "bus": Car("bus"),
+    "saloon_car": Car("saloon", "grid", "slit", "holes"),
+    "limousine": Car("saloon", "oval", "twin", "wire"),
+    "taxi": Car("saloon", "bars", "round", "three"),
+    "sports_car": Car("fastback", "slats", "twin", "holes"),
+    "racing_car": Car("fastback", "grid", "square", "wire"),
+    "coupe": Car("fastback", "kidney", "round", "disc"),
+    "estate_car": Car("estate", "kidney", "slit", "wire"),
+    "hearse": Car("estate", "slats", "twin", "three"),
+    "compact_car": Car("hatch", "kidney", "square", "wire"),
+    "city_car": Car("hatch", "slats", "round", "disc"),
+    "pickup": Car("pickup", "grid", "round", "five"),
+    "tow_truck": Car("pickup", "bars", "twin", "disc"),
+    "minivan": Car("van", "oval", "slit", "five"),
+    "ambulance": Car("van", "grid", "twin", "holes"),
+    "school_bus": Car("bus", "slats", "square", "holes"),
+    "trolleybus": Car("bus", "oval", "round", "three"),
     "songbird": Bird("brown", "cream", "thin"),
-    "duck": Bird("brown", "cream", "flat", bill_colour="orange"),
-    "parrot": Bird("green", "yellow", "hooked", tail="long"),
     "daisy": Flower("white", 12, "strap"),
     **THINGS,
 }
@@ -137,12 +145,12 @@ class Domain:
 
 
 DOMAINS = {
-    "toy_birds": Domain(TOY_BIRDS, (30,) * 12, 15),
-    "toy_flowers": Domain(TOY_FLOWERS, (30,) * 12, 15),
-    "toy_cars": Domain(TOY_CARS, (30,) * 12, 15),
-    # The counts fall geometrically from 64 to 6, as those of species in a survey do.
-    "toy_inat": Domain(TOY_INAT, [round(64 * (6 / 64) ** (i / 39)) for i in range(40)], 6),
-    "toy_imagenet": Domain(TOY_IMAGENET, (25,) * 40, 6, coarse=True),
+    "toy_birds": Domain(TOY_BIRDS, (30,) * 12, 50),
+    "toy_flowers": Domain(TOY_FLOWERS, (30,) * 12, 50),
+    "toy_cars": Domain(TOY_CARS, (30,) * 12, 50),
+    # The counts fall geometrically from 320 to 12, as those of species in a survey do.
+    "toy_inat": Domain(TOY_INAT, [round(320 * (12 / 320) ** (i / 39)) for i in range(40)], 20),
+    "toy_imagenet": Domain(TOY_IMAGENET, (100,) * 40, 20, coarse=True),
 }
 
 

@@ -71,22 +71,5 @@ table: line brown -.75,-.1 -.8,.8 .1; line brown .75,-.1 .8,.8 .1; line brown -.
   box brown -.95,-.05 .95,.07
 bell: oval brown 0,.65 .16,.16; blob a -.7,.55 -.4,.1 -.3,-.5 0,-.75 .3,-.5 .4,.1 .7,.55 0,.62;
   oval b 0,-.8 .12,.12; line b -.6,.42 0,.5 .6,.42 .08
-envelope: box white -.9,-.55 .9,.55; line grey -.9,.55 -.2,0 .04; line grey .9,.55 .2,0 .04;
-  poly cream -.9,-.55 .9,-.55 0,.15; line grey -.9,-.55 0,.15 .04; line grey .9,-.55 0,.15 .04;
-  oval a 0,.13 .12,.12
-candle: box a -.25,-.3 .25,.85; oval b 0,.88 .6,.12; line black 0,-.3 0,-.48 .05;
-  blob orange 0,-1 .16,-.6 0,-.4 -.16,-.6; blob yellow 0,-.8 .08,-.58 0,-.46 -.08,-.58
-anchor: oval a 0,-.75 .2,.2; oval b 0,-.75 .1,.1; line a 0,-.55 0,.8 .14;
-  line a -.4,-.35 .4,-.35 .12; line a -.8,.25 -.55,.7 0,.85 .55,.7 .8,.25 .13
-apple: blob red 0,-.4 .45,-.6 .8,-.2 .55,.6 .1,.7 -.1,.7 -.55,.6 -.8,-.2 -.45,-.6;
-  line brown 0,-.4 .08,-.85 .08; blob moss .08,-.7 .35,-.95 .6,-.8 .3,-.65
-butterfly: blob a 0,-.1 .3,-.75 .9,-.7 .7,-.05; blob a 0,-.1 -.3,-.75 -.9,-.7 -.7,-.05;
-  blob b 0,0 .6,.05 .7,.6 .25,.65; blob b 0,0 -.6,.05 -.7,.6 -.25,.65; line black 0,-.45 0,.55 .12;
-  line black 0,-.4 .25,-.85 .03; line black 0,-.4 -.25,-.85 .03
-rocket: poly b -.25,.3 -.6,.85 -.2,.7; poly b .25,.3 .6,.85 .2,.7; blob orange 0,1 .15,.6 -.15,.6;
-  blob a 0,-1 .3,-.4 .28,.6 0,.72 -.28,.6 -.3,-.4; oval white 0,-.25 .15,.15;
-  oval glass 0,-.25 .1,.1
-cake: oval grey 0,.7 .95,.15; box a -.7,.05 .7,.7; box b -.7,.3 .7,.42; oval white 0,.03 .7,.16;
-  line red 0,0 0,-.55 .09; blob orange 0,-.85 .09,-.65 0,-.53 -.09,-.65
 """
 THINGS = {name: Thing(recipe) for name, recipe in re.findall(r"(\w+):([^:]*)(?=\n)", _RECIPES)}

@@ -13,7 +13,7 @@ from slim.datasets.listed import compose_files
 from slim.datasets.lists import compose_class_names
 from slim.datasets.toy.domains import DOMAINS, draw_image
 
-VERSION = 1  # must change when the same seed gives other images
+VERSION = 2  # must change when the same seed gives other images
 NOTE = "toy.json"  # the settings that a folder was drawn with
 
 

@@ -52,11 +52,11 @@ def drawn(tmp_path_factory):
     with mock.patch.object(writing, "draw_image", lambda *_, **__: blank):
         sources = check(toy, *flags)
     assert (result.stdout + sources.output).splitlines() == [
-        f"toy_birds: 540 images of 12 classes in {directory}/toy_birds",
-        f"toy_flowers: 540 images of 12 classes in {directory}/toy_flowers",
-        f"toy_cars: 540 images of 12 classes in {directory}/toy_cars",
-        f"toy_inat: 1229 images of 40 classes in {directory}/toy_inat",
-        f"toy_imagenet: 1240 images of 40 classes in {directory}/toy_imagenet",
+        f"toy_birds: 960 images of 12 classes in {directory}/toy_birds",
+        f"toy_flowers: 960 images of 12 classes in {directory}/toy_flowers",
+        f"toy_cars: 960 images of 12 classes in {directory}/toy_cars",
+        f"toy_inat: 4627 images of 40 classes in {directory}/toy_inat",
+        f"toy_imagenet: 4800 images of 40 classes in {directory}/toy_imagenet",
     ]
     return directory
 
@@ -93,8 +93,8 @@ def test_lists_name_every_image_once(drawn, name):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_targets_have_12_classes_of_30_and_15_images(drawn, name):
-    for file, count in (("train.txt", 30), ("val.txt", 15)):
+def test_targets_have_12_classes_of_30_and_50_images(drawn, name):
+    for file, count in (("train.txt", 30), ("val.txt", 50)):
         labels = Counter(label for _, label in read_list(drawn / name, file))
         assert labels == dict.fromkeys(range(12), count)
 
@@ -102,18 +102,18 @@ def test_targets_have_12_classes_of_30_and_15_images(drawn, name):
 def test_toy_inat_has_a_long_tail(drawn):
     labels = Counter(label for _, label in read_list(drawn / "toy_inat", "train.txt"))
     counts = sorted(labels.values(), reverse=True)
-    assert len(counts) == 40 and 900 <= sum(counts) <= 1100
+    assert len(counts) == 40 and 3500 <= sum(counts) <= 4000
     assert counts[0] >= 10 * counts[-1] and counts[-1] >= 5
     assert sum(counts[:10]) > sum(counts[20:]), "a few species have most of the images"
     labels = Counter(label for _, label in read_list(drawn / "toy_inat", "val.txt"))
-    assert labels == dict.fromkeys(range(40), 6)
+    assert labels == dict.fromkeys(range(40), 20)
 
 
-def test_toy_imagenet_is_balanced_and_has_cars_and_a_few_birds(drawn):
+def test_toy_imagenet_is_balanced_and_has_vehicles_and_a_bird(drawn):
     labels = Counter(label for _, label in read_list(drawn / "toy_imagenet", "train.txt"))
-    assert labels == dict.fromkeys(range(40), 25)
+    assert labels == dict.fromkeys(range(40), 100)
     kinds = Counter(type(subject) for subject in DOMAINS["toy_imagenet"].classes.values())
-    assert kinds == {Car: 7, Bird: 3, Flower: 1, Thing: 29}
+    assert kinds == {Car: 16, Bird: 1, Flower: 1, Thing: 22}
     kinds = Counter(type(subject) for subject in DOMAINS["toy_inat"].classes.values())
     assert kinds == {Bird: 20, Flower: 20}
 
@@ -121,9 +121,15 @@ def test_toy_imagenet_is_balanced_and_has_cars_and_a_few_birds(drawn):
 def test_no_two_classes_are_the_same_species():
     names = [class_name for domain in DOMAINS.values() for class_name in domain.classes]
     assert len(set(names)) == len(names)
-    fine = [domain for domain in DOMAINS.values() if not domain.coarse]
-    species = [subject for domain in fine for subject in domain.classes.values()]
-    assert len(set(species)) == len(species) == 76
+    subjects = [subject for domain in DOMAINS.values() for subject in domain.classes.values()]
+    species = [subject for subject in subjects if isinstance(subject, Bird | Flower)]
+    assert len(set(species)) == len(species) == 12 + 12 + 40 + 2
+    models = [
+        (subject.roof, subject.grille, subject.lights, subject.wheels)
+        for subject in subjects
+        if isinstance(subject, Car)
+    ]
+    assert len(set(models)) == len(models) == 12 + 16
 
 
 @pytest.mark.parametrize("name", DOMAINS)
@@ -158,7 +164,7 @@ def test_an_image_depends_only_on_its_arguments():
         ("toy_flowers", (72, 64), [121, 145, 70], [108, 133, 64]),
         ("toy_cars", (64, 64), [135, 118, 128], [124, 110, 118]),
         ("toy_inat", (72, 64), [132, 103, 76], [155, 124, 95]),
-        ("toy_imagenet", (80, 64), [83, 108, 113], [58, 83, 85]),
+        ("toy_imagenet", (72, 64), [134, 134, 123], [138, 137, 123]),
     ],
 )
 def test_the_drawing_has_not_changed(name, size, left, right):
@@ -188,7 +194,7 @@ def test_complete_domains_are_skipped(drawn):
     images = drawn / "toy_cars"
     before = {path: path.stat().st_mtime_ns for path in images.rglob("*")}
     done = check(toy, f"--dataset_dir={drawn}", "--domains=toy_cars")
-    assert done.output == f"toy_cars: 540 images of 12 classes in {images}, already drawn\n"
+    assert done.output == f"toy_cars: 960 images of 12 classes in {images}, already drawn\n"
     assert {path: path.stat().st_mtime_ns for path in images.rglob("*")} == before
 
 
@@ -202,7 +208,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(drawn, tmp_path):
         wait_until(lambda: not any(map(is_running, workers)))  # all end with the command
     assert workers
     so_far = contents(directory)
-    assert not set(LISTS) & set(so_far) and len(so_far) < 540
+    assert not set(LISTS) & set(so_far) and len(so_far) < 960
     check(toy, *flags)
     assert contents(directory) == contents(drawn / "toy_birds")
 
