@@ -1,10 +1,13 @@
 #!/bin/sh
 # Plays the paper through in miniature, on a machine with Python 3.10 to 3.13: draws toy datasets,
 # trains Inception-V3 from random weights on two sources, fine-tunes the last layer on a target,
-# evaluates, extracts features, and executes both notebooks on them. With --full, it also covers the
-# long tail, image resolution, and the transfer study, with the union of the sources and a selection
-# of their classes. Finished steps are skipped; interrupted ones resume.
-# Usage: ./demo.sh [--full]
+# evaluates, extracts features, executes both notebooks on them, and tests claims of the paper. With
+# --full, it also covers the long tail, image resolution, and the transfer study, with the union of
+# the sources and a selection of their classes. Finished steps are skipped; interrupted ones resume.
+# Usage: [SEED=1] ./demo.sh [--full]
+#
+# SEED is the seed of all trainings. Results of another seed need a folder of their own, as in
+# `python -m benchmarks.demo_seeds`.
 set -eu
 cd "$(dirname "$0")"
 
@@ -13,18 +16,27 @@ case "$*" in
     *) echo "error: ./demo.sh $*: expected nothing, or --full" >&2; exit 1 ;;
 esac
 
+SEED=${SEED:-1}
 SOURCES='toy_inat toy_imagenet'
 TARGETS='toy_birds toy_flowers toy_cars'
-# At 107 pixels, Inception-V3 needs an eighth of the computation at 299 pixels.
+UNION=$(echo $SOURCES | tr ' ' +)
+BATCH=32
+
+# Training from random weights. At 107 pixels, Inception-V3 needs an eighth of its computation at 299
+# pixels, with a quarter of the channels about a sixteenth of that.
+MODEL=inception_v3_025
 SIZE=107
 SMALLER=75
-UNION=$(echo $SOURCES | tr ' ' +)
-export TRAIN_IMAGE_SIZE=$SIZE EVAL_IMAGE_SIZE=$SIZE TRAIN_BATCH_SIZE=32 LOG_STEPS=20
-# The averages of batch norm have to settle within a few hundred steps instead of tens of thousands.
-SHORT='--batch_norm_decay=0.95 --learning_rate_decay_type=polynomial --seed=1'
-# Runs this short learn more from images that are not distorted.
-STUDY='--noaugment --batch_norm_decay=0.95 --optimizer=adam --opt_epsilon=0.001 --seed=1'
-STUDY="$STUDY --learning_rate=0.002 --end_learning_rate=0.00001 --save_interval_secs=600"
+STEPS=${STEPS:-1200}
+SOURCE_LR=0.004
+# Fine-tuning all layers.
+TUNE_STEPS=${TUNE_STEPS:-60}
+TUNE_LR=0.0003
+# Runs this short learn more from images that are not distorted. The averages of batch norm have to
+# settle within hundreds of steps instead of tens of thousands.
+SHORT="--noaugment --seed=$SEED"
+export BATCH_NORM_DECAY=0.95 DECAY_TYPE=polynomial OPT_EPSILON=0.001 LOG_STEPS=50
+export MODEL_NAME=$MODEL TRAIN_IMAGE_SIZE=$SIZE TRAIN_BATCH_SIZE=$BATCH
 
 ./install.sh
 
@@ -34,47 +46,54 @@ for name in $SOURCES toy_birds; do
     .venv/bin/python convert_dataset.py --dataset_name="$name" --num_shards=4
 done
 
-# train_source DATASET NAME STEPS EPOCHS [flags]: trains from random weights for STEPS steps; the
-# learning rate decays over EPOCHS epochs.
+# epochs DATASET STEPS: prints the number of epochs, over which the learning rate decays.
+epochs() {
+    awk -v images="$(($2 * BATCH))" 'END { print images / NR }' "data/$1/train.txt"
+}
+
+# train_source DATASET NAME [flags]: trains from random weights.
 train_source() {
-    dataset=$1 model=$2 steps=$3 epochs=$4
-    shift 4
-    DATASET_NAME=$dataset MODEL_DIR=./checkpoints/$model MAX_STEPS=$steps \
-        CHECKPOINT_PATH='' TRAINABLE_SCOPES='' \
-        OPTIMIZER=adam LR=0.002 END_LR=0.00002 EPOCHS_PER_DECAY=$epochs \
-        ./train.sh $SHORT --opt_epsilon=0.001 "$@"
+    dataset=$1 model=$2
+    shift 2
+    DATASET_NAME=$dataset MODEL_DIR=./checkpoints/$model CHECKPOINT_PATH='' TRAINABLE_SCOPES='' \
+        OPTIMIZER=adam LR=$SOURCE_LR END_LR=0.00001 \
+        MAX_STEPS=$STEPS EPOCHS_PER_DECAY=$(epochs "$dataset" "$STEPS") ./train.sh $SHORT "$@"
 }
 
-# fine_tune FROM DATASET NAME EPOCHS: fine-tunes all layers for 60 steps, which are EPOCHS epochs.
+# fine_tune FROM DATASET NAME [flags]: fine-tunes all layers of a network for the same classes.
 fine_tune() {
-    DATASET_NAME=$2 MODEL_DIR=./checkpoints/$3 CHECKPOINT_PATH=./checkpoints/$1 MAX_STEPS=60 \
-        CHECKPOINT_EXCLUDE_SCOPES='' TRAINABLE_SCOPES='' \
-        OPTIMIZER=adam LR=0.0003 END_LR=0 EPOCHS_PER_DECAY=$4 ./train.sh $SHORT --opt_epsilon=0.001
+    from=$1 dataset=$2 model=$3
+    shift 3
+    DATASET_NAME=$dataset MODEL_DIR=./checkpoints/$model CHECKPOINT_PATH=./checkpoints/$from \
+        CHECKPOINT_EXCLUDE_SCOPES='' TRAINABLE_SCOPES='' OPTIMIZER=adam LR=$TUNE_LR END_LR=0 \
+        MAX_STEPS=$TUNE_STEPS EPOCHS_PER_DECAY=$(epochs "$dataset" "$TUNE_STEPS") \
+        ./train.sh $SHORT "$@"
 }
 
-# evaluate NAME DATASET FOLDER [flags]: evaluates into FOLDER unless its results are newer than the
-# checkpoint, and prints them.
+# evaluate NAME DATASET FOLDER [flags]: evaluates at the size of training into FOLDER unless its
+# results are newer than the checkpoint, and prints them.
 evaluate() {
     model=$1 dataset=$2 folder=$3
     shift 3
     mkdir -p "$folder"
     results=$folder/results.json
     if [ ! -e "$results" ] || [ "checkpoints/$model/checkpoint" -nt "$results" ]; then
-        DATASET_NAME=$dataset MODEL_DIR=./checkpoints/$model \
-            ./eval.sh --max_number_of_evaluations=1 --eval_dir="$folder" "$@" >"$folder/eval.txt"
+        DATASET_NAME=$dataset MODEL_DIR=./checkpoints/$model ./eval.sh --per_class \
+            --max_number_of_evaluations=1 --eval_dir="$folder" "$@" >"$folder/eval.txt"
     fi
     cat "$folder/eval.txt"
 }
 
 for name in $SOURCES; do
-    echo "== 2 of 6: train Inception-V3 on $name from random weights"
-    train_source "$name" "$name" 400 12.5
+    echo "== 2 of 6: train $MODEL on $name from random weights"
+    train_source "$name" "$name"
 done
 
 echo "== 3 of 6: fine-tune the last layer of the toy_inat network on toy_birds"
-DATASET_NAME=toy_birds CHECKPOINT_PATH=./checkpoints/toy_inat MAX_STEPS=200 \
-    LR=0.05 EPOCHS_PER_DECAY=17 \
-    ./train.sh $SHORT
+# On features, which are computed once. Training on images also moves the averages of batch norm in
+# the other layers to the target, and the features of toy_inat with these averages are worse.
+DATASET_NAME=toy_birds CHECKPOINT_PATH=./checkpoints/toy_inat LR=0.05 \
+    MAX_STEPS=1000 EPOCHS_PER_DECAY=$(epochs toy_birds 1000) ./train.sh $SHORT --cache_features
 
 echo "== 4 of 6: evaluate the three networks"
 for name in $SOURCES toy_birds; do
@@ -84,7 +103,7 @@ done
 echo "== 5 of 6: extract features of all datasets with both source networks"
 for name in $SOURCES; do
     .venv/bin/python feature_extraction.py --checkpoint_path=./checkpoints/"$name" \
-        --dataset_name="$(echo $SOURCES $TARGETS | tr ' ' ,)" --image_size=$SIZE --merge_splits
+        --dataset_name="$(echo $SOURCES $TARGETS | tr ' ' ,)" --merge_splits
 done
 
 echo "== 6 of 6: execute the notebooks"
@@ -98,93 +117,59 @@ for notebook in LinearClassifierDemo DomainSimilarityDemo; do
     echo "$page"
 done
 
-.venv/bin/python - $SOURCES toy_birds <<'EOF'
-import json
-import sys
-from pathlib import Path
-
-from slim.evaluation.predictions import read_results
-
-print("\n| dataset | training images | validation images | classes | steps | top-1 | top-5 | chance |")
-print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-for name in sys.argv[1:]:
-    counted = json.loads(Path("data", name, "dataset.json").read_text())
-    train, validation = (counted["splits"][split]["samples"] for split in ("train", "validation"))
-    results = read_results(Path("checkpoints", name))
-    print(
-        f"| {name} | {train} | {validation} | {counted['classes']} | {results['step']} "
-        f"| {results['accuracy']:.1%} | {results['recall_5']:.1%} | {1 / counted['classes']:.1%} |"
-    )
-EOF
-.venv/bin/python - "$SOURCES" "$TARGETS" <<'EOF'
-import sys
-
-from slim.transfer.domain_similarity import similarity_table
-from slim.transfer.features import load_features
-from slim.transfer.linear_classifier import classify
-from slim.transfer.prototypes import load_prototypes, side_by_side
-
-sources, targets = (names.split() for names in sys.argv[1:])
-print("\n| logistic regression on features from |", " | ".join(targets), "|")
-print("| --- |" + " --- |" * len(targets))
-for source in sources:
-    cells = []
-    for target in targets:
-        splits = [load_features(f"feature/{source}", target, split) for split in ("train", "val")]
-        cells.append(f"{classify(*splits).accuracy:.1%}")
-    print(f"| {source} |", " | ".join(cells), "|")
-domains = {
-    name: side_by_side([load_prototypes(f"feature/{network}", name) for network in sources])
-    for name in sources + targets
-}
-table = similarity_table(domains, [*sources, "+".join(sources)], targets, min_count=1)
-print(f"\n{table}")
-EOF
-cat <<EOF
-
-images and shards: data; checkpoints and event files: checkpoints; features and notebooks: feature
-training curves: .venv/bin/tensorboard --logdir=checkpoints --reload_multifile=true
-EOF
-
 if [ "$*" = --full ]; then
-    echo
     echo "== full, 1 of 4: the long tail: fine-tune on at most 15 images per class of toy_inat"
     .venv/bin/python -m slim.datasets.balance --dataset_name=toy_inat --max_per_class=15
     .venv/bin/python convert_dataset.py --dataset_name=toy_inat_balanced_15 --num_shards=4
-    fine_tune toy_inat toy_inat toy_inat_longer 2  # for comparison
-    fine_tune toy_inat toy_inat_balanced_15 toy_inat_balanced_15 4
-    for name in toy_inat toy_inat_longer toy_inat_balanced_15; do
-        evaluate "$name" toy_inat "checkpoints/$name/per_class" --per_class
+    fine_tune toy_inat toy_inat toy_inat_longer  # for comparison
+    fine_tune toy_inat toy_inat_balanced_15 toy_inat_balanced_15
+    for name in toy_inat_longer toy_inat_balanced_15; do
+        evaluate "$name" toy_inat "checkpoints/$name"
     done
     .venv/bin/python -m slim.long_tail --names=before,longer,balanced --group_bounds=15,35 \
-        checkpoints/toy_inat/per_class checkpoints/toy_inat_longer/per_class \
-        checkpoints/toy_inat_balanced_15/per_class
+        checkpoints/toy_inat checkpoints/toy_inat_longer checkpoints/toy_inat_balanced_15
 
     echo "== full, 2 of 4: resolution: toy_inat at $SMALLER pixels, compared with $SIZE"
-    train_source toy_inat toy_inat_$SMALLER 400 12.5 --train_image_size=$SMALLER
-    for name in toy_inat_$SMALLER toy_inat; do
+    train_source toy_inat "toy_inat_$SMALLER" --train_image_size=$SMALLER
+    for name in "toy_inat_$SMALLER" toy_inat; do
         evaluate "$name" toy_inat "checkpoints/$name/sizes" --eval_image_size=$SMALLER,$SIZE
+    done
+    evaluate "toy_inat_$SMALLER" toy_inat "checkpoints/toy_inat_$SMALLER"
+    for size in $SMALLER $SIZE; do
+        name=toy_inat_${SMALLER}_at_$size
+        fine_tune "toy_inat_$SMALLER" toy_inat "$name" --train_image_size="$size"
+        evaluate "$name" toy_inat "checkpoints/$name"
     done
 
     echo "== full, 3 of 4: the union of the sources, and its classes nearest to the targets"
     .venv/bin/python -m slim.datasets.union --dataset_names="$(echo $SOURCES | tr ' ' ,)"
     .venv/bin/python convert_dataset.py --dataset_name="$UNION" --num_shards=4
-    train_source "$UNION" "$UNION" 800 12.5
+    train_source "$UNION" "$UNION"
     .venv/bin/python feature_extraction.py --checkpoint_path="./checkpoints/$UNION" \
-        --dataset_name="$(echo $SOURCES $TARGETS | tr ' ' ,)" --image_size=$SIZE
+        --dataset_name="$(echo $SOURCES $TARGETS | tr ' ' ,)"
     .venv/bin/python -m slim.transfer.source_selection --feature_dir="feature/$UNION" \
         --sources="$(echo $SOURCES | tr ' ' ,)" --targets="$(echo $TARGETS | tr ' ' ,)" \
         --top_k=14 --min_count=1 --output_name=toy_selected
     .venv/bin/python convert_dataset.py --dataset_name=toy_selected --num_shards=4
-    # The selection has about as many classes and images as each source.
-    train_source toy_selected toy_selected 400 12.5
+    train_source toy_selected toy_selected
 
     echo "== full, 4 of 4: the transfer study"
     for name in $TARGETS; do
         .venv/bin/python convert_dataset.py --dataset_name="$name" --num_shards=4
     done
-    .venv/bin/python -m slim.transfer.study --image_size=$SIZE --min_count=1 --batch_size=32 \
+    .venv/bin/python -m slim.transfer.study --min_count=1 --batch_size=$BATCH \
+        --normalize_features --gamma=1 \
         --sources="$(echo $SOURCES "$UNION" toy_selected | tr ' ' ,)" \
         --targets="$(echo $TARGETS | tr ' ' ,)" --num_workers=2 \
-        --fine_tune --fine_tune_steps=60 --fine_tune_flags="$STUDY"
+        --fine_tune --fine_tune_steps="$TUNE_STEPS" \
+        --fine_tune_flags="$SHORT --batch_norm_decay=$BATCH_NORM_DECAY --optimizer=adam \
+            --opt_epsilon=$OPT_EPSILON --learning_rate=$SOURCE_LR --end_learning_rate=0.00001 \
+            --save_interval_secs=600"
 fi
+
+cat <<EOF
+
+images and shards: data; checkpoints and event files: checkpoints; features and notebooks: feature
+training curves: .venv/bin/tensorboard --logdir=checkpoints --reload_multifile=true
+EOF
+.venv/bin/python -m benchmarks.demo "$@"

@@ -1,0 +1,282 @@
+"""The claims of the demo: figures counted by hand, made-up results, and the table over seeds."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import claims, demo, demo_seeds
+from benchmarks.claims import POINTS, Claim, write_claims
+from slim.checkpoints.description import ModelDescription, write_model_description
+from slim.common.errors import UserError
+from slim.datasets.registry import DESCRIPTION, DatasetDescription, SplitDescription
+from slim.evaluation.intervals import Estimate
+from slim.evaluation.predictions import Predictions
+from slim.transfer.features import load_features
+from slim.transfer.linear_classifier import classify
+from tests.conftest import run
+from tests.support import invoke
+
+CLASSES, IMAGES = 3, 20  # of each made-up domain; images per class and split
+
+
+def right(share: float, images: int = 100) -> np.ndarray:
+    """Returns results of which the first are correct."""
+    return np.arange(images) < share * images
+
+
+def values(found: list[Claim]) -> dict[str, float]:
+    return {claim.key: pytest.approx(claim.estimate.value) for claim in found}
+
+
+@pytest.mark.parametrize(
+    ("interval", "most", "verdict"),
+    [
+        ((-3, 9), np.inf, "holds"),
+        ((-4, 9), np.inf, "within noise"),
+        ((-9, -4), np.inf, "does not hold"),
+        ((-3, 3), 3, "holds"),
+        ((-3, 4), 3, "within noise"),
+        ((4, 5), 3, "does not hold"),
+    ],
+)
+def test_the_whole_interval_decides(interval, most, verdict):
+    estimate = Estimate(np.mean(interval), *interval)
+    claim = Claim(key="k", statement="s", estimate=estimate, unit=POINTS, least=-3, most=most)
+    assert claim.verdict == verdict
+    assert (claim.margin >= 0) == (-3 <= np.mean(interval) <= most)
+
+
+def test_accuracies_of_the_nearer_and_the_farther_source():
+    correct = {("a", "x"): right(0.7), ("b", "x"): right(0.5), ("a", "y"): right(0.4)}
+    correct["b", "y"] = right(0.4)
+    found = claims.better_sources(correct, {"x": ("a", "b"), "y": ("b", "a")})
+    assert values(found) == {"accuracy_x": 20, "accuracy_y": 0}
+    assert found[0].statement == "x: features of a classify better than those of b"
+    # Of the same images both are right or both are wrong, so there is no noise.
+    assert (found[1].estimate.low, found[1].estimate.high) == (0, 0)
+
+
+def test_last_layer_in_times_of_chance_and_against_the_linear_classifier():
+    chance, linear = claims.last_layer("x", right(0.6), right(0.63), 1 / 12)
+    assert chance.estimate.value == pytest.approx(7.2)
+    assert linear.estimate.value == pytest.approx(-3)
+    assert (chance.verdict, linear.margin) == ("holds", pytest.approx(2))
+
+
+def predictions(shares: list[float], sizes: list[int], images: int = 20) -> Predictions:
+    """Returns predictions with the given share of correct ones per class."""
+    labels = np.repeat(np.arange(len(shares)), images)
+    hits = np.concatenate([right(share, images) for share in shares])
+    first = np.where(hits, labels, (labels + 1) % len(shares))
+    top = (first[:, np.newaxis] + np.arange(min(5, len(shares)))) % len(shares)
+    return Predictions(
+        1, labels, top, np.ones(top.shape, "f"), len(shares), class_sizes=np.array(sizes)
+    )
+
+
+def test_tail_and_head_add_up():
+    sizes = [5, 9, 20, 50, 60]
+    before = predictions([0.1, 0.3, 0.9, 1.0, 0.8], sizes)
+    after = predictions([0.5, 0.5, 0.1, 0.9, 0.7], [5] * 5)  # its own training images do not count
+    claim = claims.balanced(before, after, (10, 40))
+    assert claim.estimate.value == pytest.approx(30 - 10)
+    assert claim.verdict == "holds"
+
+
+def test_resolutions_are_compared_on_the_same_images():
+    found = claims.resolution((right(0.4), right(0.6)), (right(0.5), right(0.45)), (75, 107))
+    assert values(found) == {"resolution_trained": 20, "resolution_fine_tuned": -5}
+
+
+def test_union_is_compared_with_the_better_source():
+    shares = {
+        "x": {"a": 0.6, "b": 0.5, "a+b": 0.58, "s": 0.5},
+        "y": {"a": 0.2, "b": 0.4, "a+b": 0.5, "s": 0.6},
+    }
+    correct = {(s, t): right(share) for t, row in shares.items() for s, share in row.items()}
+    found = claims.union_of_sources(correct, "a+b", ["a", "b"], ["x", "y"])
+    assert values(found) == {"union_x": -2, "union_y": 10, "union_mean": 54 - 45}
+    assert [claim.margin for claim in found] == pytest.approx([1, 13, 9])
+    selected = claims.selected_classes(correct, "s", "a+b", ["x", "y"])
+    assert selected.estimate.value == pytest.approx(55 - 54)
+
+
+def test_correlation_is_the_mean_of_those_of_the_targets():
+    similarity = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])
+    shares = {"x": [0.2, 0.4, 0.6], "y": [0.3, 0.2, 0.4]}
+    correct = {(i, t): right(share) for t, row in shares.items() for i, share in enumerate(row)}
+    claim = claims.similarity_predicts_accuracy(correct, similarity, [0, 1, 2], ["x", "y"])
+    assert claim.estimate.value == pytest.approx((1 - 0.5) / 2)
+    assert claim.verdict == "does not hold"
+
+
+def write_features(folder: Path, name: str, depth: int, seed: int) -> None:
+    """Writes random features around a centre per class."""
+    random = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(CLASSES), IMAGES).astype(np.int32)
+    centres = np.abs(random.normal(size=(CLASSES, depth)))
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "val"):
+        features = centres[labels] + random.normal(size=(len(labels), depth))
+        np.save(folder / f"{name}_feature_{split}.npy", features.astype(np.float32))
+        np.save(folder / f"{name}_label_{split}.npy", labels)
+
+
+def write_network(name: str, dataset: str, image_size: int) -> None:
+    """Writes the description and the predictions of a network."""
+    found = predictions([0.7, 0.8, 0.9], [5, 20, 50], IMAGES)
+    description = ModelDescription("inception_v3", image_size, "inception_v3", dataset, ())
+    found.save(demo.CHECKPOINTS / name)
+    write_model_description(demo.CHECKPOINTS / name, description)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The results of a demo: random features, and predictions."""
+    monkeypatch.chdir(tmp_path)
+    sources = [*demo.SOURCES, demo.UNION, demo.SELECTED]
+    for number, network in enumerate(sources):
+        for seed, name in enumerate([*demo.SOURCES, demo.SELECTED, *demo.TARGETS]):
+            write_features(demo.FEATURES / network, name, 8 + number, 10 * number + seed)
+    for name in (*demo.SOURCES, "toy_birds"):
+        write_network(name, name, 107)
+        split = SplitDescription(60, 0, [], "")
+        written = DatasetDescription(
+            CLASSES, 0, True, "fail", {"train": split, "validation": split}
+        )
+        (demo.DATA / name).mkdir(parents=True)
+        (demo.DATA / name / DESCRIPTION).write_text(written.to_json())
+    for name in (demo.SMALL, *demo.FINE_TUNED, demo.BALANCED):
+        write_network(name, "toy_inat", 75)
+    return tmp_path
+
+
+def test_demo_tests_its_claims_on_its_own_results(folder):
+    done = invoke(demo)
+    assert done.code == 0, done.error
+    written = json.loads(demo.CLAIMS.read_text())
+    assert not written["full"]
+    correct = {}
+    for source in demo.SOURCES:
+        train, val = (
+            load_features(demo.FEATURES / source, "toy_cars", s) for s in ("train", "val")
+        )
+        correct[source] = classify(train, val).accuracy
+    expected = 100 * (correct["toy_imagenet"] - correct["toy_inat"])
+    found = written["claims"]["accuracy_toy_cars"]
+    assert found["value"] == pytest.approx(expected)
+    assert found["low"] <= found["value"] <= found["high"]
+    assert "| toy_birds | toy_birds | 60 | 60 | 3 | 107 | 1 | 80.0% |" in done.output
+    statement = "toy_birds: fine-tuning the last layer reaches 5 times chance"
+    assert f"| {statement} | 2.4 (" in done.output and "| does not hold |" in done.output
+
+
+def test_distances_do_not_depend_on_the_scale_of_one_network(folder):
+    def distances():
+        written = json.loads(demo.CLAIMS.read_text())["claims"]
+        return {key: claim["value"] for key, claim in written.items() if "emd" in key}
+
+    assert invoke(demo).code == 0
+    before = distances()
+    for path in (demo.FEATURES / "toy_inat").glob("*_feature_train.npy"):
+        np.save(path, 1000 * np.load(path))
+    assert invoke(demo).code == 0
+    assert distances() == pytest.approx(before, rel=1e-4)
+
+
+def test_full_demo_tests_more_claims(folder):
+    done = invoke(demo, "--full")
+    assert done.code == 0, done.error
+    written = json.loads(demo.CLAIMS.read_text())
+    assert written["full"]
+    assert {"balanced", "resolution_fine_tuned", "union_mean", "selected_mean", "correlation"} < (
+        written["claims"].keys()
+    )
+    assert written["claims"]["balanced"]["value"] == 0  # the same predictions before and after
+
+
+def test_predictions_for_other_images_are_refused(folder):
+    predictions([0.5, 0.5, 0.5], [5, 5, 5], images=4).save(demo.CHECKPOINTS / "toy_birds")
+    done = invoke(demo)
+    assert done.code == 1
+    assert "toy_birds was evaluated on 12 images, not on the 60 images" in done.error
+    assert not demo.CLAIMS.exists()
+
+
+def write_run(folder: Path, seed: int, figure: float, *, full: bool = False) -> None:
+    """Writes the claims of a finished demo."""
+    estimate = Estimate(figure, figure - 1, figure + 1)
+    claim = {"key": "k", "statement": "a is better", "estimate": estimate, "unit": POINTS}
+    path = folder / f"seed_{seed}" / demo.CLAIMS
+    path.parent.mkdir(parents=True)
+    more = [Claim(**{**claim, "key": "f", "least": -3})] if full else []
+    write_claims(path, [Claim(**claim), *more], full=full)
+
+
+def test_finished_seeds_are_only_summarized(tmp_path):
+    for seed, figure in ((1, 3.0), (2, 5.0), (3, -1.0)):
+        write_run(tmp_path, seed, figure, full=seed < 3)
+    done = invoke(demo_seeds, "--seeds=3", "--full_seeds=2", f"--folder={tmp_path}")
+    assert done.code == 0, done.error
+    table = (tmp_path / "claims.md").read_text()
+    assert table in done.output
+    spread = np.std([3, 5, -1], ddof=1)
+    assert (
+        f"| a is better (points) | +2.3 | {spread:.1f} | -1.0 | +5.0 | {7 / 3 / spread:.1f} "
+        "| 2 of 3 | 2 holds, 1 within noise |"
+    ) in table
+    # Its margin is above -3.
+    margin = 7 / np.std([3, 5], ddof=1)
+    assert f"| +4.0 | 1.4 | +3.0 | +5.0 | {margin:.1f} | 2 of 2 | 2 holds |" in table
+    assert not (tmp_path / demo.DATA).exists()
+
+
+def test_a_demo_is_complete_with_all_its_claims(tmp_path):
+    write_run(tmp_path, 1, 3.0)
+    write_run(tmp_path, 2, 3.0, full=True)
+    one, two, three = (tmp_path / f"seed_{seed}" for seed in (1, 2, 3))
+    assert demo_seeds.Demo(1, False, one).claims and not demo_seeds.Demo(1, True, one).claims
+    assert demo_seeds.Demo(2, False, two).claims and demo_seeds.Demo(2, True, two).claims
+    assert demo_seeds.Demo(3, False, three).claims is None
+
+
+def test_the_folder_of_a_seed_has_the_scripts_and_the_shared_datasets(tmp_path):
+    runs, folder = tmp_path / "runs", tmp_path / "runs/seed_1"
+    for name in (*demo.SOURCES, *demo.TARGETS):
+        (runs / demo.DATA / name).mkdir(parents=True)
+    for _ in range(2):
+        demo_seeds.link_files(folder, runs)
+    assert (folder / "data/toy_cars").samefile(runs / "data/toy_cars")
+    assert not (folder / "data").is_symlink() and not (folder / "checkpoints").exists()
+    done = run(folder / "demo.sh", "--wrong")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: ./demo.sh --wrong: expected nothing, or --full\n",
+    )
+
+
+def test_a_demo_runs_with_its_seed_and_its_log(tmp_path, capfd):
+    script = tmp_path / "demo.sh"
+    script.write_text('#!/bin/sh\necho "seed $SEED" "$@"\nexit 3\n')
+    script.chmod(0o755)
+    demo_seeds.run_demos([demo_seeds.Demo(5, True, tmp_path)], 2)
+    assert (tmp_path / "demo.log").read_text() == "seed 5 --full\n"
+    assert "seed 5: failed with exit code 3" in capfd.readouterr().out
+
+
+def test_every_worker_has_cores():
+    for count in (1, 2, 5):
+        shares = demo_seeds.share_cores(count)
+        assert len(shares) == count and all(shares)
+        assert set.union(*shares) == os.sched_getaffinity(0) or count < len(shares)
+
+
+def test_errors_name_missing_results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = invoke(demo)
+    assert done.code == 1 and "no file checkpoints/toy_inat" in done.error
+    with pytest.raises(UserError, match="was evaluated on 3 images"):
+        claims.correct_images(predictions([1], [1], 3), np.zeros(4), "x")
