@@ -29,6 +29,9 @@ SIZE=107
 SMALLER=75
 STEPS=${STEPS:-1200}
 SOURCE_LR=0.004
+# The long tail: training images per class of the balanced subset, and the bounds of the groups.
+PER_CLASS=30
+BOUNDS=30,120
 # Fine-tuning all layers.
 TUNE_STEPS=${TUNE_STEPS:-60}
 TUNE_LR=0.0003
@@ -118,16 +121,16 @@ for notebook in LinearClassifierDemo DomainSimilarityDemo; do
 done
 
 if [ "$*" = --full ]; then
-    echo "== full, 1 of 4: the long tail: fine-tune on at most 15 images per class of toy_inat"
-    .venv/bin/python -m slim.datasets.balance --dataset_name=toy_inat --max_per_class=15
-    .venv/bin/python convert_dataset.py --dataset_name=toy_inat_balanced_15 --num_shards=4
+    echo "== full, 1 of 4: the long tail: fine-tune on at most $PER_CLASS images per class of toy_inat"
+    .venv/bin/python -m slim.datasets.balance --dataset_name=toy_inat --max_per_class=$PER_CLASS
+    .venv/bin/python convert_dataset.py --dataset_name="toy_inat_balanced_$PER_CLASS" --num_shards=4
     fine_tune toy_inat toy_inat toy_inat_longer  # for comparison
-    fine_tune toy_inat toy_inat_balanced_15 toy_inat_balanced_15
-    for name in toy_inat_longer toy_inat_balanced_15; do
+    fine_tune toy_inat "toy_inat_balanced_$PER_CLASS" toy_inat_balanced
+    for name in toy_inat_longer toy_inat_balanced; do
         evaluate "$name" toy_inat "checkpoints/$name"
     done
-    .venv/bin/python -m slim.long_tail --names=before,longer,balanced --group_bounds=15,35 \
-        checkpoints/toy_inat checkpoints/toy_inat_longer checkpoints/toy_inat_balanced_15
+    .venv/bin/python -m slim.long_tail --names=before,longer,balanced --group_bounds=$BOUNDS \
+        checkpoints/toy_inat checkpoints/toy_inat_longer checkpoints/toy_inat_balanced
 
     echo "== full, 2 of 4: resolution: toy_inat at $SMALLER pixels, compared with $SIZE"
     train_source toy_inat "toy_inat_$SMALLER" --train_image_size=$SMALLER

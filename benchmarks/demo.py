@@ -32,14 +32,14 @@ UNION = "+".join(SOURCES)
 SELECTED = "toy_selected"
 TARGETS = ("toy_birds", "toy_flowers", "toy_cars")
 SMALLER, SIZE = 75, 107  # pixels
-GROUP_BOUNDS = (15, 35)  # training images per class
+GROUP_BOUNDS = (30, 120)  # training images per class
 # The nearer and the farther source by target: toy_inat has birds and flowers, toy_imagenet cars.
 NEARER = {
     "toy_birds": ("toy_inat", "toy_imagenet"),
     "toy_flowers": ("toy_inat", "toy_imagenet"),
     "toy_cars": ("toy_imagenet", "toy_inat"),
 }
-BALANCED = "toy_inat_balanced_15"
+BALANCED = "toy_inat_balanced"  # the toy_inat network, fine-tuned
 SMALL = f"toy_inat_{SMALLER}"
 FINE_TUNED = (f"{SMALL}_at_{SMALLER}", f"{SMALL}_at_{SIZE}")  # from SMALL
 DATA, CHECKPOINTS, FEATURES = Path("data"), Path("checkpoints"), Path("feature")

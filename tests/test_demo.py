@@ -176,14 +176,12 @@ def test_demo_tests_its_claims_on_its_own_results(folder):
 
 def test_distances_do_not_depend_on_the_scale_of_one_network(folder):
     def distances():
-        written = json.loads(demo.CLAIMS.read_text())["claims"]
-        return {key: claim["value"] for key, claim in written.items() if "emd" in key}
+        images = demo.load_domains(demo.SOURCES, [*demo.SOURCES, *demo.TARGETS])
+        return demo.measure_distances(images, demo.SOURCES)
 
-    assert invoke(demo).code == 0
     before = distances()
     for path in (demo.FEATURES / "toy_inat").glob("*_feature_train.npy"):
         np.save(path, 1000 * np.load(path))
-    assert invoke(demo).code == 0
     assert distances() == pytest.approx(before, rel=1e-4)
 
 
