@@ -127,7 +127,7 @@ def write_features(folder: Path, name: str, depth: int, seed: int) -> None:
 
 def write_network(name: str, dataset: str, image_size: int) -> None:
     """Writes the description and the predictions of a network."""
-    found = predictions([0.7, 0.8, 0.9], [5, 20, 50], IMAGES)
+    found = predictions([0.7, 0.8, 0.9], [5, 50, 200], IMAGES)
     description = ModelDescription("inception_v3", image_size, "inception_v3", dataset, ())
     found.save(demo.CHECKPOINTS / name)
     write_model_description(demo.CHECKPOINTS / name, description)
