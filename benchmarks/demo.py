@@ -32,7 +32,7 @@ UNION = "+".join(SOURCES)
 SELECTED = "toy_selected"
 TARGETS = ("toy_birds", "toy_flowers", "toy_cars")
 SMALLER, SIZE = 75, 107  # pixels
-GROUP_BOUNDS = (30, 120)  # training images per class
+GROUP_BOUNDS = (40, 120)  # training images per class
 # The nearer and the farther source by target: toy_inat has birds and flowers, toy_imagenet cars.
 NEARER = {
     "toy_birds": ("toy_inat", "toy_imagenet"),
@@ -40,7 +40,7 @@ NEARER = {
     "toy_cars": ("toy_imagenet", "toy_inat"),
 }
 BALANCED = "toy_inat_balanced"  # the toy_inat network, fine-tuned
-SMALL = f"toy_inat_{SMALLER}"
+SMALL = f"toy_imagenet_{SMALLER}"
 FINE_TUNED = (f"{SMALL}_at_{SMALLER}", f"{SMALL}_at_{SIZE}")  # from SMALL
 DATA, CHECKPOINTS, FEATURES = Path("data"), Path("checkpoints"), Path("feature")
 CLAIMS = FEATURES / "claims.json"
@@ -190,10 +190,10 @@ def full_claims(
         similarity: `[S, T]`.
         sources: S names.
     """
-    labels = evaluated["toy_inat"].labels
+    labels = evaluated["toy_imagenet"].labels
     small, large, *fine_tuned = (
         claims.correct_images(evaluated[name], labels, name)
-        for name in (SMALL, "toy_inat", *FINE_TUNED)
+        for name in (SMALL, "toy_imagenet", *FINE_TUNED)
     )
     return [
         claims.balanced(evaluated["toy_inat"], evaluated[BALANCED], GROUP_BOUNDS),

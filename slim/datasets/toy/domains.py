@@ -145,9 +145,9 @@ class Domain:
 
 
 DOMAINS = {
-    "toy_birds": Domain(TOY_BIRDS, (30,) * 12, 50),
-    "toy_flowers": Domain(TOY_FLOWERS, (30,) * 12, 50),
-    "toy_cars": Domain(TOY_CARS, (30,) * 12, 50),
+    "toy_birds": Domain(TOY_BIRDS, (30,) * 12, 100),
+    "toy_flowers": Domain(TOY_FLOWERS, (30,) * 12, 100),
+    "toy_cars": Domain(TOY_CARS, (30,) * 12, 100),
     # The counts fall geometrically from 320 to 12, as those of species in a survey do.
     "toy_inat": Domain(TOY_INAT, [round(320 * (12 / 320) ** (i / 39)) for i in range(40)], 20),
     "toy_imagenet": Domain(TOY_IMAGENET, (100,) * 40, 20, coarse=True),

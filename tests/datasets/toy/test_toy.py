@@ -52,9 +52,9 @@ def drawn(tmp_path_factory):
     with mock.patch.object(writing, "draw_image", lambda *_, **__: blank):
         sources = check(toy, *flags)
     assert (result.stdout + sources.output).splitlines() == [
-        f"toy_birds: 960 images of 12 classes in {directory}/toy_birds",
-        f"toy_flowers: 960 images of 12 classes in {directory}/toy_flowers",
-        f"toy_cars: 960 images of 12 classes in {directory}/toy_cars",
+        f"toy_birds: 1560 images of 12 classes in {directory}/toy_birds",
+        f"toy_flowers: 1560 images of 12 classes in {directory}/toy_flowers",
+        f"toy_cars: 1560 images of 12 classes in {directory}/toy_cars",
         f"toy_inat: 4627 images of 40 classes in {directory}/toy_inat",
         f"toy_imagenet: 4800 images of 40 classes in {directory}/toy_imagenet",
     ]
@@ -93,8 +93,8 @@ def test_lists_name_every_image_once(drawn, name):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_targets_have_12_classes_of_30_and_50_images(drawn, name):
-    for file, count in (("train.txt", 30), ("val.txt", 50)):
+def test_targets_have_12_classes_of_30_and_100_images(drawn, name):
+    for file, count in (("train.txt", 30), ("val.txt", 100)):
         labels = Counter(label for _, label in read_list(drawn / name, file))
         assert labels == dict.fromkeys(range(12), count)
 
@@ -194,7 +194,7 @@ def test_complete_domains_are_skipped(drawn):
     images = drawn / "toy_cars"
     before = {path: path.stat().st_mtime_ns for path in images.rglob("*")}
     done = check(toy, f"--dataset_dir={drawn}", "--domains=toy_cars")
-    assert done.output == f"toy_cars: 960 images of 12 classes in {images}, already drawn\n"
+    assert done.output == f"toy_cars: 1560 images of 12 classes in {images}, already drawn\n"
     assert {path: path.stat().st_mtime_ns for path in images.rglob("*")} == before
 
 
@@ -208,7 +208,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(drawn, tmp_path):
         wait_until(lambda: not any(map(is_running, workers)))  # all end with the command
     assert workers
     so_far = contents(directory)
-    assert not set(LISTS) & set(so_far) and len(so_far) < 960
+    assert not set(LISTS) & set(so_far) and len(so_far) < 1560
     check(toy, *flags)
     assert contents(directory) == contents(drawn / "toy_birds")
 
