@@ -150,7 +150,7 @@ if [ "$*" = --full ]; then
         --dataset_name="$(echo $SOURCES $TARGETS | tr ' ' ,)"
     .venv/bin/python -m slim.transfer.source_selection --feature_dir="feature/$UNION" \
         --sources="$(echo $SOURCES | tr ' ' ,)" --targets="$(echo $TARGETS | tr ' ' ,)" \
-        --top_k=14 --min_count=1 --output_name=toy_selected
+        --top_k=18 --min_count=1 --output_name=toy_selected
     .venv/bin/python convert_dataset.py --dataset_name=toy_selected --num_shards=4
     train_layers toy_selected toy_selected "$UNION_STEPS" $SOURCE_LR ''
 
