@@ -151,7 +151,7 @@ def plot_nearest_classes(
     width, blocks = neighbours + 1, 2 if len(shown) > 1 else 1
     rows = -(-len(shown) // blocks)
     ratios = ([1] * width + [0.25]) * blocks
-    figure = Figure((1.08 * sum(ratios), 1.66 * rows + 0.4), layout="constrained")
+    figure = Figure((1.05 * sum(ratios), 1.62 * rows + 0.4), layout="constrained")
     grid = figure.subplots(rows, len(ratios), squeeze=False, width_ratios=ratios)
     for axis in grid.flat:
         axis.set_axis_off()
@@ -201,8 +201,8 @@ def _show_class(
     """Shows the first image of a class, if there are images, and its name."""
     label, found = domain.labels[index], pictures[domain.datasets[index]]
     _show(axis, found.paths[int(np.argmax(found.labels == label))], frame)
-    lines = wrap(readable(found.class_names[label]), 19)
-    lines = lines if len(lines) <= 2 else [lines[0], f"{lines[1][:18]}…"]
+    lines = wrap(readable(found.class_names[label]), 17)
+    lines = lines if len(lines) <= 2 else [lines[0], f"{lines[1][:16]}…"]
     axis.set_title("\n".join(lines), **_CAPTION)
 
 
