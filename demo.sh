@@ -38,7 +38,7 @@ BALANCED_STEPS=${BALANCED_STEPS:-100}
 SIZE_STEPS=${SIZE_STEPS:-400}
 TARGET_STEPS=${TARGET_STEPS:-60}
 # Empty to leave out fine-tuning on the targets, which none of the claims needs.
-FINE_TUNE=${FINE_TUNE---fine_tune}
+FINE_TUNE=${FINE_TUNE-yes}
 # Runs this short learn more from images that are not distorted. The averages of batch norm have to
 # settle within hundreds of steps instead of tens of thousands.
 SHORT="--noaugment --seed=$SEED"
@@ -162,10 +162,9 @@ if [ "$*" = --full ]; then
         --normalize_features --gamma=1 \
         --sources="$(echo $SOURCES "$UNION" toy_selected | tr ' ' ,)" \
         --targets="$(echo $TARGETS | tr ' ' ,)" --num_workers=2 \
-        $FINE_TUNE --fine_tune_steps="$TARGET_STEPS" \
-        --fine_tune_flags="$SHORT --batch_norm_decay=$BATCH_NORM_DECAY --optimizer=adam \
-            --opt_epsilon=$OPT_EPSILON --learning_rate=$SOURCE_LR --end_learning_rate=0.00001 \
-            --save_interval_secs=600"
+        ${FINE_TUNE:+--fine_tune "--fine_tune_steps=$TARGET_STEPS" "--fine_tune_flags=$SHORT \
+            --batch_norm_decay=$BATCH_NORM_DECAY --optimizer=adam --opt_epsilon=$OPT_EPSILON \
+            --learning_rate=$SOURCE_LR --end_learning_rate=0.00001 --save_interval_secs=600"}
 fi
 
 cat <<EOF
