@@ -52,7 +52,7 @@ class Claim:
     def verdict(self) -> str:
         """`holds` or `does not hold` if the whole interval agrees, else `within noise`."""
         low, high = self.estimate.low, self.estimate.high
-        if low >= self.least and high <= self.most:
+        if low > self.least and high < self.most:
             return "holds"
         return "does not hold" if high < self.least or low > self.most else "within noise"
 

@@ -35,12 +35,12 @@ class Estimate:
         return f"{value} ({low} to {high})"
 
     def verdict(self, threshold: float = 0.0) -> str:
-        """Returns whether the statistic is at least a threshold.
+        """Returns whether the statistic is above a threshold.
 
         Returns:
-            `holds` or `does not hold` if the whole interval agrees, else `within noise`.
+            `holds` or `does not hold` if the whole interval is on one side, else `within noise`.
         """
-        if self.low >= threshold:
+        if self.low > threshold:
             return "holds"
         return "does not hold" if self.high < threshold else "within noise"
 

@@ -47,6 +47,7 @@ def test_samples_are_drawn_independently():
     ("low", "high", "threshold", "verdict"),
     [
         (0.01, 0.2, 0, "holds"),
+        (0.0, 0.0, 0, "within noise"),
         (-0.01, 0.2, 0, "within noise"),
         (-0.2, -0.01, 0, "does not hold"),
         (0.01, 0.2, 0.1, "within noise"),
