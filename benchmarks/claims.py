@@ -12,7 +12,7 @@ import numpy as np
 from slim.common.errors import UserError
 from slim.common.files import write_whole
 from slim.common.tables import Table
-from slim.evaluation.intervals import Estimate, bootstrap
+from slim.evaluation.intervals import Estimate, accuracy_difference, bootstrap
 from slim.evaluation.long_tail import group_accuracy
 from slim.evaluation.predictions import Predictions
 
@@ -32,8 +32,8 @@ class Claim:
         statement: The claim in words.
         estimate: The figure with its interval.
         unit: The unit of the figure, a key of `FORMS`.
-        least: The claim is true if the figure is at least this,
-        most: and at most this.
+        least: The smallest figure for which the claim is true.
+        most: The largest one.
     """
 
     key: str
@@ -50,11 +50,8 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """`holds` or `does not hold` if the whole interval agrees, else `within noise`."""
-        low, high = self.estimate.low, self.estimate.high
-        if low > self.least and high < self.most:
-            return "holds"
-        return "does not hold" if high < self.least or low > self.most else "within noise"
+        """Whether the whole interval agrees, see `Estimate.verdict`."""
+        return self.estimate.verdict(self.least, self.most)
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything about the claim; infinite bounds are null."""
@@ -90,13 +87,32 @@ def write_claims(path: Path, claims: Sequence[Claim], *, full: bool) -> None:
     write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
-def difference(correct: np.ndarray, other: np.ndarray) -> Estimate:
-    """Estimates how many points more accurate a classifier is than another on the same images."""
-    return bootstrap(lambda rows: 100 * rows.mean(), correct.astype(float) - other)
+def read_claims(path: Path, *, full: bool) -> dict[str, dict[str, Any]] | None:
+    """Reads claims that `write_claims` wrote.
+
+    Args:
+        path: The file.
+        full: Whether the claims of the full demo are needed.
+
+    Returns:
+        The properties of each claim by key, None if the needed claims do not exist.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        return content["claims"] if content["full"] >= full else None
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} is not a file of claims of the demo: delete it, then run the command again"
+        ) from None
 
 
 def better_sources(correct: Correct, nearer: Mapping[str, tuple[str, str]]) -> list[Claim]:
-    """Claims that a linear classifier is better on the features of the nearer source.
+    """Returns the claims that a linear classifier is better on features of the nearer source.
 
     Args:
         correct: See `Correct`.
@@ -106,7 +122,7 @@ def better_sources(correct: Correct, nearer: Mapping[str, tuple[str, str]]) -> l
         Claim(
             key=f"accuracy_{target}",
             statement=f"{target}: features of {near} classify better than those of {far}",
-            estimate=difference(correct[near, target], correct[far, target]),
+            estimate=accuracy_difference(correct[near, target], correct[far, target]),
             unit=POINTS,
         )
         for target, (near, far) in nearer.items()
@@ -116,7 +132,7 @@ def better_sources(correct: Correct, nearer: Mapping[str, tuple[str, str]]) -> l
 def nearer_sources(
     distances: Mapping[str, Estimate], nearer: Mapping[str, tuple[str, str]]
 ) -> list[Claim]:
-    """Claims that the Earth Mover's Distance to the nearer source is smaller.
+    """Returns the claims that the Earth Mover's Distance to the nearer source is smaller.
 
     Args:
         distances: The distance to the farther source less that to the nearer, by target.
@@ -134,7 +150,7 @@ def nearer_sources(
 
 
 def last_layer(name: str, fine_tuned: np.ndarray, linear: np.ndarray, chance: float) -> list[Claim]:
-    """Claims that the fine-tuned last layer is far above chance and as good as regression.
+    """Returns the claims on the fine-tuned last layer: far above chance, close to regression.
 
     Args:
         name: The target.
@@ -154,7 +170,7 @@ def last_layer(name: str, fine_tuned: np.ndarray, linear: np.ndarray, chance: fl
             key="last_layer_linear",
             statement=f"{name}: fine-tuning the last layer is within 5 points of the linear "
             "classifier",
-            estimate=difference(fine_tuned, linear),
+            estimate=accuracy_difference(fine_tuned, linear),
             unit=POINTS,
             least=-5,
             most=5,
@@ -163,9 +179,9 @@ def last_layer(name: str, fine_tuned: np.ndarray, linear: np.ndarray, chance: fl
 
 
 def balanced(before: Predictions, after: Predictions, bounds: tuple[int, int]) -> Claim:
-    """Claims that fine-tuning on a balanced subset helps the tail more than it costs the head.
+    """Returns the claim that a balanced subset helps the tail more than it costs the head.
 
-    The figure is the gain of the tail plus that of the head, which is negative as a rule.
+    The figure is the gain of the tail plus the gain of the head. The latter is usually negative.
 
     Args:
         before: Predictions with `class_sizes`.
@@ -200,12 +216,12 @@ def resolution(
     fine_tuned: tuple[np.ndarray, np.ndarray],
     sizes: tuple[int, int],
 ) -> list[Claim]:
-    """Claims that larger images are better.
+    """Returns the claims that larger images are better.
 
     Args:
-        trained: Whether the networks that were trained at the smaller and at the larger size
-            classify each image correctly, bool `[N]`; each is evaluated at its own size.
-        fine_tuned: The same of the network of the smaller size, fine-tuned at each size.
+        trained: bool `[N]` each, the images that the networks that were trained at the smaller
+            and at the larger size classify correctly. Each is evaluated at its own size.
+        fine_tuned: The same for the network of the smaller size, fine-tuned at each size.
         sizes: The smaller and the larger size in pixels.
     """
     small, large = sizes
@@ -217,7 +233,12 @@ def resolution(
         ),
     }
     return [
-        Claim(key=key, statement=statement, estimate=difference(larger, smaller), unit=POINTS)
+        Claim(
+            key=key,
+            statement=statement,
+            estimate=accuracy_difference(larger, smaller),
+            unit=POINTS,
+        )
         for key, (statement, (smaller, larger)) in ways.items()
     ]
 
@@ -225,7 +246,7 @@ def resolution(
 def union_of_sources(
     correct: Correct, union: str, sources: Sequence[str], targets: Sequence[str]
 ) -> list[Claim]:
-    """Claims that the union of the sources is about as good as the best one everywhere.
+    """Returns the claims that the union is about as good as the best source for every target.
 
     Args:
         correct: See `Correct`.
@@ -254,7 +275,7 @@ def union_of_sources(
 
 
 def selected_classes(correct: Correct, selected: str, union: str, targets: Sequence[str]) -> Claim:
-    """Claims that the selected classes are at least as good as all classes."""
+    """Returns the claim that the selected classes are at least as good as all classes."""
     return Claim(
         key="selected_mean",
         statement="mean of the targets: the selected classes are at least as good as the union",
@@ -270,7 +291,7 @@ def similarity_predicts_accuracy(
 ) -> Claim:
     """Claims that accuracy and similarity correlate within targets.
 
-    The interval is that of the accuracies, without that of the similarities.
+    The interval accounts for the validation images alone: the similarities are constant.
 
     Args:
         correct: See `Correct`.
@@ -323,7 +344,7 @@ def _lead_of_first(*images: np.ndarray) -> float:
     """Returns by how many points the first column is above the best other one.
 
     Args:
-        *images: Results per image `[N, S]` of each target; the targets count alike.
+        *images: Results per image `[N, S]` of each target. All targets have the same weight.
     """
     first, *others = np.mean([drawn.mean(axis=0) for drawn in images], axis=0)
     return 100 * (first - max(others))

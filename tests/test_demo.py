@@ -32,21 +32,13 @@ def values(found: list[Claim]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("interval", "most", "verdict"),
-    [
-        ((-2, 9), np.inf, "holds"),
-        ((-4, 9), np.inf, "within noise"),
-        ((-9, -4), np.inf, "does not hold"),
-        ((-2, 2), 3, "holds"),
-        ((-3, 4), 3, "within noise"),
-        ((4, 5), 3, "does not hold"),
-    ],
+    ("figure", "verdict", "margin"),
+    [(-1, "holds", 2), (2.5, "within noise", 0.5), (5, "does not hold", -2)],
 )
-def test_the_whole_interval_decides(interval, most, verdict):
-    estimate = Estimate(np.mean(interval), *interval)
-    claim = Claim(key="k", statement="s", estimate=estimate, unit=POINTS, least=-3, most=most)
-    assert claim.verdict == verdict
-    assert (claim.margin >= 0) == (-3 <= np.mean(interval) <= most)
+def test_a_claim_between_two_bounds(figure, verdict, margin):
+    estimate = Estimate(figure, figure - 1, figure + 1)
+    claim = Claim(key="k", statement="s", estimate=estimate, unit=POINTS, least=-3, most=3)
+    assert (claim.verdict, claim.margin) == (verdict, margin)
 
 
 def test_accuracies_of_the_nearer_and_the_farther_source():

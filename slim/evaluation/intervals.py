@@ -1,9 +1,12 @@
 """Confidence intervals of statistics of images, by the bootstrap."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from slim.common.errors import UserError
 
 RESAMPLES = 1000
 CONFIDENCE = 95  # percent
@@ -19,30 +22,25 @@ class Estimate:
 
     @classmethod
     def from_resamples(cls, value: float, found: Sequence[float]) -> "Estimate":
-        """Returns a value with the percentile interval of its values in resamples."""
+        """Returns the value of the sample with the percentile interval of those of resamples."""
         tail = (100 - CONFIDENCE) / 2
         low, high = np.percentile(found, [tail, 100 - tail])
         return cls(float(value), float(low), float(high))
 
-    def format(self, form: str, scale: float = 1) -> str:
-        """Returns the value and its interval as text, such as `0.52 (0.48 to 0.55)`.
+    def format(self, form: str) -> str:
+        """Returns the value and its interval in a format: `0.52 (0.48 to 0.55)` for `.2f`."""
+        return f"{self.value:{form}} ({self.low:{form}} to {self.high:{form}})"
 
-        Args:
-            form: The format of the numbers, such as `.2f`.
-            scale: The factor of the numbers, such as 100 for percent.
-        """
-        value, low, high = (f"{scale * each:{form}}" for each in (self.value, self.low, self.high))
-        return f"{value} ({low} to {high})"
-
-    def verdict(self, threshold: float = 0.0) -> str:
-        """Returns whether the statistic is above a threshold.
+    def verdict(self, least: float = 0.0, most: float = math.inf) -> str:
+        """Returns whether the statistic is between two bounds.
 
         Returns:
-            `holds` or `does not hold` if the whole interval is on one side, else `within noise`.
+            `holds` if the whole interval is between the bounds, `does not hold` if it is outside,
+            and `within noise` if a bound is in it.
         """
-        if self.low > threshold:
+        if least < self.low and self.high < most:
             return "holds"
-        return "does not hold" if self.high < threshold else "within noise"
+        return "does not hold" if self.high < least or most < self.low else "within noise"
 
 
 def bootstrap(
@@ -79,11 +77,21 @@ def accuracy(correct: np.ndarray) -> Estimate:
 
 
 def accuracy_difference(correct: np.ndarray, other: np.ndarray) -> Estimate:
-    """Estimates by how much one classifier is more accurate than another on the same images.
+    """Estimates by how many points one classifier is more accurate than another.
 
     Args:
         correct: bool `[N]`, the images that the first classifies correctly.
-        other: bool `[N]`, those of the second.
+        other: bool `[N]`, those of the second, in the same order.
+
+    Returns:
+        The difference in percentage points, with the interval of the paired bootstrap.
+
+    Raises:
+        UserError: The numbers of images differ.
     """
-    difference = np.asarray(correct, np.float64) - np.asarray(other, np.float64)
-    return bootstrap(np.mean, difference)
+    if len(correct) != len(other):
+        raise UserError(
+            f"classifiers of {len(correct)} and of {len(other)} images cannot be compared: "
+            "evaluate both on the same images"
+        )
+    return bootstrap(np.mean, 100 * (np.asarray(correct, np.float64) - other))

@@ -48,13 +48,13 @@ def accuracy_differences(
         correct: bool `[N]` by source and target, the images that are classified correctly.
 
     Returns:
-        The accuracy with the nearer source less that with the farther, in [-1, 1]. The verdict
-        says whether the nearer source classifies better.
+        The accuracy with the nearer source less that with the farther, in percentage points. The
+        verdict says whether the nearer source classifies better.
     """
     return {
-        pair: accuracy_difference(correct[pair.nearer, pair.target], correct[found, pair.target])
+        pair: accuracy_difference(*(correct[source, pair.target] for source in pair[1:]))
         for pair in pairs
-        if {(pair.nearer, pair.target), (found := pair.farther, pair.target)} <= correct.keys()
+        if all((source, pair.target) in correct for source in pair[1:])
     }
 
 
@@ -113,7 +113,7 @@ def comparison_table(
     distances: Mapping[SourcePair, Estimate],
     accuracies: Mapping[SourcePair, Estimate],
 ) -> Table:
-    """Returns a table of the pairs with an estimate, with intervals and verdicts.
+    """Returns a table of the pairs that have an estimate, with intervals and verdicts.
 
     Args:
         pairs: Pairs of sources.
@@ -127,7 +127,7 @@ def comparison_table(
         distance, accuracy = distances.get(pair), accuracies.get(pair)
         if distance or accuracy:
             cells = [distance.format("+.3f"), distance.verdict()] if distance else ["-", "-"]
-            cells += [accuracy.format("+.1f", 100), accuracy.verdict()] if accuracy else ["-", "-"]
+            cells += [accuracy.format("+.1f"), accuracy.verdict()] if accuracy else ["-", "-"]
             rows.append([*pair, *cells])
     return Table(header, rows)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from slim.common.errors import UserError
 from slim.evaluation.intervals import Estimate, accuracy, accuracy_difference, bootstrap
 
 
@@ -19,8 +20,9 @@ def test_paired_difference_agrees_with_scipy():
         method="percentile",
         rng=np.random.default_rng(2),
     ).confidence_interval
-    assert found.value == pytest.approx(first.mean() - second.mean())
-    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.006)
+    assert found.value == pytest.approx(100 * (first.mean() - second.mean()))
+    expected = (100 * reference.low, 100 * reference.high)
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.6)
 
 
 def test_pairs_make_the_interval_narrower():
@@ -30,8 +32,13 @@ def test_pairs_make_the_interval_narrower():
     second[:20] = ~second[:20]  # 20 images differ
     found = accuracy_difference(first, second)
     differences = first.astype(float) - second
-    error = differences.std() / np.sqrt(len(first))
+    error = 100 * differences.std() / np.sqrt(len(first))
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_results_on_other_images_are_not_compared():
+    with pytest.raises(UserError, match="classifiers of 3 and of 4 images cannot be compared"):
+        accuracy_difference(np.ones(3, bool), np.ones(4, bool))
 
 
 def test_samples_are_drawn_independently():
@@ -44,18 +51,21 @@ def test_samples_are_drawn_independently():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "threshold", "verdict"),
+    ("interval", "bounds", "verdict"),
     [
-        (0.01, 0.2, 0, "holds"),
-        (0.0, 0.0, 0, "within noise"),
-        (-0.01, 0.2, 0, "within noise"),
-        (-0.2, -0.01, 0, "does not hold"),
-        (0.01, 0.2, 0.1, "within noise"),
-        (0.01, 0.2, 0.3, "does not hold"),
+        ((0.01, 0.2), (), "holds"),
+        ((0.0, 0.0), (), "within noise"),
+        ((-0.01, 0.2), (), "within noise"),
+        ((-0.2, -0.01), (), "does not hold"),
+        ((-2, 9), (-3,), "holds"),
+        ((-2, 2), (-3, 3), "holds"),
+        ((-3, 4), (-3, 3), "within noise"),
+        ((-9, 9), (-3, 3), "within noise"),
+        ((4, 5), (-3, 3), "does not hold"),
     ],
 )
-def test_verdict(low, high, threshold, verdict):
-    assert Estimate((low + high) / 2, low, high).verdict(threshold) == verdict
+def test_the_whole_interval_decides(interval, bounds, verdict):
+    assert Estimate(np.mean(interval), *interval).verdict(*bounds) == verdict
 
 
 def test_an_accuracy_with_the_normal_interval():
@@ -68,6 +78,5 @@ def test_an_accuracy_with_the_normal_interval():
 
 
 def test_text():
-    estimate = Estimate(0.123, -0.04, 0.2)
-    assert estimate.format(".1%") == "12.3% (-4.0% to 20.0%)"
-    assert estimate.format("+.1f", 100) == "+12.3 (-4.0 to +20.0)"
+    assert Estimate(0.123, -0.04, 0.2).format(".1%") == "12.3% (-4.0% to 20.0%)"
+    assert Estimate(12.3, -4, 20).format("+.1f") == "+12.3 (-4.0 to +20.0)"

@@ -84,7 +84,7 @@ def test_accuracies_and_the_table():
     ((*names, distance, nearer, points, better),) = table.rows
     assert names == ["birds", "inat", "net"] and better == "holds"
     assert (distance, nearer) == ("+0.500 (-0.100 to +0.700)", "within noise")
-    assert points == found[PAIR].format("+.1f", 100)
+    assert points == found[PAIR].format("+.1f")
     ((*_, points, better),) = comparison_table([PAIR], distances, {}).rows
     assert (points, better) == ("-", "-")
 
