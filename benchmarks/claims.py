@@ -15,6 +15,7 @@ from slim.common.tables import Table
 from slim.evaluation.intervals import Estimate, accuracy_difference, bootstrap
 from slim.evaluation.long_tail import group_accuracy
 from slim.evaluation.predictions import Predictions
+from slim.transfer.domain_similarity import SimilarityTable
 
 POINTS, TIMES, DISTANCE, CORRELATION = "points", "times chance", "EMD", "r"
 FORMS = {POINTS: "+.1f", TIMES: ".1f", DISTANCE: "+.3f", CORRELATION: "+.2f"}
@@ -286,30 +287,27 @@ def selected_classes(correct: Correct, selected: str, union: str, targets: Seque
     )
 
 
-def similarity_predicts_accuracy(
-    correct: Correct, similarity: np.ndarray, sources: Sequence[str], targets: Sequence[str]
-) -> Claim:
-    """Claims that accuracy and similarity correlate within targets.
+def similarity_predicts_accuracy(correct: Correct, table: SimilarityTable) -> Claim:
+    """Returns the claim that accuracy and similarity correlate over the sources of a target.
 
     The interval accounts for the validation images alone: the similarities are constant.
 
     Args:
         correct: See `Correct`.
-        similarity: `[S, T]`.
-        sources: S names.
-        targets: T names.
+        table: The similarities of sources and targets.
     """
 
     def mean_correlation(*images: np.ndarray) -> float:
         accuracies = [drawn.mean(axis=0) for drawn in images]
-        pairs = zip(accuracies, similarity.T, strict=True)
+        pairs = zip(accuracies, table.similarity.T, strict=True)
         return float(np.mean([np.corrcoef(*pair)[0, 1] for pair in pairs]))
 
     return Claim(
         key="correlation",
         statement="mean of the targets: accuracy and similarity correlate over the sources",
         estimate=bootstrap(
-            mean_correlation, *(_columns(correct, sources, target) for target in targets)
+            mean_correlation,
+            *(_columns(correct, table.sources, target) for target in table.targets),
         ),
         unit=CORRELATION,
         least=0.6,

@@ -21,10 +21,10 @@ from slim.common.tables import Table
 from slim.datasets.registry import read_dataset_description
 from slim.evaluation.predictions import Predictions, find_predictions, load_predictions
 from slim.transfer.comparison import SourcePair, emd_differences
-from slim.transfer.domain_similarity import emd
-from slim.transfer.features import Features, load_features, load_images
+from slim.transfer.domain_similarity import SimilarityTable, similarity_table
+from slim.transfer.features import Features, load_features, load_side_by_side
 from slim.transfer.linear_classifier import classify
-from slim.transfer.prototypes import class_prototypes, union
+from slim.transfer.prototypes import class_prototypes
 
 # The names and sizes of demo.sh.
 SOURCES = ("toy_inat", "toy_imagenet")
@@ -68,12 +68,11 @@ def main(values: flags.FlagValues) -> None:
     for network in SOURCES:
         alone = load_domains([network], [*SOURCES, *TARGETS])
         distances[f"{network} alone"] = measure_distances(alone, SOURCES)
-    print(f"\n{distance_table(distances, sources)}\n", flush=True)
+    print(f"\n{distance_table(distances)}\n", flush=True)
 
     found = basic_claims(correct, images, evaluated["toy_birds"])
     if values.full:
-        similarity = np.exp(-distances["both networks"])
-        found += full_claims(correct, evaluated, similarity, sources)
+        found += full_claims(correct, evaluated, distances["both networks"])
     print(f"\n{claims_table(found)}")
     write_claims(CLAIMS, found, full=values.full)
 
@@ -120,29 +119,27 @@ def accuracy_table(correct: Correct, sources: Sequence[str]) -> Table:
 
 
 def load_domains(networks: Sequence[str], domains: Iterable[str]) -> dict[str, Features]:
-    """Loads the training images of domains by the normalized features of networks side by side."""
+    """Loads training images of domains by the normalized features of networks, side by side."""
     folders = [FEATURES / network for network in networks]
-    return {domain: load_images(folders, domain, normalize=True) for domain in domains}
+    return {domain: load_side_by_side(folders, domain, normalize=True) for domain in domains}
 
 
-def measure_distances(domains: Mapping[str, Features], sources: Sequence[str]) -> np.ndarray:
-    """Returns the Earth Mover's Distance of each target from each source, `[S, T]`."""
+def measure_distances(domains: Mapping[str, Features], sources: Sequence[str]) -> SimilarityTable:
+    """Measures the distances and similarities, with gamma = 1, of all sources and targets."""
     prototypes = {name: class_prototypes(*images, name) for name, images in domains.items()}
-    unions = [union([prototypes[part] for part in source.split("+")]) for source in sources]
-    return np.array([[emd(each, prototypes[target]) for target in TARGETS] for each in unions])
+    return similarity_table(prototypes, sources, TARGETS, gamma=1, min_count=1)
 
 
-def distance_table(distances: Mapping[str, np.ndarray], sources: Sequence[str]) -> Table:
+def distance_table(distances: Mapping[str, SimilarityTable]) -> Table:
     """Returns a table of distances, with the smallest of each network and target in bold.
 
     Args:
-        distances: `[S, T]` by the networks whose features they are measured with.
-        sources: At least S names.
+        distances: The distances by the networks whose features they are measured with.
     """
     rows = []
     for networks, table in distances.items():
-        for source, row in zip(sources, table, strict=False):
-            smallest = row == table.min(axis=0)
+        for source, row in zip(table.sources, table.emd, strict=True):
+            smallest = row == table.emd.min(axis=0)
             texts = [
                 f"**{d:.3f}**" if s else f"{d:.3f}" for d, s in zip(row, smallest, strict=True)
             ]
@@ -177,19 +174,16 @@ def basic_claims(
 
 
 def full_claims(
-    correct: Correct,
-    evaluated: Mapping[str, Predictions],
-    similarity: np.ndarray,
-    sources: Sequence[str],
+    correct: Correct, evaluated: Mapping[str, Predictions], table: SimilarityTable
 ) -> list[Claim]:
     """Returns the claims of `./demo.sh --full` beyond those of `./demo.sh`.
 
     Args:
         correct: See `fit_classifiers`.
         evaluated: Predictions by network.
-        similarity: `[S, T]`.
-        sources: S names.
+        table: The similarities of all sources to all targets.
     """
+    claims.correct_images(evaluated[BALANCED], evaluated["toy_inat"].labels, BALANCED)
     labels = evaluated["toy_imagenet"].labels
     small, large, *fine_tuned = (
         claims.correct_images(evaluated[name], labels, name)
@@ -200,7 +194,7 @@ def full_claims(
         *claims.resolution((small, large), tuple(fine_tuned), (SMALLER, SIZE)),
         *claims.union_of_sources(correct, UNION, SOURCES, TARGETS),
         claims.selected_classes(correct, SELECTED, UNION, TARGETS),
-        claims.similarity_predicts_accuracy(correct, similarity, sources, TARGETS),
+        claims.similarity_predicts_accuracy(correct, table),
     ]
 
 

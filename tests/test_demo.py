@@ -14,6 +14,7 @@ from slim.common.errors import UserError
 from slim.datasets.registry import DESCRIPTION, DatasetDescription, SplitDescription
 from slim.evaluation.intervals import Estimate
 from slim.evaluation.predictions import Predictions
+from slim.transfer.domain_similarity import SimilarityTable
 from slim.transfer.features import load_features
 from slim.transfer.linear_classifier import classify
 from tests.conftest import run
@@ -98,9 +99,14 @@ def test_union_is_compared_with_the_better_source():
 
 def test_correlation_is_the_mean_of_those_of_the_targets():
     similarity = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])
+    table = SimilarityTable(["a", "b", "c"], ["x", "y"], -np.log(similarity), similarity)
     shares = {"x": [0.2, 0.4, 0.6], "y": [0.3, 0.2, 0.4]}
-    correct = {(i, t): right(share) for t, row in shares.items() for i, share in enumerate(row)}
-    claim = claims.similarity_predicts_accuracy(correct, similarity, [0, 1, 2], ["x", "y"])
+    correct = {
+        (source, target): right(share)
+        for target, row in shares.items()
+        for source, share in zip(table.sources, row, strict=True)
+    }
+    claim = claims.similarity_predicts_accuracy(correct, table)
     assert claim.estimate.value == pytest.approx((1 - 0.5) / 2)
     assert claim.verdict == "does not hold"
 
@@ -169,7 +175,7 @@ def test_demo_tests_its_claims_on_its_own_results(folder):
 def test_distances_do_not_depend_on_the_scale_of_one_network(folder):
     def distances():
         images = demo.load_domains(demo.SOURCES, [*demo.SOURCES, *demo.TARGETS])
-        return demo.measure_distances(images, demo.SOURCES)
+        return demo.measure_distances(images, demo.SOURCES).emd
 
     before = distances()
     for path in (demo.FEATURES / "toy_inat").glob("*_feature_train.npy"):

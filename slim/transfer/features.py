@@ -72,7 +72,7 @@ def load_features(
     return Features(values, labels)
 
 
-def load_images(folders: Sequence[str | Path], dataset: str, *, normalize: bool) -> Features:
+def load_side_by_side(folders: Sequence[str | Path], dataset: str, *, normalize: bool) -> Features:
     """Loads the features of training images by several networks side by side, float64.
 
     Args:

@@ -18,8 +18,8 @@ from slim.transfer.features import (
     Pictures,
     has_features,
     load_features,
-    load_images,
     load_pictures,
+    load_side_by_side,
 )
 
 # The networks that were trained on the paper's sources.
@@ -212,7 +212,7 @@ def domain_settings(
     )
 
 
-def load_domain_images(settings: DomainSettings) -> dict[str, Features]:
+def load_domain_features(settings: DomainSettings) -> dict[str, Features]:
     """Loads the features of all training images, as `emd_differences` needs them.
 
     Returns:
@@ -226,7 +226,7 @@ def load_domain_images(settings: DomainSettings) -> dict[str, Features]:
     if sum(split.values.size for split in splits) > MOST_VALUES:
         return {}
     return {
-        name: load_images(settings.networks, file, normalize=settings.normalize)
+        name: load_side_by_side(settings.networks, file, normalize=settings.normalize)
         for name, file in settings.files.items()
     }
 

@@ -13,8 +13,8 @@ from slim.transfer.features import (
     Features,
     has_features,
     load_features,
-    load_images,
     load_pictures,
+    load_side_by_side,
 )
 from slim.transfer.prototypes import class_prototypes, load_prototypes, union
 
@@ -145,14 +145,14 @@ def test_features_of_two_networks_side_by_side(tmp_path, some):
         (tmp_path / name).mkdir()
         save(tmp_path / name, "birds", "train", factor * some.values, some.labels)
     folders = [tmp_path / "one", tmp_path / "two"]
-    raw = load_images(folders, "birds", normalize=False)
+    raw = load_side_by_side(folders, "birds", normalize=False)
     np.testing.assert_allclose(raw.values, np.concatenate([some.values, 5 * some.values], axis=1))
     np.testing.assert_array_equal(raw.labels, some.labels)
-    equal = load_images(folders, "birds", normalize=True).values
+    equal = load_side_by_side(folders, "birds", normalize=True).values
     np.testing.assert_allclose(equal, np.tile(normalize(some.values), 2), rtol=1e-5)
     save(tmp_path / "two", "birds", "train", some.values, some.labels[::-1])
     with pytest.raises(UserError, match="birds: the features of the networks are of different im"):
-        load_images(folders, "birds", normalize=True)
+        load_side_by_side(folders, "birds", normalize=True)
 
 
 def test_prototypes_of_values_that_are_not_finite(some):

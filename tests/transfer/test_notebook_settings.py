@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slim.common.errors import UserError
-from slim.transfer.notebooks import domain_settings, linear_settings, load_domain_images
+from slim.transfer.notebooks import domain_settings, linear_settings, load_domain_features
 
 
 def write(folder, *datasets):
@@ -77,12 +77,12 @@ def test_images_of_all_domains_or_of_none(tmp_path, monkeypatch):
     for network in ("moths", "bees"):
         write(tmp_path / network, "moths", "bees", "wasps")
     own = domain(tmp_path, sources="moths,bees", targets="wasps")
-    images = load_domain_images(own)
+    images = load_domain_features(own)
     assert {name: found.values.shape for name, found in images.items()} == dict.fromkeys(
         ("moths", "bees", "wasps"), (3, 4)
     )
     with monkeypatch.context() as patch:
         patch.setattr("slim.transfer.notebooks.MOST_VALUES", 10)
-        assert load_domain_images(own) == {}
+        assert load_domain_features(own) == {}
     (tmp_path / "bees/wasps_feature_train.npy").unlink()
-    assert load_domain_images(own) == {}
+    assert load_domain_features(own) == {}
