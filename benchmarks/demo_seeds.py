@@ -4,26 +4,27 @@
 
 Each seed has a folder with links to the files of the project, such as `runs/seed_1`, and its own
 checkpoints and features; the toy datasets are shared. The table is also written to
-`runs/claims.md`. Finished seeds are skipped; interrupted ones resume.
+`runs/claims.md`. Finished seeds are skipped; interrupted ones resume. Ctrl-C ends the demos, whose
+trainings save a checkpoint.
 """
 
+import asyncio
 import fcntl
-import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from statistics import mean, stdev
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from absl import flags
 
-from benchmarks.claims import FORMS
+from benchmarks.claims import FORMS, read_claims
 from benchmarks.demo import CLAIMS, DATA, SOURCES, TARGETS
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError
@@ -34,6 +35,7 @@ ROOT = Path(__file__).absolute().parent.parent
 OWN = ("data", "checkpoints", "feature", "study")  # folders that each demo writes
 LOG = "demo.log"
 SHARDS = 4  # as in demo.sh
+LOCK_SECONDS = 5  # between attempts to lock the log of a demo
 
 
 class Demo(NamedTuple):
@@ -46,16 +48,14 @@ class Demo(NamedTuple):
     @property
     def claims(self) -> dict[str, dict[str, Any]] | None:
         """The claims by key, None if the demo has not finished."""
-        path = self.folder / CLAIMS
-        found = json.loads(path.read_text("utf-8")) if path.exists() else {"full": False}
-        return found.get("claims") if found["full"] >= self.full else None
+        return read_claims(self.folder / CLAIMS, full=self.full)
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Adds the flags of the command."""
     define = FlagSet(values)
     define.integer("seeds", 8, "Number of seeds, from 1.", 2)
-    define.integer("full_seeds", 4, "Number of these that run ./demo.sh --full.", 0)
+    define.integer("full_seeds", 4, "Number of these, the first ones, with ./demo.sh --full.", 0)
     define.string("folder", "./runs", "Receives a folder per seed.")
     define.integer("num_workers", 2, "Demos to run in parallel, each on its share of the cores.", 1)
 
@@ -72,7 +72,7 @@ def main(values: flags.FlagValues) -> None:
         draw_datasets(folder / DATA)
         for demo in to_do:
             link_files(demo.folder, folder)
-        run_demos(to_do, values.num_workers)
+        asyncio.run(run_demos(to_do, values.num_workers))
     found = [demo.claims for demo in demos if demo.claims is not None]
     if found:
         table = str(claims_table(found))
@@ -87,20 +87,14 @@ def main(values: flags.FlagValues) -> None:
 
 def draw_datasets(folder: Path) -> None:
     """Draws and converts the toy datasets unless they exist, because two demos cannot at once."""
-    names = ",".join([*SOURCES, *TARGETS])
-    python = [sys.executable, "-m"]
-    draw = ["slim.datasets.toy", f"--dataset_dir={folder}", f"--domains={names}"]
-    commands = [draw] + [
-        [
-            "slim.convert_dataset",
-            f"--dataset_name={name}",
-            f"--dataset_dir={folder}",
-            f"--num_shards={SHARDS}",
-        ]
-        for name in names.split(",")
-    ]
-    for command in commands:
-        if subprocess.run([*python, *command], cwd=ROOT).returncode:
+    names = [*SOURCES, *TARGETS]
+    convert = ["slim.convert_dataset", f"--num_shards={SHARDS}"]
+    for command in (
+        ["slim.datasets.toy", f"--domains={','.join(names)}"],
+        *([*convert, f"--dataset_name={name}"] for name in names),
+    ):
+        command = [sys.executable, "-m", *command, f"--dataset_dir={folder}"]
+        if subprocess.run(command, cwd=ROOT).returncode:
             raise UserError(f"the datasets in {folder} could not be made: see the error above")
 
 
@@ -118,14 +112,24 @@ def link_files(folder: Path, runs: Path) -> None:
         link.symlink_to(target)
 
 
-def run_demos(demos: Sequence[Demo], num_workers: int) -> None:
+async def run_demos(demos: Sequence[Demo], num_workers: int) -> None:
     """Runs demos in parallel."""
-    shares: SimpleQueue[set[int]] = SimpleQueue()
-    for share in share_cores(num_workers):
-        shares.put(share)
-    with ThreadPoolExecutor(num_workers, initializer=_take_cores, initargs=[shares]) as pool:
-        for _ in pool.map(run_demo, demos):
-            pass
+    workers = asyncio.Queue()
+    for cores in share_cores(num_workers):
+        workers.put_nowait(cores)
+
+    async def work(demo: Demo) -> None:
+        cores = await workers.get()
+        try:
+            with (demo.folder / LOG).open("a") as log:
+                await run_demo(demo, cores, log)
+        finally:
+            workers.put_nowait(cores)
+
+    # With return_exceptions, one cancelled task does not end the wait for the others.
+    for error in await asyncio.gather(*map(work, demos), return_exceptions=True):
+        if error:
+            raise error
 
 
 def share_cores(num_workers: int) -> list[set[int]]:
@@ -137,32 +141,41 @@ def share_cores(num_workers: int) -> list[set[int]]:
     ]
 
 
-def _take_cores(shares: "SimpleQueue[set[int]]") -> None:
-    """Restricts this thread, and the processes that it starts, to the next share of the cores."""
-    if share := shares.get():
-        os.sched_setaffinity(0, share)
-
-
-def run_demo(demo: Demo) -> None:
-    """Runs a demo, and appends its output to `demo.log`."""
-    with (demo.folder / LOG).open("a") as log:
-        # The processes of the demo inherit this lock. If a call of this command was killed, the
-        # next one waits for the demo that it left behind.
-        fcntl.flock(log, fcntl.LOCK_EX)
-        if demo.claims is not None:
-            return
-        command = ["./demo.sh", *["--full"] * demo.full]
-        print(f"seed {demo.seed}: {' '.join(command)}, {log.name}", flush=True)
-        done = subprocess.run(
-            command,
-            cwd=demo.folder,
-            env={**os.environ, "SEED": str(demo.seed)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        outcome = f"failed with exit code {done.returncode}" if done.returncode else "done"
-        print(f"seed {demo.seed}: {outcome}", flush=True)
+async def run_demo(demo: Demo, cores: set[int], log: IO[str]) -> None:
+    """Runs a demo on some cores, and appends its output to a file."""
+    # The processes of the demo inherit this lock. If a call of this command was killed, the next
+    # one waits for the demo that it left behind.
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        await asyncio.sleep(LOCK_SECONDS)
+    if demo.claims is not None:
+        return
+    command = ["./demo.sh", *["--full"] * demo.full]
+    print(f"seed {demo.seed}: {' '.join(command)}, {log.name}", flush=True)
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=demo.folder,
+        env={**os.environ, "SEED": str(demo.seed)},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        # Ctrl-C in a terminal would reach training twice, which ends it without a checkpoint.
+        start_new_session=True,
+    )
+    with suppress(ProcessLookupError):  # it has ended
+        if cores:
+            os.sched_setaffinity(process.pid, cores)
+    try:
+        code = await process.wait()
+    except asyncio.CancelledError:
+        print(f"seed {demo.seed}: interrupted, training saves a checkpoint", flush=True)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        await process.wait()
+        raise
+    print(f"seed {demo.seed}: {f'failed with exit code {code}' if code else 'done'}", flush=True)
 
 
 def claims_table(found: Sequence[dict[str, dict[str, Any]]]) -> Table:
@@ -172,24 +185,22 @@ def claims_table(found: Sequence[dict[str, dict[str, Any]]]) -> Table:
         found: The claims of each seed by key, see `benchmarks.claims.write_claims`.
     """
     header = ["claim", "mean", "SD", "smallest", "largest", "margin / SD", "true", "verdicts"]
-    keys = {key: claim for claims in found for key, claim in claims.items()}
     rows = []
-    for key, first in keys.items():
+    for key, first in {key: claim for claims in found for key, claim in claims.items()}.items():
         claims = [claims[key] for claims in found if key in claims]
         values, margins = ([claim[name] for claim in claims] for name in ("value", "margin"))
         form = FORMS[first["unit"]]
-        cells = [f"{each(values):{form}}" for each in (mean, min, max)]
-        spread = stdev(values) if len(values) > 1 else float("nan")
-        cells.insert(1, f"{spread:{form.removeprefix('+')}}")
-        spread = stdev(margins) if len(margins) > 1 else 0
-        true = sum(margin >= 0 for margin in margins)
+        spread, noise = (stdev(numbers) if len(claims) > 1 else 0 for numbers in (values, margins))
         verdicts = Counter(claim["verdict"] for claim in claims)
         rows.append(
             [
                 f"{first['statement']} ({first['unit']})",
-                *cells,
-                f"{mean(margins) / spread:.1f}" if spread else "-",
-                f"{true} of {len(claims)}",
+                f"{mean(values):{form}}",
+                f"{spread:{form.removeprefix('+')}}" if spread else "-",
+                f"{min(values):{form}}",
+                f"{max(values):{form}}",
+                f"{mean(margins) / noise:.1f}" if noise else "-",
+                f"{sum(margin >= 0 for margin in margins)} of {len(claims)}",
                 ", ".join(f"{times} {verdict}" for verdict, times in verdicts.most_common()),
             ]
         )
