@@ -15,7 +15,7 @@ from slim.common.progress import progress
 from slim.common.tables import Table
 from slim.common.workers import available_cores
 from slim.evaluation.intervals import RESAMPLES, Estimate, accuracy_difference
-from slim.transfer.domain_similarity import SimilarityTable, emd
+from slim.transfer.domain_similarity import SimilarityTable, emd, large_classes
 from slim.transfer.features import Features
 from slim.transfer.prototypes import Prototypes, class_prototypes
 
@@ -73,27 +73,37 @@ def emd_differences(
     ones: intervals lean towards 0.
 
     Args:
-        pairs: Pairs of sources; a pair is left out if the images of a domain are not given.
+        pairs: Pairs of sources; a pair is left out if the images of a domain are not given, such as
+            those of a union.
         images: The features of the training images by domain.
-        min_count: Images that a class of a source must have before images are drawn.
+        min_count: Images that a class of a source must have in `images`.
         resamples: The number of draws.
         seed: The seed of the draws.
 
     Returns:
         The Earth Mover's Distance of the farther source less that of the nearer. The verdict says
         whether the nearer source is nearer.
+
+    Raises:
+        UserError: No class of a source has enough images, or networks differ.
     """
     pairs = [pair for pair in pairs if images.keys() >= set(pair)]
     if not pairs:
         return {}
     ways = sorted({(source, pair.target) for pair in pairs for source in pair[1:]})
-    roles = {source: min_count for source, _ in ways} | {target: 1 for _, target in ways}
-    domains = {name: _large_classes(images[name], least) for name, least in roles.items()}
+    sources, targets = (dict.fromkeys(names) for names in zip(*ways, strict=True))
+    large = {
+        name: large_classes(class_prototypes(*images[name], name), min_count).labels
+        for name in sources
+    }
 
     def distances(draw: int | None) -> list[float]:
         random = None if draw is None else np.random.default_rng([seed, draw])
-        drawn = {name: _draw(domain, random) for name, domain in domains.items()}
-        return [emd(drawn[source], drawn[target]) for source, target in ways]
+        drawn = {name: _draw(images[name], random) for name in sources | targets}
+        kept = {
+            name: drawn[name].subset(np.isin(drawn[name].labels, large[name])) for name in large
+        }
+        return [emd(kept[source], drawn[target]) for source, target in ways]
 
     draws = [None, *range(resamples)]
     with ThreadPoolExecutor(available_cores()) as pool:
@@ -132,14 +142,10 @@ def comparison_table(
     return Table(header, rows)
 
 
-def _large_classes(images: Features, min_count: int) -> Features:
-    """Returns the images of the classes with at least `min_count` images."""
-    kept = np.bincount(images.labels)[images.labels] >= min_count
-    return images if kept.all() else Features(images.values[kept], images.labels[kept])
-
-
 def _draw(images: Features, random: np.random.Generator | None) -> Prototypes:
     """Returns the prototypes of images drawn with replacement, or of all images."""
+    if random is None:
+        return class_prototypes(*images)
     count = len(images.labels)
-    times = random and np.bincount(random.integers(count, size=count), minlength=count)
+    times = np.bincount(random.integers(count, size=count), minlength=count)
     return class_prototypes(*images, times=times)

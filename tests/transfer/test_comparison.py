@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from slim.common.errors import UserError
 from slim.evaluation.intervals import Estimate, accuracy_difference
 from slim.transfer.comparison import (
     SourcePair,
@@ -11,8 +12,9 @@ from slim.transfer.comparison import (
     emd_differences,
     source_pairs,
 )
-from slim.transfer.domain_similarity import SimilarityTable
+from slim.transfer.domain_similarity import SimilarityTable, emd, large_classes
 from slim.transfer.features import Features
+from slim.transfer.prototypes import class_prototypes
 
 PAIR = SourcePair("birds", "inat", "net")
 
@@ -58,13 +60,23 @@ def test_distances_of_single_classes_are_differences_of_means():
 
 def test_small_classes_of_sources_do_not_count():
     domains = {"birds": cloud([0], 5), "inat": cloud([1], 20), "net": cloud([3], 20, seed=1)}
-    expected = emd_differences([PAIR], domains, min_count=10, resamples=5)
+    settings = {"min_count": 10, "resamples": 20}
+    (expected,) = emd_differences([PAIR], domains, **settings).values()
     few = cloud([100], 4, seed=2)
     domains["net"] = Features(
         np.concatenate([few.values, domains["net"].values]),
         np.concatenate([few.labels, domains["net"].labels + 1]),
     )
-    assert emd_differences([PAIR], domains, min_count=10, resamples=5) == expected
+    (found,) = emd_differences([PAIR], domains, **settings).values()
+    assert found.value == pytest.approx(expected.value) and found.high < expected.value + 2
+    # As a target, a domain keeps its small classes, also if it is a source itself.
+    other = SourcePair("net", "net", "inat")
+    (found,) = emd_differences([other], domains, **settings).values()
+    means = [class_prototypes(*domains[name]) for name in ("inat", "net")]
+    large = large_classes(means[1], 10)
+    assert found.value == pytest.approx(emd(means[0], means[1]) - emd(large, means[1]))
+    with pytest.raises(UserError, match="no class of inat has at least 21 images"):
+        emd_differences([PAIR], domains, min_count=21)
 
 
 def test_a_class_may_be_drawn_not_at_all():
