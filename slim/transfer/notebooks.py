@@ -3,7 +3,9 @@
 Parameters are text, as in environment variables; the empty text stands for the default.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,7 +64,6 @@ class LinearSettings:
     other_network: Path | None  # that of a network to compare with
     dataset: str
     long_tailed: str  # a dataset with classes of different sizes
-    dataset_dir: str
     published: float | None  # accuracy in [0, 1]
 
     @property
@@ -130,7 +131,6 @@ class DomainSettings:
 def linear_settings(
     *,
     feature_dir: str,
-    dataset_dir: str,
     network: str = "",
     other_network: str = "",
     dataset_name: str = "",
@@ -140,7 +140,6 @@ def linear_settings(
 
     Args:
         feature_dir: The folder with one subfolder per network.
-        dataset_dir: The folder that holds the datasets.
         network: A subfolder of `feature_dir`.
         other_network: Another, to compare with; the default is left out if features are missing.
         dataset_name: A dataset.
@@ -155,14 +154,13 @@ def linear_settings(
             break
     is_paper = (own, dataset) == (PAPER.network, PAPER.dataset)
     missing = f"{Path(feature_dir, PAPER.network)} has no features of {PAPER.dataset}"
-    has_other = other_network or (other != own and _has_splits(other_folder, dataset))
+    has_other = other != own and (other_network or _has_splits(other_folder, dataset))
     return LinearSettings(
         origin=_origin(any(names), is_paper, missing),
         network=folder,
         other_network=other_folder if has_other else None,
         dataset=dataset,
         long_tailed=tail if long_tailed or _has_splits(folder, tail) else dataset,
-        dataset_dir=dataset_dir,
         published=reproduction.ACCURACY / 100 if is_paper else None,
     )
 
@@ -174,7 +172,10 @@ def domain_settings(
     networks: str = "",
     sources: str = "",
     targets: str = "",
-    **numbers: str,
+    normalize_features: str = "",
+    gamma: str = "",
+    min_count: str = "",
+    top_k: str = "",
 ) -> DomainSettings:
     """Returns the settings of the notebook on domain similarity.
 
@@ -185,8 +186,10 @@ def domain_settings(
             networks with the names of the sources.
         sources: Datasets, separated by commas.
         targets: Datasets, separated by commas.
-        **numbers: `normalize_features` (0 or 1; by default 1 for several networks), `gamma`,
-            `min_count` and `top_k`.
+        normalize_features: 1 or 0. Default: 1 for several networks.
+        gamma: The factor of the distance in the similarity.
+        min_count: Training images that a source class must have.
+        top_k: Source classes to select per target.
 
     Raises:
         UserError: A number is invalid.
@@ -196,18 +199,18 @@ def domain_settings(
     names = _words(sources, reproduction.SOURCES if is_paper else TOY_SOURCES)
     goals = _words(targets, reproduction.TARGETS if is_paper else TOY_TARGETS)
     folders = _words(networks, [paper.name] if is_paper and not sources else names)
-    normalize = bool(_number(numbers, "normalize_features", int, len(folders) > 1))
+    normalize = _number("NORMALIZE_FEATURES", normalize_features, len(folders) > 1, 0, most=1)
     return DomainSettings(
         origin=_origin(bool(networks or sources or targets), is_paper, f"{paper} is not there"),
         networks=[Path(feature_dir, folder) for folder in folders],
-        normalize=normalize,
+        normalize=bool(normalize),
         files={name: reproduction.SOURCES.get(name, name) for name in (*names, *goals)},
         sources=names,
         targets=goals,
         feature_dir=feature_dir,
-        gamma=_number(numbers, "gamma", float, NORMALIZED_GAMMA if normalize else GAMMA),
-        min_count=_number(numbers, "min_count", int, MIN_COUNT if is_paper or sources else 1),
-        top_k=_number(numbers, "top_k", int, PAPER_TOP_K if is_paper and not sources else None),
+        gamma=_number("GAMMA", gamma, NORMALIZED_GAMMA if normalize else GAMMA, 0.0),
+        min_count=_number("MIN_COUNT", min_count, MIN_COUNT if is_paper or sources else 1, 1),
+        top_k=_number("TOP_K", top_k, PAPER_TOP_K if is_paper and not sources else None, 1),
         dataset_dir=dataset_dir,
     )
 
@@ -236,7 +239,10 @@ def load_domain_pictures(settings: DomainSettings) -> dict[str, Pictures]:
     network = settings.networks[0]
     return {
         file: load_pictures(
-            settings.dataset_dir, file, "train", load_features(network, file, "train").labels
+            settings.dataset_dir,
+            file,
+            "train",
+            load_features(network, file, "train", check_values=False).labels,
         )
         for file in settings.files.values()
         if Path(settings.dataset_dir, file, LISTS["train"]).exists() and has_features(network, file)
@@ -254,12 +260,20 @@ def _origin(is_given: bool, is_paper: bool, missing: str) -> str:
 
 
 def _words(text: str, default: Iterable[str]) -> list[str]:
-    return [word.strip() for word in text.split(",")] if text else list(default)
+    return [word for part in text.split(",") if (word := part.strip())] or list(default)
 
 
-def _number(numbers: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
-    text = str(numbers.get(name, ""))  # papermill turns numbers into int and float
-    try:
-        return kind(text) if text else default
-    except ValueError:
-        raise UserError(f"{name.upper()}={text}: expected a number, or nothing") from None
+def _number(name: str, text: str, default: Any, least: float, *, most: float = math.inf) -> Any:
+    """Returns the number that a parameter gives, of the type of `least`.
+
+    Raises:
+        UserError: The text is not a number from `least` to `most`.
+    """
+    if not (text := str(text)):  # papermill turns numbers into int and float
+        return default
+    with suppress(ValueError):
+        if least <= (number := type(least)(text)) <= most:
+            return number
+    kind = "a whole number" if isinstance(least, int) else "a number"
+    bounds = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
+    raise UserError(f"{name}={text}: expected {kind}, {bounds}, or nothing")

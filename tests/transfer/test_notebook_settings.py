@@ -16,7 +16,7 @@ def write(folder, *datasets):
 
 
 def linear(folder, **given):
-    return linear_settings(feature_dir=str(folder), dataset_dir="data", **given)
+    return linear_settings(feature_dir=str(folder), **given)
 
 
 def domain(folder, **given):
@@ -45,6 +45,7 @@ def test_linear_settings_that_are_given(tmp_path):
     assert found.origin == "Own settings."
     # A name that is given is kept, so that its absence is an error.
     assert linear(tmp_path, network="mine", other_network="x").other_network == tmp_path / "x"
+    assert linear(tmp_path, network="mine", other_network="mine").other_network is None
 
 
 def test_domain_settings_of_the_paper_come_first(tmp_path):
@@ -69,8 +70,21 @@ def test_domain_settings_that_are_given(tmp_path):
     assert own.trained("moths") == tmp_path / "moths" and not own.is_published
     one = domain(tmp_path, sources="moths,bees", networks="other", normalize_features="0")
     assert (one.networks, one.normalize, one.gamma) == ([tmp_path / "other"], False, 0.01)
-    with pytest.raises(UserError, match="MIN_COUNT=few: expected a number, or nothing"):
-        domain(tmp_path, min_count="few")
+    assert domain(tmp_path, sources="moths,").sources == ["moths"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"min_count": "few"}, "MIN_COUNT=few: expected a whole number, at least 1, or nothing"),
+        ({"top_k": 0}, "TOP_K=0: expected a whole number, at least 1, or nothing"),
+        ({"gamma": "nan"}, "GAMMA=nan: expected a number, at least 0, or nothing"),
+        ({"normalize_features": "2"}, "NORMALIZE_FEATURES=2: expected a whole number, 0 to 1, or"),
+    ],
+)
+def test_invalid_numbers(tmp_path, given, message):
+    with pytest.raises(UserError, match=message):
+        domain(tmp_path, **given)
 
 
 def test_images_of_all_domains_or_of_none(tmp_path, monkeypatch):
