@@ -151,7 +151,9 @@ def test_domain_similarity_on_toys(execute, tmp_path):
     # The features of both networks are the same, and so are their classifiers.
     assert "The nearer source classifies better: within noise for 3 of 3 pairs." in text
     interval = r"[+-][\d.]+ \([+-][\d.]+ to [+-][\d.]+\) \| (holds|within noise)"
-    assert len(re.findall(rf"\| {interval} \| \+0\.0 \(\+0\.0 to \+0\.0\) \| within noise", text)) == 3
+    assert (
+        len(re.findall(rf"\| {interval} \| \+0\.0 \(\+0\.0 to \+0\.0\) \| within noise", text)) == 3
+    )
     assert len(re.findall(r"toy_\w+ \| \d of toy_\w+", text)) == 3
     assert pictures == 1 + 3 + 1 + 1
 

@@ -1,6 +1,6 @@
 """Tables as Markdown and, in notebooks, as HTML."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -16,7 +16,7 @@ class Table:
     """
 
     header: Sequence[str]
-    rows: Iterable[Sequence[str]]
+    rows: Sequence[Sequence[str]]
     numeric: Sequence[int] = field(default=(), kw_only=True)
 
     def __str__(self) -> str:

@@ -12,12 +12,11 @@ from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
 from slim.common.errors import UserError
-from slim.common.plots import COLOURS
 from slim.evaluation.predictions import confused_pairs
 from slim.transfer.domain_similarity import Flow
 from slim.transfer.features import Pictures
 from slim.transfer.linear_classifier import Evaluation
-from slim.transfer.plots import INK, NAMED_CLASSES, readable
+from slim.transfer.plots import INK, NAMED_CLASSES, dataset_colours, readable
 from slim.transfer.prototypes import Prototypes
 
 RIGHT, WRONG = "#1a7f4b", "#c0392b"
@@ -60,7 +59,7 @@ def plot_confused_pairs(
 def plot_retrieval(
     val: Pictures, queries: Sequence[int], train: Pictures, neighbours: np.ndarray
 ) -> Figure:
-    """Shows queries and their neighbours in ascending distance, framed by correct or wrong class.
+    """Shows queries and their neighbours in ascending distance, with frames for right and wrong.
 
     Args:
         val: The images of the queries.
@@ -155,15 +154,14 @@ def plot_nearest_classes(
     grid = figure.subplots(rows, len(ratios), squeeze=False, width_ratios=ratios)
     for axis in grid.flat:
         axis.set_axis_off()
-    colours = dict(zip(dict.fromkeys(source.datasets), COLOURS, strict=False))
+    colours = dataset_colours(source)
     shares = flow.mass / flow.mass.sum(axis=0)
     for place, column in enumerate(shown):
         block, row = divmod(place, rows)
         axes = grid[row, block * (width + 1) :][:width]
         _show_class(axes[0], target, column, pictures, frame=INK)
-        for axis, near in zip(
-            axes[1:], np.argsort(flow.distances[:, column], kind="stable"), strict=False
-        ):
+        order = np.argsort(flow.distances[:, column], kind="stable")
+        for axis, near in zip(axes[1:], order, strict=False):
             _show_class(axis, source, near, pictures, frame=colours[source.datasets[near]])
             share = f", {shares[near, column]:.0%}" if shares[near, column] >= 0.005 else ""
             text = f"{flow.distances[near, column]:.2f}{share}"
@@ -198,7 +196,7 @@ def _show(axis: Axes, path: Path, frame: str | None) -> None:
 def _show_class(
     axis: Axes, domain: Prototypes, index: int, pictures: Mapping[str, Pictures], *, frame: str
 ) -> None:
-    """Shows the first image of a class, if there are images, and its name."""
+    """Shows the first image of a class and its name."""
     label, found = domain.labels[index], pictures[domain.datasets[index]]
     _show(axis, found.paths[int(np.argmax(found.labels == label))], frame)
     lines = wrap(readable(found.class_names[label]), 17)

@@ -75,16 +75,15 @@ def plot_flows(flows: Mapping[str, Flow], source: Prototypes) -> Figure:
     rows = -(-len(flows) // columns)
     figure = Figure((0.6 + 3.2 * columns, 0.6 + 2.4 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
-    datasets = list(dict.fromkeys(source.datasets))
-    colours = [COLOURS[index % len(COLOURS)] for index in range(len(datasets))]
+    colours = dataset_colours(source)
     bins = np.linspace(0, max(flow.distances.max() for flow in flows.values()), 31)
     for axes, (target, flow) in zip(grid.flat, flows.items(), strict=False):
-        parts = [source.datasets == dataset for dataset in datasets]
+        parts = [source.datasets == dataset for dataset in colours]
         axes.hist(
             [flow.distances[part].ravel() for part in parts],
             bins,
             weights=[flow.mass[part].ravel() for part in parts],
-            color=colours,
+            color=list(colours.values()),
             stacked=True,
         )
         mean = (flow.mass * flow.distances).sum()
@@ -96,37 +95,30 @@ def plot_flows(flows: Mapping[str, Flow], source: Prototypes) -> Figure:
         axes.set_axis_off()
     figure.supxlabel("distance that the mass moves", fontsize=10)
     figure.supylabel("share of the mass", fontsize=10)
-    handles = [
-        Patch(color=colour, label=f"from {dataset}")
-        for dataset, colour in zip(datasets, colours, strict=True)
-    ]
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=len(datasets), fontsize=9, frameon=False
-    )
+    handles = [Patch(color=colour, label=f"from {name}") for name, colour in colours.items()]
+    style = {"ncols": len(handles), "fontsize": 9, "frameon": False}
+    figure.legend(handles=handles, loc="outside upper center", **style)
     return figure
 
 
-def plot_transfer(table: SimilarityTable, accuracy: Mapping[tuple[str, str], float]) -> Figure:
-    """Plots transfer accuracy against domain similarity, as in figure 5 of the paper.
-
-    Markers are sources, colours are targets. The correlation is given over all points, and, because
-    targets differ in difficulty, over the differences from the mean of each target.
-
-    Args:
-        table: Similarities.
-        accuracy: Accuracies by source and target, for at least two pairs.
-    """
-    return plot_transfers(table, {"transfer accuracy": accuracy})
+def dataset_colours(domain: Prototypes) -> dict[str, str]:
+    """Returns a colour for each dataset of a domain, by name."""
+    names = dict.fromkeys(domain.datasets)
+    return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
 
 
 def plot_transfers(
     table: SimilarityTable, accuracies: Mapping[str, Mapping[tuple[str, str], float]]
 ) -> Figure:
-    """Plots `plot_transfer` for several ways of transfer, one panel each.
+    """Plots transfer accuracy against domain similarity, as in figure 5 of the paper.
+
+    Each way of transfer has a panel. Markers are sources, colours are targets. The correlation is
+    given over all points, and, because targets differ in difficulty, over the differences from the
+    mean of each target.
 
     Args:
         table: Similarities.
-        accuracies: Accuracies by source and target, by name of the way.
+        accuracies: For each way, by name, accuracies by source and target of at least two pairs.
     """
     figure = Figure((2 + 5 * len(accuracies), 4.5), layout="constrained")
     for axes, (name, accuracy) in zip(

@@ -60,7 +60,7 @@ def test_the_bars_of_flows_sum_to_all_mass():
 
 def test_transfer_shows_the_correlation(table):
     accuracy = {("inat", "a"): 0.9, ("net", "a"): 0.6, ("inat", "c"): 0.3, ("net", "c"): 0.5}
-    axes, text = drawn(plots.plot_transfer(table, accuracy))
+    axes, text = drawn(plots.plot_transfers(table, {"transfer accuracy": accuracy}))
     assert axes[0].get_ylabel() == "transfer accuracy" and "similarity" in axes[0].get_xlabel()
     x = table.similarity[[0, 1, 0, 1], [0, 0, 2, 2]]
     y = np.array([0.9, 0.6, 0.3, 0.5])

@@ -204,7 +204,7 @@ def accuracy_table(findings: Findings, accuracy: Accuracies) -> str:
         [_cell(value, [v for v in column if v is not None]) for value in column]
         for column in columns
     ]
-    rows = zip(findings.sources, *texts, strict=True)
+    rows = list(zip(findings.sources, *texts, strict=True))
     return str(Table(["pre-training", *findings.targets, "mean"], rows))
 
 
