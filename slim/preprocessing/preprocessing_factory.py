@@ -94,7 +94,7 @@ def get_views(
 
 
 def _find(name: str) -> ModuleType:
-    name = re.sub(r"_0[1-9]\d$", "", name)  # the depth multiplier of a network, see `get_network`
+    name = re.sub(r"^(inception_v3(?:_se)?)_0[1-9]\d$", r"\1", name)  # see `get_network`
     if name not in _PREPROCESSING:
         raise UserError(
             f"--preprocessing_name: unknown preprocessing '{name}'; "
