@@ -17,6 +17,9 @@ case "$*" in
 esac
 
 SEED=${SEED:-1}
+case $SEED in
+    *[!0-9]*) echo "error: SEED=$SEED: expected a whole number, such as SEED=1" >&2; exit 1 ;;
+esac
 SOURCES='toy_inat toy_imagenet'
 TARGETS='toy_birds toy_flowers toy_cars'
 UNION=$(echo $SOURCES | tr ' ' +)

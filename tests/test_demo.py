@@ -20,7 +20,7 @@ from slim.transfer.domain_similarity import SimilarityTable
 from slim.transfer.features import load_features
 from slim.transfer.linear_classifier import classify
 from tests.conftest import run
-from tests.support import invoke
+from tests.support import ROOT, invoke
 
 CLASSES, IMAGES = 3, 20  # of each made-up domain; images per class and split
 
@@ -254,6 +254,12 @@ def test_the_folder_of_a_seed_has_the_scripts_and_the_shared_datasets(tmp_path):
         1,
         "error: ./demo.sh --wrong: expected nothing, or --full\n",
     )
+
+
+def test_a_seed_is_checked_first():
+    done = run(ROOT / "demo.sh", env={"SEED": "abc"})
+    assert done.returncode == 1
+    assert done.stderr == "error: SEED=abc: expected a whole number, such as SEED=1\n"
 
 
 def start_demo(folder: Path, script: str) -> None:
