@@ -70,7 +70,7 @@ class Claim:
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:
-    """Returns a table of claims with their figures, 95 % intervals and verdicts."""
+    """Returns a table of claims with their figures, 95% intervals and verdicts."""
     rows = [
         [
             claim.statement,
@@ -79,7 +79,7 @@ def claims_table(claims: Sequence[Claim]) -> Table:
         ]
         for claim in claims
     ]
-    return Table(["claim", "figure (95 % interval)", "verdict"], rows)
+    return Table(["claim", "figure (95% interval)", "verdict"], rows)
 
 
 def write_claims(path: Path, claims: Sequence[Claim], *, full: bool) -> None:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.demo --full
 
-runs in the folder of the demo, at its end. The claims, with 95 % intervals by the bootstrap over
+runs in the folder of the demo, at its end. The claims, with 95% intervals by the bootstrap over
 images, are also written to `feature/claims.json`.
 """
 

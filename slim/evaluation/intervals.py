@@ -14,7 +14,7 @@ CONFIDENCE = 95  # percent
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its 95 % confidence interval."""
+    """A statistic with its 95% confidence interval."""
 
     value: float
     low: float

@@ -1,10 +1,10 @@
 """Domain similarity by the Earth Mover's Distance (section 4.1 of the paper)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import ot
@@ -40,8 +40,8 @@ def emd(source: Prototypes, target: Prototypes) -> float:
         UserError: The domains come from different networks.
         RuntimeError: The solver did not reach the optimum.
     """
-    distance, _ = _solve(ot.emd2, source, target)
-    return float(distance)
+    flow = optimal_flow(source, target)
+    return float((flow.mass * flow.distances).sum())
 
 
 class Flow(NamedTuple):
@@ -62,7 +62,14 @@ def optimal_flow(source: Prototypes, target: Prototypes) -> Flow:
         UserError: The domains come from different networks.
         RuntimeError: The solver did not reach the optimum.
     """
-    return Flow(*_solve(ot.emd, source, target))
+    check_same_network(source, target)
+    # By differences: |s|^2 + |t|^2 - 2st would not give exactly 0 from a domain to itself.
+    distances = cdist(source.features, target.features)
+    weights = (domain.counts / domain.counts.sum() for domain in (source, target))
+    mass, log = ot.emd(*weights, distances, numItermax=MAX_ITERATIONS, log=True)
+    if log["warning"] is not None:
+        raise RuntimeError(f"EMD from {source.name} to {target.name}: {log['warning']}")
+    return Flow(mass, distances)
 
 
 def flow_table(flows: Mapping[str, Flow], source: Prototypes) -> Table:
@@ -81,20 +88,6 @@ def flow_table(flows: Mapping[str, Flow], source: Prototypes) -> Table:
             rows.append([target, str(dataset), *cells])
     header = ["target", "mass from", "share of the mass", "mean distance", "part of the EMD"]
     return Table(header, rows, numeric=[2, 3, 4])
-
-
-def _solve(
-    solver: Callable[..., Any], source: Prototypes, target: Prototypes
-) -> tuple[Any, np.ndarray]:
-    """Returns the solution of one of POT's solvers, and the costs `[m, n]`."""
-    check_same_network(source, target)
-    # By differences: |s|^2 + |t|^2 - 2st would not give exactly 0 from a domain to itself.
-    cost = cdist(source.features, target.features)
-    weights = (domain.counts / domain.counts.sum() for domain in (source, target))
-    solution, log = solver(*weights, cost, numItermax=MAX_ITERATIONS, log=True)
-    if log["warning"] is not None:
-        raise RuntimeError(f"EMD from {source.name} to {target.name}: {log['warning']}")
-    return solution, cost
 
 
 def domain_similarity(
