@@ -38,7 +38,7 @@ PER_CLASS=30
 BOUNDS=40,120
 # Fine-tuning all layers: on the balanced subset, at another image size, on the targets.
 BALANCED_STEPS=${BALANCED_STEPS:-100}
-SIZE_STEPS=${SIZE_STEPS:-400}
+SIZE_STEPS=${SIZE_STEPS:-600}
 TARGET_STEPS=${TARGET_STEPS:-60}
 # Empty to leave out fine-tuning on the targets, which none of the claims needs.
 FINE_TUNE=${FINE_TUNE-yes}
