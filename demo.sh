@@ -31,7 +31,7 @@ MODEL=inception_v3_025
 SIZE=107
 SMALLER=75
 STEPS=${STEPS:-900}
-UNION_STEPS=${UNION_STEPS:-2000}
+UNION_STEPS=${UNION_STEPS:-1400}
 SOURCE_LR=0.002
 # The long tail: training images per class of the balanced subset, and the bounds of the groups.
 PER_CLASS=30
