@@ -31,7 +31,7 @@ MODEL=inception_v3_025
 SIZE=107
 SMALLER=75
 STEPS=${STEPS:-900}
-UNION_STEPS=${UNION_STEPS:-1400}
+UNION_STEPS=${UNION_STEPS:-2000}
 SOURCE_LR=0.002
 # The long tail: training images per class of the balanced subset, and the bounds of the groups.
 PER_CLASS=30
@@ -47,6 +47,11 @@ FINE_TUNE=${FINE_TUNE-yes}
 SHORT="--noaugment --seed=$SEED"
 export BATCH_NORM_DECAY=0.95 DECAY_TYPE=polynomial OPT_EPSILON=0.001 LOG_STEPS=50
 export MODEL_NAME=$MODEL TRAIN_IMAGE_SIZE=$SIZE TRAIN_BATCH_SIZE=$BATCH
+# On two cores, a network this small trains 15% faster if its layers run in parallel, each in one
+# thread.
+if [ "$(nproc 2>/dev/null)" = 2 ]; then
+    export TF_NUM_INTRAOP_THREADS=${TF_NUM_INTRAOP_THREADS:-1}
+fi
 
 ./install.sh
 
@@ -113,7 +118,8 @@ for notebook in LinearClassifierDemo DomainSimilarityDemo; do
     page=feature/$notebook.html
     if [ ! -e "$page" ] || [ $notebook.ipynb -nt "$page" ] ||
         [ -n "$(find feature -name '*.npy' -newer "$page")" ]; then
-        .venv/bin/jupyter nbconvert --to=html --execute --output-dir=feature $notebook.ipynb \
+        .venv/bin/jupyter nbconvert --to=html --execute --output-dir=feature \
+            --ExecutePreprocessor.startup_timeout=300 $notebook.ipynb \
             2>feature/$notebook.log || { cat feature/$notebook.log >&2; exit 1; }
     fi
     echo "$page"
