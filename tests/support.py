@@ -89,14 +89,15 @@ def beyond_memory(shape: Sequence[int | None]) -> tf.Tensor:
 @contextmanager
 def small_network() -> Iterator[None]:
     """Lets commands in this process know `SMALL_NETWORK`, a ResNet-V2 of two units."""
+    build = partial(resnet_v2, units=(1, 1), scope=SMALL_NETWORK)
+    build.default_image_size = SMALL_SIZE
     network = NetworkSpec(
-        partial(resnet_v2, units=(1, 1), scope=SMALL_NETWORK),
+        build,
         SMALL_NETWORK,
         "global_pool",
         SMALL_DEPTH,
         resnet_v2_arg_scope,
         has_aux_logits=False,
-        default_image_size=SMALL_SIZE,
         smallest_image_size=SMALL_SIZE,
     )
     preprocessing = {SMALL_NETWORK: inception_preprocessing}

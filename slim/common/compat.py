@@ -4,7 +4,8 @@
 import both from here, so that this module alone makes them work together:
 
 - `slim.batch_norm` needs `tf_keras.legacy_tf_layers`, which tf-keras 2.21 only has as
-  `tf_keras.src.legacy_tf_layers`;
+  `tf_keras.src.legacy_tf_layers`, and, to update its averages in place, `ops.Tensor`, which
+  TensorFlow 2.21 has only under another name;
 - TensorFlow's notes about CPU instructions and CUDA libraries, and deprecation warnings about the
   interface that TF-Slim uses, are of no use to a user;
 - TensorFlow takes the whole memory of a GPU when it first uses it, unless told otherwise. The
@@ -52,6 +53,9 @@ with _without_start_up_notes():
 
     sys.modules.setdefault("tf_keras.legacy_tf_layers", legacy_tf_layers)
     import tf_slim as slim
+    from tf_slim.layers import utils
+
+    vars(utils.ops).setdefault("Tensor", tf.Tensor)
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 warnings.filterwarnings("ignore", message="`layer.apply` is deprecated")

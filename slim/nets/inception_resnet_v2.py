@@ -6,10 +6,19 @@ the printed one: it has the stem of Inception-V3, feature maps of 320, 1,088 and
 a final 1x1 convolution to 1,536 channels.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from slim.common.compat import slim, tf
-from slim.nets.inception_utils import dense_network, inception_arg_scope, reduction_a, v3_stem
+from slim.nets.inception_utils import (
+    DEFAULT_IMAGE_SIZE,
+    base_network,
+    dense_network,
+    inception_arg_scope,
+    reduction_a,
+    v3_stem,
+)
 from slim.nets.layers import (
     LINEAR,
     Chain,
@@ -24,16 +33,20 @@ from slim.nets.layers import (
     through,
 )
 
+_Activation = Callable[[tf.Tensor], tf.Tensor]
 
-def inception_resnet_v2_arg_scope(weight_decay: float = 4e-5, **batch_norm: float) -> dict:
+_PRE_AUX, _LAST = "PreAuxLogits", "Conv2d_7b_1x1"  # end points
+
+
+def inception_resnet_v2_arg_scope(weight_decay: float = 4e-5, **options: Any) -> dict:
     """Returns the arg scope of Inception with L2 loss on biases and Glorot initialization.
 
     Args:
         weight_decay: Coefficient of the L2 loss on weights and biases.
-        **batch_norm: Further arguments of `layers.conv_arg_scope`.
+        **options: Further arguments of `layers.conv_arg_scope`.
     """
     with (
-        slim.arg_scope(inception_arg_scope(weight_decay, **batch_norm)),
+        slim.arg_scope(inception_arg_scope(weight_decay, **options)),
         slim.arg_scope(
             [slim.conv2d, slim.fully_connected],
             weights_initializer=slim.xavier_initializer(),
@@ -43,7 +56,10 @@ def inception_resnet_v2_arg_scope(weight_decay: float = 4e-5, **batch_norm: floa
         return scope
 
 
-def _residual(mix: Layer, se: bool, scale: float = 1.0, relu: bool = True) -> Layer:
+inception_resnet_v2_se_arg_scope = inception_resnet_v2_arg_scope
+
+
+def _residual(mix: Layer, se: bool, activation_fn: _Activation | None, scale: float = 1) -> Layer:
     """Returns a block that adds its scaled mix of branches to the feature map (Figure 20).
 
     As published, squeeze-and-excitation applies to the scaled residual.
@@ -57,23 +73,28 @@ def _residual(mix: Layer, se: bool, scale: float = 1.0, relu: bool = True) -> La
             if se:
                 residual = squeeze_and_excite(residual)
             net += residual
-            return tf.nn.relu(net) if relu else net
+            return activation_fn(net) if activation_fn else net
 
     return block
 
 
-def _repeat(scope: str, count: int, name: str, layer: Layer) -> Layer:
-    """Returns `count` successive blocks, `name_1` to `name_<count>`, in the scope `scope`."""
+def _repeat(scope: str, count: int, name: str, layer: Layer, rate: int = 1) -> Layer:
+    """Returns `count` successive blocks, `name_1` to `name_<count>`, in the scope `scope`.
+
+    With `rate` above 1, the convolutions are atrous.
+    """
 
     def blocks(net: tf.Tensor, _: str) -> tf.Tensor:
-        with tf.variable_scope(scope):
+        with tf.variable_scope(scope), slim.arg_scope([slim.conv2d], rate=rate):
             return through(net, {f"{name}_{index + 1}": layer for index in range(count)})
 
     return blocks
 
 
-def _layers(se: bool) -> Chain:
+def _layers(se: bool, *, atrous: bool, padding: str, activation_fn: _Activation | None) -> Chain:
     """Returns Figure 15, from the image to `Conv2d_7b_1x1`; comments give sizes at 299."""
+    residual = partial(_residual, se=se, activation_fn=activation_fn)
+    stride, rate = (1, 2) if atrous else (2, 1)
     inception_resnet_a = branches(  # Figure 16, at 35 x 35
         {"Conv2d_1x1": conv(32, 1)},
         {"Conv2d_0a_1x1": conv(32, 1), "Conv2d_0b_3x3": conv(32, 3)},
@@ -102,53 +123,138 @@ def _layers(se: bool) -> Chain:
         {"AvgPool_0a_3x3": avg_pool(3), "Conv2d_0b_1x1": conv(64, 1)},
     )
     reduction_b = branches(  # Figure 18, to 8 x 8
-        {"Conv2d_0a_1x1": conv(256, 1), "Conv2d_1a_3x3": conv(384, 3, 2, "VALID")},
-        {"Conv2d_0a_1x1": conv(256, 1), "Conv2d_1a_3x3": conv(288, 3, 2, "VALID")},
+        {"Conv2d_0a_1x1": conv(256, 1), "Conv2d_1a_3x3": conv(384, 3, 2, padding)},
+        {"Conv2d_0a_1x1": conv(256, 1), "Conv2d_1a_3x3": conv(288, 3, 2, padding)},
         {
             "Conv2d_0a_1x1": conv(256, 1),
             "Conv2d_0b_3x3": conv(288, 3),
-            "Conv2d_1a_3x3": conv(320, 3, 2, "VALID"),
+            "Conv2d_1a_3x3": conv(320, 3, 2, padding),
         },
-        {"MaxPool_1a_3x3": max_pool(3, 2, "VALID")},
+        {"MaxPool_1a_3x3": max_pool(3, 2, padding)},
     )
+    mixed_6a = reduction_a(k=256, l=256, m=384, n=384, stride=stride, padding=padding)
     return {
-        **v3_stem(),
+        **v3_stem(padding=padding),
         "Mixed_5b": excite(first_mix, se),
-        "Repeat": _repeat("Repeat", 10, "block35", _residual(inception_resnet_a, se, 0.17)),
-        "Mixed_6a": excite(reduction_a(k=256, l=256, m=384, n=384), se),
-        "PreAuxLogits": _repeat("Repeat_1", 20, "block17", _residual(inception_resnet_b, se, 0.1)),
+        "Repeat": _repeat("Repeat", 10, "block35", residual(inception_resnet_a, scale=0.17)),
+        "Mixed_6a": excite(mixed_6a, se),
+        _PRE_AUX: _repeat("Repeat_1", 20, "block17", residual(inception_resnet_b, scale=0.1), rate),
         "Mixed_7a": excite(reduction_b, se),
-        "Repeat_2": _repeat("Repeat_2", 9, "block8", _residual(inception_resnet_c, se, 0.2)),
-        "Block8": _residual(inception_resnet_c, se, relu=False),
-        "Conv2d_7b_1x1": conv(1536, 1),
+        "Repeat_2": _repeat("Repeat_2", 9, "block8", residual(inception_resnet_c, scale=0.2)),
+        "Block8": _residual(inception_resnet_c, se, activation_fn=None),
+        _LAST: conv(1536, 1),
     }
+
+
+def _scope(se: bool) -> str:
+    return "InceptionResnetV2SE" if se else "InceptionResnetV2"
+
+
+def inception_resnet_v2_base(
+    inputs: tf.Tensor,
+    final_endpoint: str = _LAST,
+    output_stride: int = 16,
+    align_feature_maps: bool = False,
+    scope: str | tf.VariableScope | None = None,
+    activation_fn: _Activation | None = tf.nn.relu,
+    *,
+    reuse: bool | None = None,
+    se: bool = False,
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Builds Inception-ResNet-V2 up to its last feature map, without pooling and classifier.
+
+    Args:
+        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], at least 75 x 75.
+        final_endpoint: The last end point, from `Conv2d_1a_3x3` to `Conv2d_7b_1x1`.
+        output_stride: Pixels between two positions of `PreAuxLogits`. With 8 instead of 16, the
+            convolutions after `Mixed_6a` are atrous, and `final_endpoint` must not be a later one
+            than `PreAuxLogits`.
+        align_feature_maps: Whether all layers pad, so that positions of different feature maps are
+            aligned.
+        scope: The variable scope. Default: `InceptionResnetV2`, or `InceptionResnetV2SE` with `se`.
+        activation_fn: The activation after each sum of a residual; None for none.
+        reuse: Whether to reuse the variables of the scope.
+        se: Whether to add squeeze-and-excitation to every block after the stem.
+
+    Returns:
+        The feature map at `final_endpoint`, `[batch, height', width', depth]` (1,536 channels at
+        `Conv2d_7b_1x1`), and the feature maps by name. As published, the last of repeated blocks
+        are not among them, except `PreAuxLogits`.
+
+    Raises:
+        ValueError: `final_endpoint` or `output_stride` is unknown, or they do not match.
+    """
+    if output_stride not in (8, 16):
+        raise ValueError(f"output_stride must be 8 or 16, not {output_stride}")
+    layers = _layers(
+        se,
+        atrous=output_stride == 8,
+        padding="SAME" if align_feature_maps else "VALID",
+        activation_fn=activation_fn,
+    )
+    names = list(layers)
+    if output_stride == 8 and final_endpoint in names[names.index(_PRE_AUX) + 1 :]:
+        raise ValueError(
+            f"output_stride 8 ends at {_PRE_AUX}: give final_endpoint={_PRE_AUX!r} or an earlier "
+            f"one, not {final_endpoint!r}"
+        )
+    net, end_points = base_network(
+        inputs, layers, final_endpoint, scope=scope or _scope(se), reuse=reuse
+    )
+    unpublished = ("Repeat", "Repeat_2", "Block8")
+    return net, {name: point for name, point in end_points.items() if name not in unpublished}
 
 
 def inception_resnet_v2(
     inputs: tf.Tensor,
-    num_classes: int | None = 1000,
+    num_classes: int | None = 1001,
     is_training: bool = True,
+    dropout_keep_prob: float = 0.8,
+    reuse: bool | None = None,
     scope: str | None = None,
+    create_aux_logits: bool = True,
+    activation_fn: _Activation | None = tf.nn.relu,
+    *,
+    spatial_squeeze: bool = True,
     se: bool = False,
-    **options: Any,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds Inception-ResNet-V2 with its classifiers; see `inception_v4` for the arguments.
+    """Builds Inception-ResNet-V2 with its classifiers.
 
-    The default scope is `InceptionResnetV2`, or `InceptionResnetV2SE` with `se`.
+    Args:
+        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], at least 75 x 75.
+        num_classes: Number of classes; 0 or None for the features before the classifier.
+        is_training: Whether batch norm uses the statistics of the batch, and dropout is active.
+        dropout_keep_prob: Fraction of the features that dropout keeps.
+        reuse: Whether to reuse the variables of the scope.
+        scope: The variable scope. Default: `InceptionResnetV2`, or `InceptionResnetV2SE` with `se`.
+        create_aux_logits: Whether to add the auxiliary classifier, end point `AuxLogits`.
+        activation_fn: See `inception_resnet_v2_base`.
+        spatial_squeeze: Whether to average over all positions (see `inception_utils.average_pool`).
+        se: Whether to add squeeze-and-excitation to every block after the stem.
 
     Returns:
-        Logits and end points; see `inception_utils.dense_network`. As published, the last of
-        repeated blocks are not among the end points, nor, with `se`, is `global_pool`.
+        Logits and end points; see `inception_utils.dense_network`. As published, `global_pool` is
+        not among the end points with `se`.
     """
     logits, end_points = dense_network(
         inputs,
-        _layers(se),
-        scope=scope or ("InceptionResnetV2SE" if se else "InceptionResnetV2"),
-        aux_endpoint="PreAuxLogits",
+        partial(inception_resnet_v2_base, activation_fn=activation_fn, se=se),
+        scope=scope or _scope(se),
+        aux_endpoint=_PRE_AUX,
         aux_scopes=("Conv2d_2a_5x5", "Logits"),
         num_classes=num_classes,
         is_training=is_training,
-        **options,
+        dropout_keep_prob=dropout_keep_prob,
+        reuse=reuse,
+        create_aux_logits=create_aux_logits,
+        spatial_squeeze=spatial_squeeze,
     )
-    unpublished = {"Repeat", "Repeat_2", "Block8"} | ({"global_pool"} if se else set())
-    return logits, {name: net for name, net in end_points.items() if name not in unpublished}
+    if se:
+        del end_points["global_pool"]
+    return logits, end_points
+
+
+inception_resnet_v2_se_base = partial(inception_resnet_v2_base, se=True)
+inception_resnet_v2_se = partial(inception_resnet_v2, se=True)
+for _network in (inception_resnet_v2, inception_resnet_v2_se):
+    _network.default_image_size = DEFAULT_IMAGE_SIZE

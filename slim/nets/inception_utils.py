@@ -14,33 +14,70 @@ inception_arg_scope = conv_arg_scope
 Depth = Callable[[int], int]
 
 
-def v3_stem(depth: Depth = int) -> Chain:
+def v3_stem(depth: Depth = int, padding: str = "VALID") -> Chain:
     """Returns the first rows of Table 1 of the Inception-V3 paper; comments give sizes at 299."""
     return {
-        "Conv2d_1a_3x3": conv(depth(32), 3, 2, "VALID"),  # 149 x 149
-        "Conv2d_2a_3x3": conv(depth(32), 3, padding="VALID"),
+        "Conv2d_1a_3x3": conv(depth(32), 3, 2, padding),  # 149 x 149
+        "Conv2d_2a_3x3": conv(depth(32), 3, padding=padding),
         "Conv2d_2b_3x3": conv(depth(64), 3),
-        "MaxPool_3a_3x3": max_pool(3, 2, "VALID"),  # 73 x 73
-        "Conv2d_3b_1x1": conv(depth(80), 1, padding="VALID"),
-        "Conv2d_4a_3x3": conv(depth(192), 3, padding="VALID"),
-        "MaxPool_5a_3x3": max_pool(3, 2, "VALID"),  # 35 x 35
+        "MaxPool_3a_3x3": max_pool(3, 2, padding),  # 73 x 73
+        "Conv2d_3b_1x1": conv(depth(80), 1, padding=padding),
+        "Conv2d_4a_3x3": conv(depth(192), 3, padding=padding),
+        "MaxPool_5a_3x3": max_pool(3, 2, padding),  # 35 x 35
     }
 
 
-def reduction_a(k: int, l: int, m: int, n: int) -> Layer:  # noqa: E741 (the paper's letters)
+def reduction_a(
+    *,
+    k: int,
+    l: int,  # noqa: E741 (the paper's letters)
+    m: int,
+    n: int,
+    stride: int = 2,
+    padding: str = "VALID",
+) -> Layer:
     """Returns the reduction from 35 x 35 to 17 x 17 positions.
 
     Figure 7 of the Inception-V4 paper, with the numbers of its Table 1.
     """
     return branches(
-        {"Conv2d_1a_3x3": conv(n, 3, 2, "VALID")},
+        {"Conv2d_1a_3x3": conv(n, 3, stride, padding)},
         {
             "Conv2d_0a_1x1": conv(k, 1),
             "Conv2d_0b_3x3": conv(l, 3),
-            "Conv2d_1a_3x3": conv(m, 3, 2, "VALID"),
+            "Conv2d_1a_3x3": conv(m, 3, stride, padding),
         },
-        {"MaxPool_1a_3x3": max_pool(3, 2, "VALID")},
+        {"MaxPool_1a_3x3": max_pool(3, stride, padding)},
     )
+
+
+def base_network(
+    inputs: tf.Tensor,
+    layers: Chain,
+    final_endpoint: str,
+    *,
+    scope: str | tf.VariableScope,
+    reuse: bool | None,
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Builds the layers of a network up to an end point.
+
+    Args:
+        inputs: Images, float32 `[batch, height, width, 3]`.
+        layers: All layers of the network.
+        final_endpoint: The scope of the last layer to build.
+        scope: The variable scope.
+        reuse: Whether to reuse the variables of the scope.
+
+    Returns:
+        The feature map at `final_endpoint`, and all feature maps by name.
+
+    Raises:
+        ValueError: `final_endpoint` is unknown.
+    """
+    end_points: dict[str, tf.Tensor] = {}
+    with tf.variable_scope(scope, reuse=reuse):
+        net = through(inputs, layers, end_points, final_endpoint)
+    return net, end_points
 
 
 def aux_features(net: tf.Tensor, scope: str, depth: Depth = int, **options: Any) -> tf.Tensor:
@@ -87,23 +124,24 @@ def average_pool(net: tf.Tensor, spatial_squeeze: bool) -> tf.Tensor:
 
 def dense_network(
     inputs: tf.Tensor,
-    layers: Chain,
+    base: Callable[..., tuple[tf.Tensor, dict[str, tf.Tensor]]],
     *,
     scope: str,
     aux_endpoint: str,
     aux_scopes: tuple[str, str],
-    num_classes: int | None = 1000,
-    is_training: bool = True,
-    dropout_keep_prob: float = 0.8,
-    reuse: bool | None = None,
-    create_aux_logits: bool = True,
-    spatial_squeeze: bool = True,
+    num_classes: int | None,
+    is_training: bool,
+    dropout_keep_prob: float,
+    reuse: bool | None,
+    create_aux_logits: bool,
+    spatial_squeeze: bool,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Builds Inception-V4 or Inception-ResNet-V2, whose classifiers are fully connected.
 
     Args:
         inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], at least 75 x 75.
-        layers: The layers from the image to the last feature map, with 1,536 channels.
+        base: The function from images and `scope` to the last feature map, with 1,536 channels, and
+            the end points.
         scope: The variable scope.
         aux_endpoint: The end point that is the input of the auxiliary classifier.
         aux_scopes: The scopes of its last convolution and of its fully connected layer.
@@ -119,13 +157,12 @@ def dense_network(
         `num_classes`), and the end points: the feature map of every layer, `AuxLogits`,
         `global_pool`, `PreLogitsFlatten`, `Logits`, `Predictions`.
     """
-    end_points: dict[str, tf.Tensor] = {}
     with (
-        tf.variable_scope(scope, reuse=reuse),
+        tf.variable_scope(scope, reuse=reuse) as variable_scope,
         slim.arg_scope([slim.batch_norm, slim.dropout], is_training=is_training),
         slim.arg_scope([slim.fully_connected], activation_fn=None),
     ):
-        net = through(inputs, layers, end_points)
+        net, end_points = base(inputs, scope=variable_scope)
         if create_aux_logits and num_classes:
             with tf.variable_scope("AuxLogits"):
                 aux = aux_features(end_points[aux_endpoint], aux_scopes[0])

@@ -6,12 +6,15 @@ variable names, are the published ones, including their inconsistencies (two 1x1
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from slim.common.compat import slim, tf
 from slim.nets.inception_utils import (
+    DEFAULT_IMAGE_SIZE,
     Depth,
     aux_features,
     average_pool,
+    base_network,
     inception_arg_scope,
     v3_stem,
 )
@@ -25,10 +28,9 @@ from slim.nets.layers import (
     excite,
     fork,
     max_pool,
-    through,
 )
 
-inception_v3_arg_scope = inception_arg_scope
+inception_v3_arg_scope = inception_v3_se_arg_scope = inception_arg_scope
 
 
 def _figure_5(
@@ -148,7 +150,9 @@ def inception_v3_base(
     final_endpoint: str = "Mixed_7c",
     min_depth: int = 16,
     depth_multiplier: float = 1.0,
-    scope: str | None = None,
+    scope: str | tf.VariableScope | None = None,
+    *,
+    reuse: bool | None = None,
     se: bool = False,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Builds Inception-V3 up to its last feature map, without pooling and classifier.
@@ -159,6 +163,7 @@ def inception_v3_base(
         min_depth: Minimum number of channels of a convolution when `depth_multiplier` is below 1.
         depth_multiplier: Scales the number of channels of every convolution.
         scope: The variable scope. Default: `InceptionV3`, or `InceptionV3SE` with `se`.
+        reuse: Whether to reuse the variables of the scope.
         se: Whether to add squeeze-and-excitation to every block after the stem.
 
     Returns:
@@ -171,10 +176,7 @@ def inception_v3_base(
     if depth_multiplier <= 0:
         raise ValueError(f"depth_multiplier must be positive, not {depth_multiplier}")
     layers = _layers(_depth(depth_multiplier, min_depth), se)
-    end_points: dict[str, tf.Tensor] = {}
-    with tf.variable_scope(scope, _scope(se), [inputs]):
-        net = through(inputs, layers, end_points, final_endpoint)
-    return net, end_points
+    return base_network(inputs, layers, final_endpoint, scope=scope or _scope(se), reuse=reuse)
 
 
 def _aux_logits(net: tf.Tensor, num_classes: int, depth: Depth, spatial_squeeze: bool) -> tf.Tensor:
@@ -201,6 +203,8 @@ def inception_v3(
     reuse: bool | None = None,
     create_aux_logits: bool = True,
     scope: str | None = None,
+    global_pool: bool = False,
+    *,
     se: bool = False,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Builds Inception-V3 with its classifiers.
@@ -219,12 +223,14 @@ def inception_v3(
         reuse: Whether to reuse the variables of the scope.
         create_aux_logits: Whether to add the auxiliary classifier, end point `AuxLogits`.
         scope: The variable scope. Default: `InceptionV3`, or `InceptionV3SE` with `se`.
+        global_pool: Whether to average over all positions with `spatial_squeeze=False`, too; the
+            average is the end point `global_pool`.
         se: Whether to add squeeze-and-excitation to every block after the stem.
 
     Returns:
         Logits, float32 `[batch, num_classes]` (features `[batch, 1, 1, 2048]` without
         `num_classes`), and the end points: every feature map, `AuxLogits`, `AvgPool_1a` (without
-        `se`, as published), `PreLogits`, `Logits`, `Predictions`.
+        `se`, as published) or `global_pool`, `PreLogits`, `Logits`, `Predictions`.
 
     Raises:
         ValueError: `depth_multiplier` is not positive.
@@ -248,8 +254,10 @@ def inception_v3(
                 spatial_squeeze,
             )
         with tf.variable_scope("Logits"):
-            net = average_pool(net, spatial_squeeze)
-            if not se:
+            net = average_pool(net, spatial_squeeze or global_pool)
+            if global_pool:
+                end_points["global_pool"] = net
+            elif not se:
                 end_points["AvgPool_1a"] = net
             if not num_classes:
                 return net, end_points
@@ -265,3 +273,8 @@ def inception_v3(
         end_points["Logits"] = logits
         end_points["Predictions"] = prediction_fn(logits, scope="Predictions")
     return logits, end_points
+
+
+inception_v3_se_base = partial(inception_v3_base, se=True)
+inception_v3_se = partial(inception_v3, se=True)
+inception_v3.default_image_size = inception_v3_se.default_image_size = DEFAULT_IMAGE_SIZE

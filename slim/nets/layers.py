@@ -20,8 +20,12 @@ _SE_REDUCTION = 16
 
 def conv_arg_scope(
     weight_decay: float = 4e-5,
+    *,
+    use_batch_norm: bool = True,
     batch_norm_decay: float = 0.9997,
     batch_norm_epsilon: float = 1e-3,
+    activation_fn: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu,
+    batch_norm_updates_collections: str | None = tf.GraphKeys.UPDATE_OPS,
     batch_norm_scale: bool = False,
 ) -> dict:
     """Returns an arg scope of convolutions with L2 loss, He initialization, batch norm and ReLU.
@@ -30,9 +34,13 @@ def conv_arg_scope(
 
     Args:
         weight_decay: Coefficient of the L2 loss on the weights, fully connected layers included.
+        use_batch_norm: Whether convolutions have batch norm instead of biases.
         batch_norm_decay: Decay of the moving mean and variance. Training from random weights for
             fewer than about 10,000 steps needs a smaller value, such as 0.99.
         batch_norm_epsilon: Added to the variance.
+        activation_fn: The activation after a convolution.
+        batch_norm_updates_collections: The collection that receives the updates of the moving mean
+            and variance; None to update them in place.
         batch_norm_scale: Whether batch norm has a gamma.
     """
     with (
@@ -43,15 +51,15 @@ def conv_arg_scope(
         slim.arg_scope(
             [slim.conv2d],
             weights_initializer=slim.variance_scaling_initializer(),
-            activation_fn=tf.nn.relu,
-            normalizer_fn=slim.batch_norm,
+            activation_fn=activation_fn,
+            normalizer_fn=slim.batch_norm if use_batch_norm else None,
         ),
         slim.arg_scope(
             [slim.batch_norm],
             decay=batch_norm_decay,
             epsilon=batch_norm_epsilon,
             scale=batch_norm_scale,
-            updates_collections=tf.GraphKeys.UPDATE_OPS,
+            updates_collections=batch_norm_updates_collections,
         ) as scope,
     ):
         return scope

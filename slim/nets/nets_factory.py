@@ -8,10 +8,8 @@ from typing import Any
 
 from slim.common.compat import compared_by_identity, slim, tf
 from slim.common.errors import UserError, did_you_mean
-from slim.nets import inception_utils, resnet_v2
-from slim.nets.inception_resnet_v2 import inception_resnet_v2, inception_resnet_v2_arg_scope
-from slim.nets.inception_v3 import feature_depth, inception_v3
-from slim.nets.inception_v4 import inception_v4
+from slim.nets import inception, inception_utils, resnet_v2
+from slim.nets.inception_v3 import feature_depth
 from slim.nets.layers import stored_in_float32
 
 LARGEST_IMAGE_SIZE = 4096  # pixels
@@ -28,7 +26,6 @@ class NetworkSpec:
         feature_depth: Dimensions of a feature.
         arg_scope: The function that returns the arg scope with the network's defaults.
         has_aux_logits: Whether `build` takes `create_aux_logits`.
-        default_image_size: Height and width that the network was designed for, in pixels.
         smallest_image_size: Height and width at which the last feature map has one position, in
             pixels.
     """
@@ -39,70 +36,69 @@ class NetworkSpec:
     feature_depth: int
     arg_scope: Callable[..., dict]
     has_aux_logits: bool
-    default_image_size: int
     smallest_image_size: int
+
+    @property
+    def default_image_size(self) -> int:
+        """Height and width that the network was designed for, in pixels."""
+        return self.build.default_image_size
 
 
 def _inception(
-    build: Callable,
-    scope: str,
-    *,
-    feature_endpoint: str,
-    feature_depth: int,
-    arg_scope: Callable[..., dict] = inception_utils.inception_arg_scope,
-    se: bool = False,
+    build: Callable, scope: str, feature_endpoint: str, feature_depth: int, **options: Any
 ) -> NetworkSpec:
     return NetworkSpec(
-        partial(build, scope=scope, se=se),
+        build,
         scope,
         feature_endpoint,
         feature_depth,
-        arg_scope,
+        **{"arg_scope": inception_utils.inception_arg_scope, **options},
         has_aux_logits=True,
-        default_image_size=inception_utils.DEFAULT_IMAGE_SIZE,
         smallest_image_size=inception_utils.SMALLEST_IMAGE_SIZE,
     )
 
 
-def _resnet(build: Callable, scope: str, se: bool = False) -> NetworkSpec:
+def _resnet(build: Callable) -> NetworkSpec:
     return NetworkSpec(
-        partial(build, scope=scope, se=se),
-        scope,
+        build,
+        build.keywords["scope"],
         "global_pool",
         2048,
         resnet_v2.resnet_v2_arg_scope,
         has_aux_logits=False,
-        default_image_size=resnet_v2.DEFAULT_IMAGE_SIZE,
         smallest_image_size=resnet_v2.SMALLEST_IMAGE_SIZE,
     )
 
 
-_inception_v3 = partial(_inception, inception_v3, feature_endpoint="Mixed_7c", feature_depth=2048)
-_inception_v4 = partial(_inception, inception_v4, feature_endpoint="Mixed_7d", feature_depth=1536)
-_inception_resnet_v2 = partial(
+_v3 = ("Mixed_7c", 2048)
+_v4 = ("Mixed_7d", 1536)
+_inception_resnet = partial(
     _inception,
-    inception_resnet_v2,
     feature_endpoint="Conv2d_7b_1x1",
     feature_depth=1536,
-    arg_scope=inception_resnet_v2_arg_scope,
+    arg_scope=inception.inception_resnet_v2_arg_scope,
 )
 
 NETWORKS = {
-    "inception_v3": _inception_v3("InceptionV3"),
-    "inception_v3_se": _inception_v3("InceptionV3SE", se=True),
-    "inception_v4": _inception_v4("InceptionV4"),
-    "inception_v4_se": _inception_v4("InceptionV4SE", se=True),
-    "inception_resnet_v2": _inception_resnet_v2("InceptionResnetV2"),
-    "inception_resnet_v2_se": _inception_resnet_v2("InceptionResnetV2SE", se=True),
-    "resnet_v2_50": _resnet(resnet_v2.resnet_v2_50, "resnet_v2_50"),
-    "resnet_v2_101": _resnet(resnet_v2.resnet_v2_101, "resnet_v2_101"),
-    "resnet_v2_152": _resnet(resnet_v2.resnet_v2_152, "resnet_v2_152"),
-    "resnet_v2_200": _resnet(resnet_v2.resnet_v2_200, "resnet_v2_200"),
-    "resnet_v2_50_se": _resnet(resnet_v2.resnet_v2_50, "resnet_v2_50_se", se=True),
-    "resnet_v2_101_se": _resnet(resnet_v2.resnet_v2_101, "resnet_v2_101_se", se=True),
-    "resnet_v2_152_se": _resnet(resnet_v2.resnet_v2_152, "resnet_v2_152_se", se=True),
+    "inception_v3": _inception(inception.inception_v3, "InceptionV3", *_v3),
+    "inception_v3_se": _inception(inception.inception_v3_se, "InceptionV3SE", *_v3),
+    "inception_v4": _inception(inception.inception_v4, "InceptionV4", *_v4),
+    "inception_v4_se": _inception(inception.inception_v4_se, "InceptionV4SE", *_v4),
+    "inception_resnet_v2": _inception_resnet(inception.inception_resnet_v2, "InceptionResnetV2"),
+    "inception_resnet_v2_se": _inception_resnet(
+        inception.inception_resnet_v2_se, "InceptionResnetV2SE"
+    ),
+    "resnet_v2_50": _resnet(resnet_v2.resnet_v2_50),
+    "resnet_v2_101": _resnet(resnet_v2.resnet_v2_101),
+    "resnet_v2_152": _resnet(resnet_v2.resnet_v2_152),
+    "resnet_v2_200": _resnet(resnet_v2.resnet_v2_200),
+    "resnet_v2_50_se": _resnet(resnet_v2.resnet_v2_50_se),
+    "resnet_v2_101_se": _resnet(resnet_v2.resnet_v2_101_se),
+    "resnet_v2_152_se": _resnet(resnet_v2.resnet_v2_152_se),
 }
-
+# TF-Slim's names.
+networks_map = {name: network.build for name, network in NETWORKS.items()}
+arg_scopes_map = {name: network.arg_scope for name, network in NETWORKS.items()}
 
 # A depth multiplier in hundredths after the name, as in TF-Slim's names of MobileNets.
 _SCALED = re.compile(r"(inception_v3(?:_se)?)_(0[1-9]\d)")
@@ -120,11 +116,9 @@ def get_network(name: str) -> NetworkSpec:
     """
     if scaled := _SCALED.fullmatch(name):
         network, multiplier = NETWORKS[scaled[1]], int(scaled[2]) / 100
-        return replace(
-            network,
-            build=partial(network.build, depth_multiplier=multiplier),
-            feature_depth=feature_depth(multiplier),
-        )
+        build = partial(network.build, depth_multiplier=multiplier)
+        build.default_image_size = network.default_image_size
+        return replace(network, build=build, feature_depth=feature_depth(multiplier))
     if name not in NETWORKS:
         raise UserError(
             f"--model_name: unknown network '{name}'; {did_you_mean(name, list(NETWORKS))}"

@@ -5,6 +5,7 @@ Image Recognition, 2015. `se=True` adds squeeze-and-excitation. As published for
 unit of a block halves the feature map, not the first.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ SMALLEST_IMAGE_SIZE = 32
 _ROOT_STRIDE = 4
 
 # The published defaults.
-resnet_v2_arg_scope = partial(
+resnet_arg_scope = resnet_v2_arg_scope = partial(
     conv_arg_scope,
     weight_decay=1e-4,
     batch_norm_decay=0.997,
@@ -120,12 +121,12 @@ def resnet_v2(
     is_training: bool = True,
     global_pool: bool = True,
     output_stride: int | None = None,
-    include_root_block: bool = True,
     spatial_squeeze: bool = True,
     reuse: bool | None = None,
     scope: str = "resnet_v2",
     *,
     units: tuple[int, ...],
+    include_root_block: bool = True,
     se: bool = False,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Builds a ResNet-V2 with its classifier; `resnet_v2_50` and its siblings set `units`.
@@ -140,13 +141,13 @@ def resnet_v2(
         output_stride: Pixels between two positions of the last feature map, a power of two. Below
             the default of 32, units are atrous, and common positions have the same features (with
             `se` approximately, because its means are taken over more positions).
-        include_root_block: Whether to begin with the 7x7 convolution and max pooling of total
-            stride 4.
         spatial_squeeze: Whether logits are `[batch, classes]`, not `[batch, height', width',
             classes]`.
         reuse: Whether to reuse the variables of the scope.
         scope: The variable scope.
         units: Number of units of each block.
+        include_root_block: Whether to begin with the 7x7 convolution and max pooling of total
+            stride 4.
         se: Whether to scale the channels of every residual by squeeze-and-excitation.
 
     Returns:
@@ -196,8 +197,17 @@ def resnet_v2(
     return net, end_points
 
 
+def _published(scope: str, units: tuple[int, ...], se: bool = False) -> Callable:
+    network = partial(resnet_v2, units=units, scope=scope, se=se)
+    network.default_image_size = DEFAULT_IMAGE_SIZE
+    return network
+
+
 # ResNet's Table 1, and Table 5 for 200 layers.
-resnet_v2_50 = partial(resnet_v2, units=(3, 4, 6, 3), scope="resnet_v2_50")
-resnet_v2_101 = partial(resnet_v2, units=(3, 4, 23, 3), scope="resnet_v2_101")
-resnet_v2_152 = partial(resnet_v2, units=(3, 8, 36, 3), scope="resnet_v2_152")
-resnet_v2_200 = partial(resnet_v2, units=(3, 24, 36, 3), scope="resnet_v2_200")
+resnet_v2_50 = _published("resnet_v2_50", (3, 4, 6, 3))
+resnet_v2_101 = _published("resnet_v2_101", (3, 4, 23, 3))
+resnet_v2_152 = _published("resnet_v2_152", (3, 8, 36, 3))
+resnet_v2_200 = _published("resnet_v2_200", (3, 24, 36, 3))
+resnet_v2_50_se = _published("resnet_v2_50_se", (3, 4, 6, 3), se=True)
+resnet_v2_101_se = _published("resnet_v2_101_se", (3, 4, 23, 3), se=True)
+resnet_v2_152_se = _published("resnet_v2_152_se", (3, 8, 36, 3), se=True)
