@@ -11,7 +11,7 @@ from absl import flags
 
 from slim.common.command_line import FlagSet, require_checkpoint, run_command
 from slim.common.errors import UserError
-from slim.serving.flags import define_classifier_flags, describing_flags
+from slim.serving.flags import classifier_flags, define_classifier_flags
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -26,28 +26,14 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Prints the likeliest classes of images."""
-    from slim.checkpoints.reading import find_checkpoint
     from slim.serving.classification import classify_images, find_images, print_json, print_text
-    from slim.serving.classifier import describe_classifier, load_classifier
+    from slim.serving.classifier import load_classifier
 
     images = find_images(values.images)
     require_checkpoint(values)
-    checkpoint = find_checkpoint(values.checkpoint_path)
-    description = describe_classifier(checkpoint, **describing_flags(values))
-    classify = load_classifier(
-        checkpoint,
-        description,
-        values.num_crops,
-        moving_average_decay=values.moving_average_decay,
-    )
-    results = classify_images(
-        classify,
-        images,
-        description.class_names,
-        top_k=values.top_k,
-        batch_size=values.batch_size,
-    )
-    failed = print_json(results, len(images)) if values.json else print_text(results)
+    with load_classifier(**classifier_flags(values), batch_size=values.batch_size) as classifier:
+        results = classify_images(classifier, images, values.top_k)
+        failed = print_json(results, len(images)) if values.json else print_text(results)
     if failed:
         raise UserError(f"{failed} of {len(images)} images could not be classified, see above")
 

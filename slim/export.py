@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from slim.common.command_line import FlagSet, require_checkpoint, run_command
-from slim.serving.flags import define_classifier_flags, describing_flags
+from slim.serving.flags import classifier_flags, define_classifier_flags
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -30,8 +30,9 @@ def main(values: flags.FlagValues) -> None:
     """Exports a checkpoint as a SavedModel that includes preprocessing."""
     require_checkpoint(values)
     from slim.checkpoints.reading import find_checkpoint
-    from slim.serving.classifier import describe_classifier, load_classifier
+    from slim.serving.classifier import load_classifier
     from slim.serving.export import (
+        check_folder,
         compose_summary,
         default_folder,
         replacing_folder,
@@ -40,16 +41,11 @@ def main(values: flags.FlagValues) -> None:
 
     checkpoint = find_checkpoint(values.checkpoint_path)
     folder = Path(values.output_dir or default_folder(checkpoint))
-    description = describe_classifier(checkpoint, **describing_flags(values))
-    with replacing_folder(folder, values.overwrite) as temporary:
-        classify = load_classifier(
-            checkpoint,
-            description,
-            values.num_crops,
-            moving_average_decay=values.moving_average_decay,
-        )
-        save(classify, description.class_names, temporary)
-    print(compose_summary(folder, checkpoint, description, values.num_crops), flush=True)
+    given = {**classifier_flags(values), "checkpoint_path": checkpoint}
+    check_folder(folder, values.overwrite)
+    with load_classifier(**given) as model, replacing_folder(folder, values.overwrite) as temporary:
+        save(model.outputs, model.class_names, temporary)
+    print(compose_summary(folder, checkpoint, model.description, values.num_crops), flush=True)
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

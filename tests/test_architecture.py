@@ -27,7 +27,14 @@ LAYERS = (
 MAX_FILE, MAX_FUNCTION, MAX_POSITIONAL = 450, 60, 5
 # The signatures of networks are published.
 LONG_FUNCTIONS = {"inception_v3", "resnet_v2"}
-PUBLISHED_SIGNATURES = {"inception_v3", "inception_v3_base", "resnet_v2"}
+PUBLISHED_SIGNATURES = {
+    "inception_resnet_v2",
+    "inception_resnet_v2_base",
+    "inception_v3",
+    "inception_v3_base",
+    "inception_v4",
+    "resnet_v2",
+}
 
 SOURCES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path

@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 
 from slim import classify
+from slim.checkpoints.description import ModelDescription
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_views
 from slim.serving.classification import classify_images, print_json
+from slim.serving.classifier import Classifier, Outputs
 from tests.conftest import COLOURS, NUM_CLASSES
 from tests.support import SMALL_NETWORK, SMALL_SIZE, beyond_memory, invoke
 
@@ -20,6 +22,10 @@ CROPS = 10
 
 
 pytestmark = pytest.mark.usefixtures("small_network")
+
+
+def classifier(outputs: Outputs, batch_size: int) -> Classifier:
+    return Classifier(outputs, ModelDescription("", SMALL_SIZE, "", "", COLOURS), batch_size)
 
 
 def test_json_has_the_networks_probabilities(colours, classifier_dir):
@@ -87,7 +93,8 @@ def test_images_that_cannot_be_read_or_give_no_number(tmp_path, capsys):
     def diverged(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": tf.fill([tf.size(encoded), 3], np.float32(np.nan))}
 
-    results = list(classify_images(diverged, [missing, image], COLOURS, top_k=5, batch_size=1))
+    with classifier(diverged, batch_size=1) as model:
+        results = list(classify_images(model, [missing, image], top_k=5))
     assert print_json(results, total=2) == 2
     out, error = capsys.readouterr()
     assert json.loads(out) == []
@@ -134,5 +141,8 @@ def test_out_of_memory_is_one_line(tmp_path):
         with tf.control_dependencies([encoded]):
             return {"probabilities": beyond_memory([None, 3])}
 
-    with pytest.raises(UserError, match=r"^--batch_size=8: out of memory; give a smaller one"):
-        list(classify_images(classify, [tmp_path / "image.png"], "abc", top_k=1, batch_size=8))
+    with (
+        classifier(classify, batch_size=8) as model,
+        pytest.raises(UserError, match=r"^batch_size=8: out of memory; give a smaller one"),
+    ):
+        list(classify_images(model, [tmp_path / "image.png"], top_k=1))

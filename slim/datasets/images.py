@@ -50,7 +50,13 @@ def load_image(path: Path, verify: bool) -> tuple[bytes, int, int]:
         ImageError: The file does not exist, is not a regular file, is empty, is not an image, is
             too large, or is damaged.
     """
-    content = _read(path)
+    return convert_image(_read(path), verify)
+
+
+def convert_image(content: bytes, verify: bool) -> tuple[bytes, int, int]:
+    """Converts the content of an image file to a JPEG; see `load_image`."""
+    if not content:
+        raise ImageError("empty file")
     if content.startswith(_JPEG_START) and (size := _plain_jpeg_size(content)):
         _check_size(*size)
         if verify:
@@ -68,14 +74,11 @@ def _read(path: Path) -> bytes:
             raise ImageError("not a regular file")
         if status.st_size > _MAX_BYTES:
             raise ImageError(f"too large: {status.st_size} bytes")
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise ImageError("missing") from None
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from None
-    if not content:
-        raise ImageError("empty file")
-    return content
 
 
 def _check_size(height: int, width: int) -> None:
@@ -145,7 +148,7 @@ def _encode(content: bytes) -> tuple[bytes, tuple[int, int]]:
             warnings.simplefilter("ignore")  # about sizes, palettes, EXIF, not about pixels
             image = Image.open(BytesIO(content), formats=_FORMATS)
             _check_size(image.height, image.width)
-            image = _to_rgb(image)
+            image = to_rgb(image)
             output = BytesIO()
             # Training resizes images, which hides the remaining loss.
             image.save(output, "JPEG", quality=95, subsampling=0)
@@ -158,8 +161,12 @@ def _encode(content: bytes) -> tuple[bytes, tuple[int, int]]:
     return output.getvalue(), (image.height, image.width)
 
 
-def _to_rgb(image):
-    """Converts a Pillow image of any mode to RGB."""
+def to_rgb(image):
+    """Converts a Pillow image of any mode to RGB, on a white background if it is transparent.
+
+    Raises:
+        ImageError: The range of the pixels is unknown.
+    """
     from PIL import Image, ImageChops
 
     if image.mode.startswith(("I", "F")):  # Pillow would clip these to 255

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,21 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from slim.common.command_line import python_command
-from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.common.progress import progress
-from slim.common.workers import available_cores
-from slim.datasets.images import ENDINGS, ImageError, load_image
-from slim.deployment.model_deploy import session_config
-from slim.serving.classifier import Classify
-
-
-class Prediction(NamedTuple):
-    """A class and its probability."""
-
-    class_name: str
-    label: int
-    probability: float
+from slim.datasets.images import ENDINGS, ImageError
+from slim.serving.classifier import PROBABILITIES, Classifier, Prediction
 
 
 class Result(NamedTuple):
@@ -67,71 +55,19 @@ def find_images(names: Sequence[str]) -> list[Path]:
     return images
 
 
-def classify_images(
-    classify: Classify,
-    images: Sequence[Path],
-    class_names: Sequence[str],
-    *,
-    top_k: int,
-    batch_size: int,
-) -> Iterator[Result]:
-    """Classifies image files, in a new graph.
-
-    Args:
-        classify: The result of `load_classifier`.
-        images: Files of any kind that conversion accepts.
-        class_names: Names of all classes.
-        top_k: Number of predictions per image.
-        batch_size: Images per batch.
-
-    Yields:
-        One result per image, in order.
+def classify_images(classifier: Classifier, images: Sequence[Path], top_k: int) -> Iterator[Result]:
+    """Yields one result per image file, in order.
 
     Raises:
         UserError: A batch is too large for the memory.
     """
-    with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
-        encoded = tf.placeholder(tf.string, [None])
-        probabilities = classify(encoded)["probabilities"]
-        with ThreadPoolExecutor(available_cores()) as pool:
-            for start in range(0, len(images), batch_size):
-                loaded = list(pool.map(load, images[start : start + batch_size]))
-                readable = [content for content in loaded if isinstance(content, bytes)]
-                try:
-                    rows = iter(session.run(probabilities, {encoded: readable}))
-                except tf.errors.ResourceExhaustedError as error:
-                    raise UserError(
-                        f"--batch_size={batch_size}: out of memory; give a smaller one"
-                    ) from error
-                for image, content in zip(images[start:], loaded, strict=False):
-                    if isinstance(content, ImageError):
-                        yield Result(image, [], str(content))
-                    elif not np.isfinite(row := next(rows)).all():
-                        yield Result(image, [], "the network's probabilities are not finite")
-                    else:
-                        yield Result(image, likeliest(row, class_names, top_k))
-
-
-def load(image: Path) -> bytes | ImageError:
-    """Loads an image file as an RGB JPEG, or returns the problem with it."""
-    try:
-        return load_image(image, verify=True)[0]
-    except ImageError as error:
-        return error
-
-
-def likeliest(
-    probabilities: np.ndarray, class_names: Sequence[str], top_k: int
-) -> list[Prediction]:
-    """Returns the likeliest classes, ties in the order of the labels.
-
-    Args:
-        probabilities: float32 `[classes]`.
-        class_names: Names of all classes.
-        top_k: Maximum number of predictions.
-    """
-    order = np.argsort(-probabilities, kind="stable")[:top_k]
-    return [Prediction(class_names[i], int(i), float(probabilities[i])) for i in order]
+    for image, row in zip(images, classifier.rows(images, PROBABILITIES), strict=True):
+        if isinstance(row, ImageError):
+            yield Result(image, [], str(row))
+        elif not np.isfinite(row).all():
+            yield Result(image, [], "the network's probabilities are not finite")
+        else:
+            yield Result(image, classifier.likeliest(row, top_k))
 
 
 def print_text(results: Iterable[Result]) -> int:

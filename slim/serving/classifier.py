@@ -1,150 +1,183 @@
-"""Classifiers: from encoded images to class probabilities and features.
+"""Classifiers: from images to class probabilities and features."""
 
-The properties of a classifier (network, image size, preprocessing, class names) come from flags,
-else from the `model.json` that training wrote beside the checkpoint. Without `model.json` the
-network is inferred from the variable names.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from itertools import islice
+from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
-from slim.checkpoints.contents import (
-    Contents,
-    classifier_size,
-    matching_scopes,
-    scope_variables,
-    sort_variables,
-)
-from slim.checkpoints.description import MODEL, ModelDescription, read_model_description
+import numpy as np
+from PIL import Image
+
+from slim.checkpoints.description import ModelDescription
 from slim.checkpoints.loading import choose_averages, freeze_checkpoint
-from slim.checkpoints.reading import read_shapes
-from slim.checkpoints.trained_input import choose_input
-from slim.common.command_line import python_command
+from slim.checkpoints.reading import find_checkpoint
 from slim.common.compat import tf
 from slim.common.errors import UserError
-from slim.datasets.lists import CLASSES
-from slim.datasets.registry import dataset_folder, read_class_names
+from slim.common.workers import available_cores
+from slim.datasets.images import ImageError, convert_image, load_image, to_rgb
+from slim.deployment.model_deploy import session_config
 from slim.nets.frozen import FrozenNetwork, build_network
 from slim.nets.nets_factory import get_network, get_network_fn
 from slim.preprocessing.preprocessing_factory import get_views
+from slim.serving.description import describe_classifier
 
-BACKGROUND = "background"  # class 0 of networks that have one class more than their dataset
+Outputs = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+AnyImage = str | PathLike[str] | bytes | Image.Image | np.ndarray
 
-Classify = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+PROBABILITIES, FEATURES = "probabilities", "features"
 
 
-def describe_classifier(
-    checkpoint: str,
-    *,
-    model_name: str | None = None,
-    image_size: int | None = None,
-    preprocessing_name: str | None = None,
-    dataset_name: str | None = None,
-    dataset_dir: str = "./data/",
-) -> ModelDescription:
-    """Returns the properties of a classifier: as given, else from `model.json`, else inferred.
+class Prediction(NamedTuple):
+    """A class and its probability."""
+
+    class_name: str
+    label: int
+    probability: float
+
+
+class Classifier:
+    """A network with a classifier, in a session of its own; a context.
+
+    Images are paths of files, encoded images as bytes, Pillow images, or uint8 arrays
+    `[height, width, 3]` or `[height, width]`, also mixed. Files and bytes may be of any kind that
+    conversion accepts, and are converted as for training; orientation in EXIF is ignored. A batch
+    of arrays is an array `[batch, height, width, 3]`.
 
     Args:
-        checkpoint: The prefix of the checkpoint.
-        model_name: The network.
-        image_size: Height and width of the images in pixels.
-        preprocessing_name: The preprocessing.
-        dataset_name: The dataset that names the classes.
-        dataset_dir: The folder that holds the datasets.
+        outputs: The function that adds the classifier to the current graph. It maps encoded images
+            (JPEG, PNG, GIF or BMP), strings `[batch]`, to `probabilities`, float32
+            `[batch, classes]`, and `features`, float32 `[batch, depth]`.
+        description: Its network, image size, preprocessing and class names.
+        batch_size: Images per batch, which results do not depend on.
 
-    Returns:
-        The description, with one name per class of the network.
-
-    Raises:
-        UserError: A property is missing, unknown, or does not match the checkpoint.
+    Attributes:
+        outputs: The argument.
+        description: The argument.
     """
-    written = read_model_description(Path(checkpoint).parent)
-    contents = sort_variables(read_shapes(checkpoint))
-    name = model_name or (written.model_name if written else None)
-    name = _choose_network(checkpoint, contents, name)
-    num_classes = classifier_size(name, contents)
-    if num_classes is None:
-        raise UserError(
-            f"checkpoint {checkpoint} has no classifier of {name}, only features (see "
-            f"{python_command()} -m slim.inspect_checkpoint {checkpoint})"
-        )
-    names = written.class_names if written else tuple(map(str, range(num_classes)))
-    source = Path(checkpoint).with_name(MODEL)
-    if dataset_name:
-        names, source = _read_names(dataset_name, dataset_dir)
-    names = _class_names(checkpoint, num_classes, names, source)
-    chosen = choose_input(
-        Path(checkpoint).parent,
-        name,
-        image_size,
-        preprocessing_name,
-        default_size=get_network(name).default_image_size,
-    )
-    dataset_name = dataset_name or (written.dataset_name if written else "")
-    return ModelDescription(*chosen, dataset_name, names)
 
+    def __init__(
+        self, outputs: Outputs, description: ModelDescription, batch_size: int = 32
+    ) -> None:
+        self.outputs = outputs
+        self.description = description
+        self._batch_size = batch_size
+        with tf.Graph().as_default():
+            self._encoded = tf.placeholder(tf.string, [None])
+            self._fetches = outputs(self._encoded)
+            self._session = tf.Session(config=session_config())
 
-def _choose_network(checkpoint: str, contents: Contents, name: str | None) -> str:
-    """Returns the name of the network if it is given, else infers it."""
-    candidates = matching_scopes(contents)
-    found = f"checkpoint {checkpoint} has variables of "
-    found += " and ".join(candidates) or "no known network"
-    if not name and len(candidates) != 1:
-        raise UserError(f"--model_name is missing: {found}")
-    if name and not scope_variables(name, contents):
-        raise UserError(f"--model_name={name}: {found}; leave the flag out")
-    return name or candidates[0]
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of all classes in the order of their labels."""
+        return self.description.class_names
 
+    def predict(self, images: Sequence[AnyImage], top: int = 5) -> list[list[Prediction]]:
+        """Returns the likeliest classes of images, ties in the order of the labels.
 
-def _class_names(
-    checkpoint: str, num_classes: int, names: tuple[str, ...], source: Path
-) -> tuple[str, ...]:
-    if len(names) == num_classes - 1:
-        names = (BACKGROUND, *names)
-    if len(names) != num_classes:
-        raise UserError(
-            f"{source} names {len(names)} classes, but checkpoint {checkpoint} has {num_classes}: "
-            "give the dataset that it was trained on with --dataset_name"
-        )
-    return names
+        Args:
+            images: See the class.
+            top: Maximum number of predictions per image.
 
+        Raises:
+            UserError: An image cannot be read, or a batch is too large for the memory.
+            TypeError: `images` is one image, or holds another kind of object.
+        """
+        return [self.likeliest(row, top) for row in self.probabilities(images)]
 
-def _read_names(dataset_name: str, dataset_dir: str) -> tuple[tuple[str, ...], Path]:
-    path = dataset_folder(dataset_name, dataset_dir) / CLASSES
-    names = read_class_names(path, None)
-    if names is None:
-        found = "is invalid" if path.exists() else "is missing"
-        raise UserError(
-            f"--dataset_name={dataset_name}: {path} {found}; expected one line 'label name' per "
-            "class, labels from 0 in order"
-        )
-    return names, path
+    def probabilities(self, images: Sequence[AnyImage]) -> np.ndarray:
+        """Returns the probabilities of all classes, float32 `[images, classes]`; see `predict`."""
+        return self._array(images, PROBABILITIES)
+
+    def features(self, images: Sequence[AnyImage]) -> np.ndarray:
+        """Returns features, float32 `[images, depth]`; see `predict`.
+
+        A feature is the feature end point of the network averaged over its positions, as in the
+        paper.
+        """
+        return self._array(images, FEATURES)
+
+    def likeliest(self, probabilities: np.ndarray, top: int) -> list[Prediction]:
+        """Returns the likeliest classes of an image from its probabilities, `[classes]`."""
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        return [Prediction(self.class_names[i], int(i), float(probabilities[i])) for i in order]
+
+    def rows(self, images: Iterable[AnyImage], output: str) -> Iterator[np.ndarray | ImageError]:
+        """Yields one row of an output per image, or the problem with the image.
+
+        Args:
+            images: See the class.
+            output: `probabilities` or `features`.
+
+        Raises:
+            UserError: A batch is too large for the memory.
+        """
+        remaining = iter(images)
+        with ThreadPoolExecutor(available_cores()) as pool:
+            while batch := list(islice(remaining, self._batch_size)):
+                loaded = list(pool.map(_load, batch))
+                readable = [content for content in loaded if isinstance(content, bytes)]
+                rows = iter(self._run(readable, output))
+                for content in loaded:
+                    yield next(rows) if isinstance(content, bytes) else content
+
+    def close(self) -> None:
+        """Releases the memory of the network."""
+        self._session.close()
+
+    def __enter__(self) -> "Classifier":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _array(self, images: Sequence[AnyImage], output: str) -> np.ndarray:
+        one = (str, bytes, PathLike, Image.Image)
+        if isinstance(images, one) or (isinstance(images, np.ndarray) and images.ndim < 4):
+            raise TypeError("images is one image, expected a sequence: give [image]")
+        images = list(images)
+        rows = list(self.rows(images, output))
+        for index, (image, row) in enumerate(zip(images, rows, strict=True)):
+            if isinstance(row, ImageError):
+                name = f", {image}," if isinstance(image, (str, PathLike)) else ""
+                raise UserError(f"images[{index}]{name} cannot be used: {row}")
+        return np.stack(rows) if rows else self._run([], output)
+
+    def _run(self, encoded: list[bytes], output: str) -> np.ndarray:
+        try:
+            return self._session.run(self._fetches[output], {self._encoded: encoded})
+        except tf.errors.ResourceExhaustedError as error:
+            raise UserError(
+                f"batch_size={self._batch_size}: out of memory; give a smaller one"
+            ) from error
 
 
 def load_classifier(
-    checkpoint: str,
-    description: ModelDescription,
-    num_crops: int = 1,
+    checkpoint_path: str | PathLike[str],
     *,
+    num_crops: int = 1,
     moving_average_decay: float | None = None,
-) -> Classify:
+    batch_size: int = 32,
+    **properties: str | int | None,
+) -> Classifier:
     """Loads a classifier.
 
     Args:
-        checkpoint: The prefix of the checkpoint.
-        description: The result of `describe_classifier`.
+        checkpoint_path: A checkpoint, or a folder for its newest checkpoint.
         num_crops: Views per image to average over: 1, 5, 10 or 12.
-        moving_average_decay: See `choose_averages`.
-
-    Returns:
-        A function that adds the classifier to the current graph. It maps encoded images (JPEG,
-        PNG, GIF or BMP), strings `[batch]`, to `probabilities`, float32 `[batch, classes]`, and
-        `features`, float32 `[batch, depth]`: the feature end point of the network averaged over
-        its positions, as in the paper. Both are means over the views.
+        moving_average_decay: 0 for the plain variables, another number for the moving averages.
+            Default: the averages if the checkpoint has them.
+        batch_size: Images per batch, which results do not depend on.
+        **properties: Properties that take precedence over `model.json`, see `describe_classifier`:
+            `model_name`, `image_size`, `preprocessing_name`, `dataset_name`, `dataset_dir`.
 
     Raises:
-        UserError: The checkpoint does not match, or the preprocessing is unknown.
+        UserError: There is no checkpoint, it does not match, or a property is missing or unknown.
     """
+    checkpoint = find_checkpoint(str(checkpoint_path))
+    description = describe_classifier(checkpoint, **properties)
     name, size = description.model_name, description.image_size
     views = get_views(description.preprocessing_name, num_crops)
     network_fn = get_network_fn(name, len(description.class_names))
@@ -152,7 +185,7 @@ def load_classifier(
     def outputs(images: tf.Tensor) -> dict[str, tf.Tensor]:
         logits, end_points = network_fn(images, create_aux_logits=False)
         features = tf.reduce_mean(end_points[get_network(name).feature_endpoint], [1, 2])
-        return {"probabilities": tf.nn.softmax(logits), "features": features}
+        return {PROBABILITIES: tf.nn.softmax(logits), FEATURES: features}
 
     frozen = freeze_checkpoint(
         build_network(outputs, size),
@@ -160,12 +193,37 @@ def load_classifier(
         averages=choose_averages(checkpoint, moving_average_decay),
         hint=f"does it match --model_name={name}?",
     )
-    return _from_encoded(frozen, lambda image: views(image, size, size), num_crops, size)
+    from_encoded = _from_encoded(frozen, lambda image: views(image, size, size), num_crops, size)
+    return Classifier(from_encoded, description, batch_size)
+
+
+def _load(image: AnyImage) -> bytes | ImageError:
+    """Returns an image as an encoded RGB image, or the problem with it."""
+    try:
+        if isinstance(image, (str, PathLike)):
+            return load_image(Path(image), verify=True)[0]
+        if isinstance(image, bytes):
+            return convert_image(image, verify=True)[0]
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or (image.ndim != 2 and image.shape[2:] != (3,)):
+                found = f"{image.dtype} {list(image.shape)}"
+                return ImageError(f"{found}, expected uint8 [height, width, 3]")
+            image = Image.fromarray(image)
+        if not isinstance(image, Image.Image):
+            raise TypeError(
+                f"an image is a {type(image).__name__}, expected a path, bytes, a Pillow image or "
+                "a uint8 array"
+            )
+        output = BytesIO()
+        to_rgb(image).save(output, "PNG", compress_level=1)  # lossless, and fast
+        return output.getvalue()
+    except ImageError as error:
+        return error
 
 
 def _from_encoded(
     network: FrozenNetwork, views: Callable[[tf.Tensor], tf.Tensor], num_crops: int, size: int
-) -> Classify:
+) -> Outputs:
     def classify(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         batch = tf.size(encoded)
         # Decoding runs on the CPU, and resized images are smaller to transfer than encoded ones.

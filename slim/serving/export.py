@@ -11,7 +11,7 @@ from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.common.files import LOCK, exclusive
 from slim.nets.nets_factory import get_network
-from slim.serving.classifier import Classify
+from slim.serving.classifier import Outputs
 
 SIGNATURE = "serving_default"
 SAVED_MODEL = "saved_model.pb"  # the file that makes a folder a SavedModel
@@ -91,14 +91,14 @@ def replacing_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         ) from error
 
 
-def save(classify: Classify, class_names: tuple[str, ...], folder: Path) -> None:
+def save(outputs: Outputs, class_names: tuple[str, ...], folder: Path) -> None:
     """Writes a SavedModel with the signature `serving_default`.
 
     TensorFlow Serving expects the batch as the first dimension of every output, so class names are
     repeated for each image.
 
     Args:
-        classify: The result of `load_classifier`.
+        outputs: See `Classifier`.
         class_names: Names of all classes.
         folder: The new folder.
     """
@@ -106,7 +106,7 @@ def save(classify: Classify, class_names: tuple[str, ...], folder: Path) -> None
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         names = tf.broadcast_to(tf.constant(class_names), [tf.size(image_bytes), len(class_names)])
-        return {**classify(image_bytes), "class_names": names}
+        return {**outputs(image_bytes), "class_names": names}
 
     module = tf.Module()
     module.serve = serve

@@ -30,7 +30,8 @@ def define_classifier_flags(define: FlagSet) -> None:
     define.integer("num_crops", 1, "Views per image to average over: 1, 5, 10 or 12.")
 
 
-def describing_flags(values: flags.FlagValues) -> dict[str, Any]:
-    """Returns the keyword arguments of `describe_classifier`."""
-    names = ("model_name", "image_size", "preprocessing_name", "dataset_name", "dataset_dir")
+def classifier_flags(values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the arguments of `load_classifier`."""
+    names = ("checkpoint_path", "model_name", "image_size", "preprocessing_name", "dataset_name")
+    names += ("dataset_dir", "moving_average_decay", "num_crops")
     return {name: getattr(values, name) for name in names}

@@ -1,107 +1,127 @@
-"""Tests of the properties of a classifier: from flags, `model.json` and variable names."""
+"""`slim.load_classifier`: kinds of images, batches, use from another folder, errors."""
 
-from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from slim.checkpoints.description import ModelDescription, write_model_description
-from slim.common.compat import tf
+from slim import load_classifier
 from slim.common.errors import UserError
-from slim.serving.classifier import describe_classifier
+from slim.nets.nets_factory import get_network
+from tests.conftest import COLOURS, run
+from tests.support import ROOT, SMALL_DEPTH, variable_shapes, write_checkpoint
 
-NAMES = ("finch", "wren", "tern")
-WRITTEN = ModelDescription("resnet_v2_50", 64, "vgg", "birds", NAMES)
+pytestmark = pytest.mark.usefixtures("small_network")
 
-
-@pytest.fixture
-def checkpoint(tmp_path) -> Callable[..., str]:
-    """Writes a checkpoint that only has the biases of classifiers."""
-
-    def write(**num_classes: int) -> str:
-        with tf.Graph().as_default(), tf.Session() as session:
-            for scope, count in num_classes.items():
-                layer = "logits" if scope.startswith("resnet") else "Logits/Conv2d_1c_1x1"
-                tf.get_variable(f"{scope}/{layer}/biases", [count])
-            session.run(tf.global_variables_initializer())
-            return tf.train.Saver().save(session, str(tmp_path / "run/model.ckpt"), 5)
-
-    return write
-
-
-@pytest.fixture
-def name_classes(tmp_path) -> Callable[..., dict[str, str]]:
-    """Makes a dataset with class names, and returns the arguments that select it."""
-
-    def write(*names: str) -> dict[str, str]:
-        folder = tmp_path / "data/named"
-        folder.mkdir(parents=True)
-        lines = [f"{label} {name}\n" for label, name in enumerate(names)]
-        (folder / "classes.txt").write_text("".join(lines))
-        return {"dataset_name": "named", "dataset_dir": str(tmp_path / "data")}
-
-    return write
+# A program as users write it: TensorFlow 2 before, beside and after.
+PROGRAM = """
+import os, sys
+os.chdir(sys.argv[1])
+import tensorflow as tf
+variable = tf.Variable(2.0)
+from slim import load_classifier
+with load_classifier("run", model_name="inception_v3_010", image_size=75) as classifier:
+    assert float(variable * 2) == 4
+    (predictions,) = classifier.predict(["image.png"], top=2)
+    features = classifier.features(["image.png"])
+assert tf.executing_eagerly() and float(variable + 1) == 3
+print([prediction.class_name for prediction in predictions], *features.shape)
+"""
 
 
-def test_network_and_classes_are_inferred_from_the_variables(checkpoint):
-    expected = ModelDescription("inception_v4", 299, "inception_v4", "", ("0", "1"))
-    assert describe_classifier(checkpoint(InceptionV4=2)) == expected
+@pytest.fixture(scope="module")
+def model(small_network, classifier_dir):
+    with load_classifier(classifier_dir, batch_size=4) as model:
+        yield model
 
 
-def test_flags_take_precedence_over_the_description(checkpoint, name_classes):
-    prefix = checkpoint(resnet_v2_50=3)
-    write_model_description(Path(prefix).parent, WRITTEN)
-    assert describe_classifier(prefix) == WRITTEN
-    found = describe_classifier(
-        prefix,
-        image_size=96,
-        preprocessing_name="inception",
-        **name_classes("Fink", "Zaunkönig", "Seeschwalbe"),
-    )
-    names = ("Fink", "Zaunkönig", "Seeschwalbe")
-    assert found == ModelDescription("resnet_v2_50", 96, "inception", "named", names)
+def encode(image: Image.Image, kind: str) -> bytes:
+    output = BytesIO()
+    image.save(output, kind)
+    return output.getvalue()
 
 
-def test_one_class_more_than_names_is_the_background(checkpoint, name_classes):
-    found = describe_classifier(checkpoint(InceptionV3=4), **name_classes(*NAMES))
-    assert found.class_names == ("background", *NAMES)
+def test_any_kind_of_image(model, tmp_path):
+    pixels = np.zeros((40, 50, 3), np.uint8)
+    pixels[:] = 200, 40, 40
+    pixels[10:30] = 40, 40, 200
+    image = Image.fromarray(pixels)
+    for kind in ("JPEG", "PNG"):
+        (tmp_path / kind).write_bytes(encode(image, kind))
+    images = [
+        tmp_path / "JPEG",
+        str(tmp_path / "JPEG"),
+        encode(image, "JPEG"),
+        tmp_path / "PNG",
+        encode(image, "PNG"),
+        image,
+        image.convert("RGBA"),
+        pixels,
+        pixels[:, :, 0],
+        image.getchannel("R"),
+    ]
+    found = model.probabilities(images)
+    assert found.shape == (10, len(COLOURS)) and found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    for same in ([0, 1, 2], [3, 4], [5, 6, 7], [8, 9]):
+        for other in same[1:]:
+            np.testing.assert_array_equal(found[same[0]], found[other])
+    # Conversion encodes a PNG as a JPEG.
+    np.testing.assert_allclose(found[3], found[5], atol=0.02)
+    np.testing.assert_array_equal(model.probabilities(np.stack([pixels] * 2))[1], found[5])
+
+    features = model.features(images)
+    assert features.shape == (10, SMALL_DEPTH) and features.dtype == np.float32
+    assert model.features([]).shape == (0, SMALL_DEPTH)
 
 
-def test_properties_that_do_not_match_or_are_missing(checkpoint, name_classes, tmp_path):
-    prefix = checkpoint(InceptionV3=5)
-    given = name_classes(*NAMES)
-    for arguments, message in (
-        (given, r"named/classes.txt names 3 classes, but checkpoint .* has 5"),
-        ({**given, "dataset_name": "name"}, "no dataset 'name'.*did you mean named"),
-        (
-            {"model_name": "resnet_v2_50"},
-            r"--model_name=resnet_v2_50: checkpoint .* has variables of inception_v3; leave",
-        ),
-        ({"image_size": 74}, "74x74 is too small for inception_v3"),
+def test_predictions_are_the_largest_probabilities(model, colours, classifier_dir):
+    images = sorted((colours / "colours/images").glob("val_*"))
+    expected = model.probabilities(images)
+    predictions = model.predict(images, top=2)
+    for row, found in zip(expected, predictions, strict=True):
+        assert [p.probability for p in found] == sorted(row, reverse=True)[:2]
+        assert [p.class_name for p in found] == [COLOURS[p.label] for p in found]
+    assert model.class_names == COLOURS
+    with load_classifier(classifier_dir, batch_size=100, moving_average_decay=0) as plain:
+        assert np.abs(plain.probabilities(images) - expected).max() > 1e-4
+
+
+def test_from_another_folder_beside_tensorflow_2(tmp_path):
+    name = "inception_v3_010"
+    values = {key: np.zeros(shape) for key, shape in variable_shapes(name, 4, 75).items()}
+    biases = next(key for key in values if key.endswith("Conv2d_1c_1x1/biases"))
+    write_checkpoint(tmp_path / "run/model.ckpt-1", {**values, biases: np.float32([0, 5, 9, 1])})
+    Image.new("RGB", (80, 90)).save(tmp_path / "image.png")
+    done = run("python", "-c", PROGRAM, tmp_path, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"['2', '1'] 1 {get_network(name).feature_depth}\n"
+
+
+def test_errors(model, classifier_dir, tmp_path):
+    image = Image.new("RGB", (4, 4))
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no image")
+    for wrong, message in (
+        (tmp_path / "missing.jpg", r"images\[1\], .*missing.jpg, cannot be used: missing$"),
+        (str(tmp_path / "broken.jpg"), r"images\[1\], .*broken.jpg, cannot be used: "),
+        (b"", r"images\[1\] cannot be used: empty file"),
+        (b"text", r"images\[1\] cannot be used: not an image"),
+        (np.zeros((4, 4, 3)), r"float64 \[4, 4, 3\], expected uint8 \[height, width, 3\]"),
+        (np.zeros((4, 4, 4), np.uint8), r"uint8 \[4, 4, 4\], expected uint8"),
+        (Image.new("F", (4, 4)), r"images\[1\] cannot be used: has no known range"),
     ):
         with pytest.raises(UserError, match=message):
-            describe_classifier(prefix, **arguments)
-    for content, message in (
-        (b"1 finch\n2 wren\n", "classes.txt is invalid; expected one line 'label name' per class"),
-        ("0 finch\n1 Zaunkönig\n".encode("latin-1"), "classes.txt line 2 is not UTF-8"),
-    ):
-        (tmp_path / "data/named/classes.txt").write_bytes(content)
-        with pytest.raises(UserError, match=message):
-            describe_classifier(prefix, **given)
-    (tmp_path / "data/named/classes.txt").unlink()
-    with pytest.raises(UserError, match=r"classes.txt is missing; expected one line"):
-        describe_classifier(prefix, **given)
-    write_model_description(Path(prefix).parent, WRITTEN)
-    with pytest.raises(
-        UserError,
-        match=r"--model_name=resnet_v2_50: checkpoint .* has variables of inception_v3; leave",
-    ):
-        describe_classifier(prefix)
-    with pytest.raises(UserError, match=r"model.json names 3 classes, but .* has 5"):
-        describe_classifier(prefix, model_name="inception_v3")
-
-
-@pytest.mark.parametrize("scopes", [{"other": 3}, {"InceptionV3": 3, "resnet_v2_50": 3}])
-def test_the_network_is_required_if_variables_are_ambiguous(checkpoint, scopes):
-    with pytest.raises(UserError, match=r"--model_name is missing: checkpoint .* has variables of"):
-        describe_classifier(checkpoint(**scopes))
+            model.predict([image, wrong])
+    for one in (image, np.zeros((4, 4, 3), np.uint8), "image.jpg", Path("image.jpg"), b"content"):
+        with pytest.raises(TypeError, match=r"images is one image, .*: give \[image\]"):
+            model.predict(one)
+    with pytest.raises(TypeError, match="an image is a int, expected a path, bytes"):
+        model.predict([5])
+    with pytest.raises(UserError, match="--checkpoint_path: no checkpoint at nowhere"):
+        load_classifier("nowhere")
+    with load_classifier(classifier_dir) as closed:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        closed.predict([image])
