@@ -102,6 +102,7 @@ arg_scopes_map = {name: network.arg_scope for name, network in NETWORKS.items()}
 
 # A depth multiplier in hundredths after the name, as in TF-Slim's names of MobileNets.
 _SCALED = re.compile(r"(inception_v3(?:_se)?)_(0[1-9]\d)")
+_OF_KERAS = re.compile(r"(resnet_v2_(?:50|101|152))_keras")
 
 
 def get_network(name: str) -> NetworkSpec:
@@ -109,21 +110,30 @@ def get_network(name: str) -> NetworkSpec:
 
     Args:
         name: A key of `NETWORKS`. `inception_v3` and `inception_v3_se` may be followed by a depth
-            multiplier of 0.10 to 0.99: `inception_v3_035` has 0.35 times the channels.
+            multiplier of 0.10 to 0.99: `inception_v3_035` has 0.35 times the channels. The three
+            ResNets of Keras Applications, whose `pool1` pads in another way, end in `_keras`.
 
     Raises:
         UserError: The name is unknown.
     """
     if scaled := _SCALED.fullmatch(name):
         network, multiplier = NETWORKS[scaled[1]], int(scaled[2]) / 100
-        build = partial(network.build, depth_multiplier=multiplier)
-        build.default_image_size = network.default_image_size
+        build = _variant(network, depth_multiplier=multiplier)
         return replace(network, build=build, feature_depth=feature_depth(multiplier))
+    if of_keras := _OF_KERAS.fullmatch(name):
+        network = NETWORKS[of_keras[1]]
+        return replace(network, build=_variant(network, keras_pool=True))
     if name not in NETWORKS:
         raise UserError(
             f"--model_name: unknown network '{name}'; {did_you_mean(name, list(NETWORKS))}"
         )
     return NETWORKS[name]
+
+
+def _variant(network: NetworkSpec, **options: Any) -> Callable:
+    build = partial(network.build, **options)
+    build.default_image_size = network.default_image_size
+    return build
 
 
 def get_network_fn(

@@ -127,6 +127,7 @@ def resnet_v2(
     *,
     units: tuple[int, ...],
     include_root_block: bool = True,
+    keras_pool: bool = False,
     se: bool = False,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Builds a ResNet-V2 with its classifier; `resnet_v2_50` and its siblings set `units`.
@@ -148,6 +149,8 @@ def resnet_v2(
         units: Number of units of each block.
         include_root_block: Whether to begin with the 7x7 convolution and max pooling of total
             stride 4.
+        keras_pool: Whether `pool1` pads with one zero on each side, as in Keras Applications,
+            instead of SAME padding.
         se: Whether to scale the channels of every residual by squeeze-and-excitation.
 
     Returns:
@@ -173,7 +176,10 @@ def resnet_v2(
         if include_root_block:
             net = _conv_same(64, 7, stride=2, **LINEAR)(net, "conv1")
             end_points[f"{scope}/conv1"] = net
-            net = slim.max_pool2d(net, 3, stride=2, padding="SAME", scope="pool1")
+            if keras_pool:
+                net = tf.pad(net, [[0, 0], [1, 1], [1, 1], [0, 0]])
+            padding = "VALID" if keras_pool else "SAME"
+            net = slim.max_pool2d(net, 3, stride=2, padding=padding, scope="pool1")
         net = _stages(
             net,
             units,

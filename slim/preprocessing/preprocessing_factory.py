@@ -27,6 +27,9 @@ _NETWORKS = (
     "resnet_v2_101_se",
     "resnet_v2_152_se",
 )
+_VARIANT = re.compile(  # see `get_network`
+    r"(inception_v3(?:_se)?)_0[1-9]\d|(resnet_v2_(?:50|101|152))_keras"
+)
 _PREPROCESSING = {
     "inception": inception_preprocessing,
     "vgg": vgg_preprocessing,
@@ -94,7 +97,8 @@ def get_views(
 
 
 def _find(name: str) -> ModuleType:
-    name = re.sub(r"^(inception_v3(?:_se)?)_0[1-9]\d$", r"\1", name)  # see `get_network`
+    if variant := _VARIANT.fullmatch(name):
+        name = variant[1] or variant[2]
     if name not in _PREPROCESSING:
         raise UserError(
             f"--preprocessing_name: unknown preprocessing '{name}'; "
