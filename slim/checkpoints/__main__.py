@@ -1,6 +1,8 @@
-"""Fetches models, data and features that the authors of the paper released.
+"""Fetches models; also data and features that the authors of the paper released.
 
-python -m slim.checkpoints NAME [NAME...] fetches models; --list shows their names.
+python -m slim.checkpoints NAME [NAME...] fetches models, and --list shows their names: those of the
+paper, TF-Slim's, those of Keras Applications (keras:NAME) and of TensorFlow Hub (hub:NAME), which
+are converted.
 """
 
 from functools import partial
@@ -9,7 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from slim.checkpoints.provision import list_published, provide_files, provide_model
-from slim.checkpoints.released import ADDRESS, DATA, FEATURES, MODELS, get_model
+from slim.checkpoints.released import ADDRESS, DATA, FEATURES, HUB, KERAS, MODELS, get_model
 from slim.common.command_line import FlagSet, python_command, run_command
 from slim.common.errors import UserError
 
@@ -24,28 +26,40 @@ def define_flags(values: flags.FlagValues) -> None:
     define.string("checkpoints_dir", "./checkpoints/", "Receives inception/ and resnet/.")
     define.string("dataset_dir", "./data/", "Receives the data.")
     define.string("feature_dir", "./feature/", "Receives the features.")
-    define.string("address", ADDRESS, "Download address, with {id} for the Google Drive id.")
+    define.string("address", ADDRESS, "The address of Google Drive, with {id} for the id.")
+    define.words(
+        "mirror", [], "Addresses to try before the published one, with {name} for the model."
+    )
+    define.string("weights", None, "The file of a Keras model, instead of Keras' own weights.")
+    define.string("path", None, "The SavedModel of a hub model, a folder or an archive.")
 
 
 def main(values: flags.FlagValues) -> None:
     """Fetches released models, data and features, or lists them."""
-    models = [get_model(name) for name in values.names]
+    converted = [name for name in values.names if name.partition(":")[0] in (KERAS, HUB)]
+    models = [get_model(name) for name in values.names if name not in converted]
     folders = {DATA: Path(values.dataset_dir), FEATURES: Path(values.feature_dir)}
     requested = {DATA: values.data, FEATURES: values.features}
     checkpoints_dir = Path(values.checkpoints_dir)
-    if not (models or values.list or any(requested.values())):
+    if not (models or converted or values.list or any(requested.values())):
         raise UserError(
             f"NAME is missing: {python_command()} -m slim.checkpoints NAME, for example "
             f"{MODELS[1].name}; --list shows all names, --data and --features fetch other archives"
         )
+    if (file := values.weights or values.path) and (len(converted) != 1 or models):
+        raise UserError(f"{file}: give the name of one model, such as keras:InceptionV3")
     if values.list:
         for line in list_published(checkpoints_dir, folders):
             print(line)
     for model in models:
-        provide_model(model, checkpoints_dir / model.kind, values.address)
+        provide_model(model, checkpoints_dir / model.kind, values.address, values.mirror)
+    for name in converted:
+        from slim.checkpoints.converted import provide_converted
+
+        provide_converted(name, checkpoints_dir, Path(file) if file else None)
     for name, folder in folders.items():
         if requested[name]:
-            provide_files(name, folder, values.address)
+            provide_files(name, folder, values.address, values.mirror)
 
 
 command = partial(run_command, define_flags, main, description=__doc__, positional="names")

@@ -12,6 +12,7 @@ from slim.common.files import write_whole
 
 MODEL = "model.json"
 PUBLISHED_MODEL, PUBLISHED_SIZE = "inception_v3", 299  # the defaults without this file
+BACKGROUND = "background"  # class 0 of networks that have one class more than their dataset
 _FORMAT = 1
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from slim.checkpoints.released import KERAS_MODELS
 from slim.common.compat import compared_by_identity, slim, tf
 from slim.common.errors import UserError
 from slim.nets.nets_factory import get_network, get_network_fn
@@ -22,14 +23,7 @@ from slim.nets.nets_factory import get_network, get_network_fn
 if TYPE_CHECKING:
     import keras
 
-# The names in keras.applications.
-MODELS = {
-    "InceptionV3": "inception_v3",
-    "InceptionResNetV2": "inception_resnet_v2",
-    "ResNet50V2": "resnet_v2_50_keras",
-    "ResNet101V2": "resnet_v2_101_keras",
-    "ResNet152V2": "resnet_v2_152_keras",
-}
+MODELS = {name: network for name, (network, _) in KERAS_MODELS.items()}
 PREDICTIONS = "predictions"  # the layer of the classifier
 _BATCH_NORM = "/BatchNorm"
 _RESNET_PARTS = {
@@ -77,17 +71,22 @@ def keras_name(model_name: str) -> str:
     )
 
 
-def build_model(name: str, num_classes: int, weights: str | None = None) -> "keras.Model":
+def build_model(
+    name: str, num_classes: int, *, weights: str | None = None, image_size: int | None = None
+) -> "keras.Model":
     """Builds a model of Keras Applications with its classifier.
 
     Args:
         name: A key of `MODELS`.
         num_classes: Number of classes.
         weights: `imagenet` to download Keras' own weights; None for random ones.
+        image_size: Height and width of the images in pixels. Default: that of the model.
     """
     import keras
 
-    return getattr(keras.applications, name)(weights=weights, classes=num_classes)
+    shape = (image_size, image_size, 3) if image_size else None
+    build = getattr(keras.applications, name)
+    return build(weights=weights, classes=num_classes, input_shape=shape)
 
 
 def load_model(name: str, path: Path) -> "keras.Model":

@@ -1,12 +1,18 @@
-"""Fetches, checks and places released models and archives."""
+"""Fetches, checks and places models and archives."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from slim.checkpoints import released
+from slim.checkpoints.description import MODEL, ModelDescription, write_model_description
 from slim.checkpoints.released import (
     CLASSES,
+    HUB,
+    HUB_MODELS,
+    IMAGENET,
+    KERAS,
+    KERAS_MODELS,
     ReleasedModel,
     choose_checkpoint,
     count_files,
@@ -14,35 +20,48 @@ from slim.checkpoints.released import (
     find_placed,
     place_checkpoint,
     place_files,
+    record_hash,
     remove_unpacked,
     unpacked_beside,
 )
 from slim.common.errors import UserError
 from slim.common.files import writing_to
 
-_ROW = "{:<40}{:<24}{:<21}{:<15}{}"
+_ROW = "{:<40}{:<24}{:<21}{:<15}{:<16}{}"
 
 
 def list_published(checkpoints_dir: Path, folders: Mapping[str, Path]) -> list[str]:
-    """Returns a table of everything released, with its place on this machine."""
-    rows = [("name", "network", "trained on", "size", "here")]
+    """Returns a table of everything to fetch, with its place on this machine."""
+    rows = [("name", "network", "trained on", "size", "classes", "here")]
     for model in released.MODELS:
         here = find_placed(model, checkpoints_dir / model.kind)
         sizes = ", then ".join(map(str, model.sizes))
-        rows.append((model.name, model.network, model.trained_on, sizes, here or "-"))
+        classes = " or ".join(map(str, CLASSES[model.trained_on]))
+        rows.append((model.name, model.network, model.trained_on, sizes, classes, here or "-"))
+    for name, (network, size) in KERAS_MODELS.items():
+        folder = checkpoints_dir / KERAS / name
+        here = folder if (folder / MODEL).exists() else "-"
+        rows.append((f"{KERAS}:{name}", network, IMAGENET, size, 1000, here))
+    for name, (network, trained_on, size, _) in HUB_MODELS.items():
+        folder = checkpoints_dir / HUB / name
+        here = folder if (folder / MODEL).exists() else "-"
+        rows.append((f"{HUB}:{name}", network, trained_on, size, "features only", here))
     for name, folder in folders.items():
         here = f"{folder} ({count} files)" if (count := count_files(folder)) else "-"
-        rows.append((f"the {name} folder's files", "", "", "", here))
+        rows.append((f"the {name} folder's files", "", "", "", "", here))
     return [_ROW.format(*map(str, row)) for row in rows]
 
 
-def provide_model(model: ReleasedModel, folder: Path, address: str) -> None:
+def provide_model(
+    model: ReleasedModel, folder: Path, address: str, mirrors: Sequence[str] = ()
+) -> None:
     """Fetches, checks and places a model, unless it is there, and prints an example of its use.
 
     Args:
         model: The model.
         folder: Receives the model.
-        address: The address, with `{id}` for the Google Drive id.
+        address: See `fetch_archive`.
+        mirrors: See `fetch_archive`.
 
     Raises:
         UserError: The download failed, the archive holds another model, other files are in the
@@ -54,21 +73,40 @@ def provide_model(model: ReleasedModel, folder: Path, address: str) -> None:
         remove_unpacked(model.name, folder)
     else:
         with writing_to(folder, "checkpoints_dir"):
-            checkpoint = find_placed(model, folder) or _fetch_model(model, folder, address)
+            archive = fetch_archive(model.name, folder, address, mirrors)
+            checkpoint = find_placed(model, folder) or _place_model(model, folder, archive)
+    _describe(model, checkpoint)
     print(f"path: {checkpoint}")
     print(f"for example: {example_command(model, checkpoint)}", flush=True)
 
 
-def _fetch_model(model: ReleasedModel, folder: Path, address: str) -> Path:
-    """Fetches, checks and places a model, and returns the prefix of its checkpoint."""
-    archive = fetch_archive(model.name, folder, address)
+def _place_model(model: ReleasedModel, folder: Path, archive: Path) -> Path:
+    """Checks and places a model, and returns the prefix of its checkpoint."""
     with unpacked_beside(archive) as contents:
         found = choose_checkpoint(model, contents, archive)
         classes = check_checkpoint(model, found, archive)
+        record_hash(model.name, archive)
         checkpoint = place_checkpoint(model, found, folder)
     print(f"{model.name} is {model.network} with {classes:,} classes, as expected")
     print(f"the archive is no longer needed: {archive}")
     return checkpoint
+
+
+def _describe(model: ReleasedModel, checkpoint: Path) -> None:
+    """Writes `model.json` with the names of the classes, unless the model shares its folder."""
+    if checkpoint.parent.name != model.name or (checkpoint.parent / MODEL).exists():
+        return
+    from slim.checkpoints.contents import classifier_size, sort_variables
+    from slim.checkpoints.converted import try_class_names
+    from slim.checkpoints.reading import read_shapes
+
+    classes = classifier_size(model.network, sort_variables(read_shapes(str(checkpoint))))
+    folder = checkpoint.parent.parent.parent
+    if names := try_class_names(model.trained_on, classes, folder):
+        write_model_description(
+            checkpoint.parent,
+            ModelDescription(model.network, model.sizes[-1], "inception", model.trained_on, names),
+        )
 
 
 def check_checkpoint(model: ReleasedModel, checkpoint: Path, archive: Path) -> int:
@@ -123,13 +161,14 @@ def example_command(model: ReleasedModel, checkpoint: Path) -> str:
     return " ".join([f"CHECKPOINT_PATH={shlex.quote(str(checkpoint))}", *chosen, "./train.sh"])
 
 
-def provide_files(name: str, folder: Path, address: str) -> None:
+def provide_files(name: str, folder: Path, address: str, mirrors: Sequence[str] = ()) -> None:
     """Fetches an archive and places its files, unless all are there.
 
     Args:
         name: The published name of the folder.
         folder: Receives the files.
-        address: The address, with `{id}` for the Google Drive id.
+        address: See `fetch_archive`.
+        mirrors: See `fetch_archive`.
 
     Raises:
         UserError: The download failed, other files are in the way, or another process uses the
@@ -141,8 +180,9 @@ def provide_files(name: str, folder: Path, address: str) -> None:
         return
     with writing_to(folder, f"{'dataset' if name == released.DATA else name}_dir"):
         if not (count := count_files(folder)):
-            archive = fetch_archive(name, folder, address)
+            archive = fetch_archive(name, folder, address, mirrors)
             with unpacked_beside(archive) as contents:
                 count = place_files(name, contents, folder)
+            record_hash(name, archive)
             print(f"the archive is no longer needed: {archive}")
     print(f"{name}: {count:,} published files are in {folder}", flush=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from slim.checkpoints import released
 from slim.checkpoints.files import is_complete
 from slim.common.compat import tf
 from slim.common.errors import UserError, warn
@@ -23,23 +24,26 @@ def find_checkpoint(path: str, flag: str = "--checkpoint_path") -> str:
     """Returns the prefix of a checkpoint, or of the newest checkpoint of a folder.
 
     Args:
-        path: A prefix (`model.ckpt-100`), a file of a checkpoint, or a folder.
+        path: A prefix (`model.ckpt-100`), a file of a checkpoint, a folder, or the name of a model
+            that `python -m slim.checkpoints` has fetched, also as its published path.
         flag: The name of the path in an error.
 
     Raises:
         UserError: There is no checkpoint.
     """
     if Path(path).is_dir():
-        latest = latest_checkpoint(path)
+        latest = latest_checkpoint(path) or released.find_by_name(path)
         if latest is None:
             raise UserError(
                 f"{flag}: the folder {path} holds no checkpoint; ./train.sh writes them, and "
                 "checkpoints/README.md lists released ones"
             )
-        return latest
+        return str(latest)
     for prefix in (path.rpartition(".data-")[0], path.removesuffix(".index")):
         if prefix and tf.train.checkpoint_exists(prefix):
             return prefix
+    if placed := released.find_by_name(path):
+        return str(placed)
     raise UserError(
         f"{flag}: no checkpoint at {path} (expected {path}.index and its data, or a folder of "
         "checkpoints); ./train.sh writes checkpoints, and checkpoints/README.md lists released ones"
@@ -54,7 +58,7 @@ def latest_checkpoint(folder: str | Path) -> str | None:
     step, and a warning says so.
     """
     named, state = _named_checkpoint(folder), Path(folder, STATE)
-    if named and (is_complete(Path(named)) or Path(named).is_file()):  # of format V2, or V1
+    if named and is_complete(Path(named)):
         return named
     complete = _complete_checkpoints(folder)
     if not (complete or state.exists()):
@@ -152,9 +156,19 @@ def read_values(checkpoint: str, variables: Mapping[str, tf.Variable]) -> dict[s
     Raises:
         UserError: The checkpoint cannot be read.
     """
+    values = read_tensors(checkpoint, list(variables))
+    return {variable.op.name: values[name] for name, variable in variables.items()}
+
+
+def read_tensors(checkpoint: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns values of a checkpoint by their names in it.
+
+    Raises:
+        UserError: The checkpoint cannot be read.
+    """
     with _reading(checkpoint):
         reader = tf.train.load_checkpoint(checkpoint)
-        return {variable.op.name: reader.get_tensor(name) for name, variable in variables.items()}
+        return {name: reader.get_tensor(name) for name in names}
 
 
 def changed_variables(before: str, after: str, names: Sequence[str]) -> list[str]:
@@ -206,13 +220,8 @@ def check_fits(
     Raises:
         UserError: Some do not match; names the first few.
     """
+    check_names(checkpoint, list(variables), missing_hint)
     shapes = read_shapes(checkpoint)
-    missing = [name for name in variables if name not in shapes]
-    if missing:
-        raise UserError(
-            f"checkpoint {checkpoint} lacks {len(missing)} of {len(variables)} variables: "
-            f"{first_few(missing)}; {missing_hint}"
-        )
     differing = [
         f"{name} is {shapes[name]} there and {variable.shape.as_list()} here"
         for name, variable in variables.items()
@@ -222,6 +231,20 @@ def check_fits(
         raise UserError(
             f"checkpoint {checkpoint} has {len(differing)} variables of other shapes: "
             f"{first_few(differing)}; {shape_hint}"
+        )
+
+
+def check_names(checkpoint: str, names: Sequence[str], hint: str) -> None:
+    """Checks that a checkpoint has variables of these names.
+
+    Raises:
+        UserError: Some are missing; names the first few, and ends with the hint.
+    """
+    shapes = read_shapes(checkpoint)
+    if missing := [name for name in names if name not in shapes]:
+        raise UserError(
+            f"checkpoint {checkpoint} lacks {len(missing)} of {len(names)} variables: "
+            f"{first_few(missing)}; {hint}"
         )
 
 

@@ -1,31 +1,37 @@
-"""Models and archives that the authors released on Google Drive.
+"""Models and archives to fetch: those of the authors on Google Drive, and TF-Slim's models.
 
 Nothing here requires TensorFlow.
 """
 
 import filecmp
+import json
 import shutil
+import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from slim.checkpoints.files import checkpoint_files, is_complete
+from slim.common.downloads import check_hash, fetch, hash_file
 from slim.common.errors import UserError, did_you_mean
 from slim.common.files import replacing, write_whole
 from slim.common.unpacking import unpack
 
 ADDRESS = "https://drive.google.com/uc?id={id}"
 BROWSER = "https://drive.google.com/open?id={id}"  # for browsers
+TF_SLIM_ADDRESS = "http://download.tensorflow.org/models/{name}.tar.gz"
+CHECKPOINTS = "checkpoints"  # the default folder of all models
+_HASHES = "fetched.json"  # the SHA-256 of each archive when it was first fetched
 _TIMEOUT = 60  # seconds without a byte
 _LISTING = "published.txt"  # the files that came from an archive
 
 
 @dataclass(frozen=True)
 class ReleasedModel:
-    """A released model.
+    """A model in an archive.
 
     Attributes:
         name: The published name; the file in the archive may have another.
@@ -62,7 +68,34 @@ MODELS = (
     ReleasedModel("resnet_50_ILSVRC_iNat_299", "resnet_v2_50", BOTH, (299,)),
     ReleasedModel("resnet_101_ILSVRC_iNat_299", "resnet_v2_101", BOTH, (299,)),
     ReleasedModel("resnet_152_ILSVRC_iNat_299", "resnet_v2_152", BOTH, (299,)),
+    # TF-Slim's, with a background class.
+    ReleasedModel("inception_v3_2016_08_28", "inception_v3", IMAGENET, (299,)),
+    ReleasedModel("inception_v4_2016_09_09", "inception_v4", IMAGENET, (299,)),
+    ReleasedModel("inception_resnet_v2_2016_08_30", "inception_resnet_v2", IMAGENET, (299,)),
+    ReleasedModel("resnet_v2_50_2017_04_14", "resnet_v2_50", IMAGENET, (299,)),
+    ReleasedModel("resnet_v2_101_2017_04_14", "resnet_v2_101", IMAGENET, (299,)),
+    ReleasedModel("resnet_v2_152_2017_04_14", "resnet_v2_152", IMAGENET, (299,)),
 )
+# Networks and image sizes by the name in keras.applications, with weights of ImageNet.
+KERAS_MODELS = {
+    "InceptionV3": ("inception_v3", 299),
+    "InceptionResNetV2": ("inception_resnet_v2", 299),
+    "ResNet50V2": ("resnet_v2_50_keras", 224),
+    "ResNet101V2": ("resnet_v2_101_keras", 224),
+    "ResNet152V2": ("resnet_v2_152_keras", 224),
+}
+# Networks without classifier in SavedModels, by name: the network, the data, the size of its images
+# and the address of an archive.
+HUB_MODELS = {
+    "inaturalist_inception_v3": (
+        "inception_v3",
+        INAT,
+        299,
+        "https://tfhub.dev/google/inaturalist/inception_v3/feature_vector/5"
+        "?tf-hub-format=compressed",
+    )
+}
+KERAS, HUB = "keras", "hub"  # folders, and prefixes of names on the command line
 DATA, FEATURES = "data", "feature"  # the folders that the other two archives fill, as published
 DRIVE_IDS = {
     "inception_v3_ILSVRC_299": "1Djydji-QnJOQ93dWYw-4yVLSP4-TAXHy",
@@ -101,9 +134,27 @@ def find_placed(model: ReleasedModel, folder: Path) -> Path | None:
     return next((prefix for prefix in placed if is_complete(prefix)), None)
 
 
+def find_by_name(path: str) -> Path | None:
+    """Returns the checkpoint of a model that is there, by its name or its published path.
+
+    Args:
+        path: Such as `inception_v3_iNat_299`, or
+            `checkpoints/inception/inception_v3_iNat_299.ckpt`, although the file in the archive
+            has another name.
+    """
+    name = Path(path).name.removesuffix(".ckpt")
+    for model in MODELS:
+        if model.name == name:
+            parent = Path(path).parent if "/" in path else Path(CHECKPOINTS, model.kind)
+            return find_placed(model, parent)
+    return None
+
+
 def find_checkpoints(folder: Path) -> list[Path]:
     """Returns the prefixes of all checkpoints in a folder and its subfolders."""
-    return [path.with_suffix("") for path in visible_files(folder) if path.suffix == ".index"]
+    files = visible_files(folder)
+    found = [path.with_suffix("") for path in files if path.suffix == ".index"]
+    return found + [path for path in files if path.suffix == ".ckpt"]  # of format V1
 
 
 def visible_files(folder: Path) -> list[Path]:
@@ -112,32 +163,78 @@ def visible_files(folder: Path) -> list[Path]:
     return sorted(path for path in files if not path.name.startswith("."))
 
 
-def fetch_archive(name: str, folder: Path, address: str) -> Path:
+def fetch_archive(name: str, folder: Path, address: str, mirrors: Sequence[str] = ()) -> Path:
     """Downloads an archive, resuming an earlier download, unless it is there.
 
     Args:
-        name: A key of `DRIVE_IDS`.
+        name: The name of a model, or `DATA` or `FEATURES`.
         folder: Receives the archive.
-        address: The address, with `{id}` for the Google Drive id.
+        address: The address of Google Drive, with `{id}` for the id.
+        mirrors: Addresses to try before, in order, with `{name}` for the name.
 
     Returns:
         The path, `<name>.archive`.
 
     Raises:
-        UserError: The download failed, or the file is not an archive.
+        UserError: The download failed, the file is not an archive, or it differs from the one that
+            was fetched first.
     """
-    archive = folder / f"{name}.archive"
-    by_hand = f"fetch {BROWSER.format(id=DRIVE_IDS[name])} in a browser and save it as {archive}"
-    if not archive.exists():
-        _download(name, address.replace("{id}", DRIVE_IDS[name]), archive, by_hand)
+    archive, known_hash = folder / f"{name}.archive", _read_hashes(folder).get(name)
+    if not (archive.exists() or _fetch_from_mirrors(name, archive, mirrors, known_hash)):
+        if name in DRIVE_IDS:
+            _download(name, address.replace("{id}", DRIVE_IDS[name]), archive)
+        else:
+            fetch(TF_SLIM_ADDRESS.replace("{name}", name), archive, known_hash)
     if not is_archive(archive):
-        raise UserError(f"{archive} is not a tar or zip archive: delete it, then {by_hand}")
+        raise UserError(
+            f"{archive} is not a tar or zip archive: delete it, then {_by_hand(name, archive)}"
+        )
+    if known_hash:
+        check_hash(archive, known_hash, f"the archive that was fetched first ({folder / _HASHES})")
     return archive
 
 
-def _download(name: str, address: str, archive: Path, by_hand: str) -> None:
+def record_hash(name: str, archive: Path) -> None:
+    """Records the hash of an archive that has the right contents, unless one is recorded."""
+    hashes = _read_hashes(archive.parent)
+    if name not in hashes:
+        hashes[name] = f"sha256:{hash_file(archive)}"
+        write_whole(archive.parent / _HASHES, json.dumps(hashes, indent=2) + "\n")
+
+
+def _read_hashes(folder: Path) -> dict[str, str]:
+    path = folder / _HASHES
+    try:
+        return dict(json.loads(path.read_bytes())) if path.exists() else {}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is not valid ({error}): delete it, and fetch again") from None
+
+
+def _fetch_from_mirrors(
+    name: str, archive: Path, mirrors: Sequence[str], known_hash: str | None
+) -> bool:
+    """Returns whether a mirror had the archive; says on stderr why the others had not."""
+    for mirror in mirrors:
+        try:
+            fetch(mirror.replace("{name}", name), archive, known_hash)
+            return True
+        except UserError as error:
+            print(f"note: {error}", file=sys.stderr, flush=True)
+    return False
+
+
+def _by_hand(name: str, archive: Path) -> str:
+    """Returns how to get an archive without this command, as text."""
+    address = TF_SLIM_ADDRESS.replace("{name}", name)
+    if name in DRIVE_IDS:
+        address = BROWSER.format(id=DRIVE_IDS[name])
+    return f"fetch {address} in a browser and save it as {archive}"
+
+
+def _download(name: str, address: str, archive: Path) -> None:
     import gdown  # slow to import, and needed for downloads only
 
+    by_hand = _by_hand(name, archive)
     a_page = f"{name}: Google Drive sent a page instead of the file (quota or permission)"
     with replacing(archive) as unchecked:
         try:
@@ -205,9 +302,7 @@ def choose_checkpoint(model: ReleasedModel, folder: Path, archive: Path) -> Path
 
 
 def place_checkpoint(model: ReleasedModel, checkpoint: Path, folder: Path) -> Path:
-    """Moves a checkpoint to its place without renaming its files.
-
-    A checkpoint that is not named after the model goes into a subfolder of that name.
+    """Moves a checkpoint to the model's subfolder, without renaming its files.
 
     Args:
         model: The model.
@@ -220,8 +315,7 @@ def place_checkpoint(model: ReleasedModel, checkpoint: Path, folder: Path) -> Pa
     Raises:
         UserError: A different file is in the way.
     """
-    if checkpoint.name != f"{model.name}.ckpt":
-        folder = folder / model.name
+    folder = folder / model.name
     place({path: folder / path.name for path in checkpoint_files(checkpoint)})
     return folder / checkpoint.name
 

@@ -84,16 +84,34 @@ def _check_existing(address: str, path: Path, known_hash: str | None) -> None:
     """Checks the hash of an existing file, which is never overwritten."""
     if not path.is_file():
         raise UserError(f"{path} exists but is not a file: give the path of a file")
-    if known_hash is None:
-        return
-    _announce_check(path, path.name)
+    if known_hash is not None:
+        check_hash(path, known_hash, address)
+
+
+def check_hash(path: Path, known_hash: str, source: str) -> None:
+    """Checks the hash of a file.
+
+    Args:
+        path: The file.
+        known_hash: The expected hash, `sha256:...` or `md5:...`.
+        source: Where the right file comes from, for the error.
+
+    Raises:
+        UserError: The file has another hash.
+    """
     algorithm, _, expected = known_hash.partition(":")
-    found = pooch.file_hash(str(path), alg=algorithm)
+    found = hash_file(path, algorithm)
     if found != expected:
         raise UserError(
-            f"{path} differs from {address}: its {algorithm} is {found}, expected {expected}: "
+            f"{path} differs from {source}: its {algorithm} is {found}, expected {expected}: "
             "move it away, then run this again to download the right file"
         )
+
+
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
+    """Returns the hash of a file in hexadecimal digits."""
+    _announce_check(path, path.name)
+    return pooch.file_hash(str(path), alg=algorithm)
 
 
 def _announce_check(path: Path, name: str) -> None:

@@ -13,7 +13,12 @@ from slim.checkpoints.contents import (
     scope_variables,
     sort_variables,
 )
-from slim.checkpoints.description import MODEL, ModelDescription, read_model_description
+from slim.checkpoints.description import (
+    BACKGROUND,
+    MODEL,
+    ModelDescription,
+    read_model_description,
+)
 from slim.checkpoints.reading import read_shapes
 from slim.checkpoints.trained_input import choose_input
 from slim.common.command_line import python_command
@@ -21,8 +26,6 @@ from slim.common.errors import UserError
 from slim.datasets.lists import CLASSES
 from slim.datasets.registry import dataset_folder, read_class_names
 from slim.nets.nets_factory import get_network
-
-BACKGROUND = "background"  # class 0 of networks that have one class more than their dataset
 
 
 def describe_classifier(

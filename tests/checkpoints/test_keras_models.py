@@ -3,7 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from scipy.special import softmax
 
+from slim import export, load_classifier
+from slim.checkpoints import __main__ as checkpoints
 from slim.checkpoints.keras_models import (
     MODELS,
     fill_model,
@@ -14,7 +17,9 @@ from slim.checkpoints.keras_models import (
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
 from slim.nets.nets_factory import get_network_fn
+from slim.preprocessing.preprocessing_factory import get_preprocessing
 from tests.nets.conftest import plain_session
+from tests.support import invoke
 
 NUM_CLASSES = 7
 
@@ -79,6 +84,45 @@ def test_files_of_keras(suffix, tmp_path):
         np.testing.assert_array_equal(found[name], value)
     with pytest.raises(UserError, match=r"keras.applications.ResNet50V2"):
         network_values("ResNet50V2", load_model("ResNet50V2", path))
+
+
+def test_a_keras_model_becomes_a_checkpoint_and_a_keras_model_again(tmp_path):
+    size = 75
+    model = build("InceptionV3", size)
+    model.save(tmp_path / "mine.keras")
+    folders = [f"--checkpoints_dir={tmp_path}", f"--weights={tmp_path / 'mine.keras'}"]
+    done = invoke(checkpoints, "keras:InceptionV3", *folders)
+    assert done.code == 0, done.error
+    folder = tmp_path / "keras/InceptionV3"
+    assert f"keras:InceptionV3 is inception_v3 with {NUM_CLASSES} classes\n" in done.output
+    assert done.output.endswith(f"path: {folder}\n")
+    assert f"{folder}\n" in invoke(checkpoints, "--list", f"--checkpoints_dir={tmp_path}").output
+    again = invoke(checkpoints, "keras:InceptionV3", *folders)
+    assert again.code == 1 and "exists already: move" in again.error
+
+    image = np.random.default_rng(3).integers(0, 256, (90, 120, 3), np.uint8)
+    prepared = get_preprocessing("inception_v3")(tf.constant(image), size, size)
+    logits = np.asarray(model(prepared[None]))[0]
+    with load_classifier(folder, image_size=size) as classifier:
+        found = classifier.probabilities([image])[0]
+    np.testing.assert_allclose(found, softmax(logits), atol=1e-4)
+
+    exported = tmp_path / "exported.keras"
+    options = [f"--checkpoint_path={folder}", f"--image_size={size}", "--format=keras"]
+    done = invoke(export, *options, f"--output_dir={exported}")
+    assert done.code == 0, done.error
+    found = np.asarray(keras.models.load_model(exported)(prepared[None]))[0]
+    np.testing.assert_allclose(found, softmax(logits), atol=1e-4)
+    labels = [f"{label} {label}" for label in range(NUM_CLASSES)]
+    assert (tmp_path / "exported.classes.txt").read_text().splitlines() == labels
+    for more, message in (
+        ([f"--output_dir={exported}"], "exported.keras exists already: give --overwrite"),
+        ([f"--output_dir={tmp_path}/folder"], "expected the name of a file that ends in .keras"),
+        (["--num_crops=5"], "--num_crops=5: only for --format=saved_model"),
+        (["--float16"], "--float16: only for --format=tflite"),
+    ):
+        done = invoke(export, *options, *more)
+        assert done.code == 1 and message in done.error
 
 
 def test_files_that_are_not_of_keras(tmp_path):

@@ -1,5 +1,7 @@
 """`python -m slim.checkpoints` against a server on this machine, in place of Google Drive."""
 
+import io
+import json
 import os
 import re
 import zipfile
@@ -11,29 +13,54 @@ import numpy as np
 import pytest
 
 from slim.checkpoints import __main__ as command
-from slim.checkpoints import released
+from slim.checkpoints import class_names, released
+from slim.checkpoints.description import read_model_description
+from slim.checkpoints.reading import find_checkpoint
 from slim.checkpoints.released import CLASSES, DRIVE_IDS, MODELS
 from slim.common import files
+from slim.common.compat import tf
 from slim.common.files import exclusive
+from slim.datasets.prepare.archives import RemoteFile
 from slim.nets.nets_factory import NETWORKS
 from tests.conftest import run
 from tests.loopback import Loopback, pack
 from tests.support import ROOT, SMALL_NETWORK, invoke, variable_shapes, write_checkpoint
 
 RESNET = "resnet_50_ILSVRC_iNat_299"
+TF_SLIM = "resnet_v2_50_2017_04_14"
 PAGE = b"<!DOCTYPE html><html><body>Too many users have viewed this file</body></html>"
 
 
+def class_files() -> dict[str, bytes]:
+    """The files with the names of 1,000 and 5,089 classes, of which each split has some."""
+    index = {str(label): [f"n{label}", f"object_{label}"] for label in range(1000)}
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as members:
+        for split, ids in (("train", range(1, 5089)), ("val", range(5089))):
+            categories = [{"id": i, "name": f"species {i}"} for i in reversed(ids)]
+            content = {"categories": categories, "annotations": [], "images": []}
+            members.writestr(f"{split}2017.json", json.dumps(content))
+    return {"index.json": json.dumps(index).encode(), "inat.zip": archive.getvalue()}
+
+
 @pytest.fixture
-def drive() -> Iterator[Loopback]:
-    with Loopback() as drive:
+def drive(monkeypatch) -> Iterator[Loopback]:
+    with Loopback(**class_files()) as drive:
+        for name, value in (
+            ("IMAGENET_INDEX", f"{drive.address}/index.json"),
+            ("_INDEX_HASH", None),
+            ("_INAT_ARCHIVE", RemoteFile(f"{drive.address}/inat.zip", None, 0)),
+        ):
+            monkeypatch.setattr(class_names, name, value)
+        monkeypatch.setattr(released, "TF_SLIM_ADDRESS", f"{drive.address}/{{name}}.tar.gz")
         yield drive
 
 
 @pytest.fixture
 def fetch(drive, tmp_path, small_network, monkeypatch):
     """The command, for which `RESNET` is a small network: exit code, output, lines on stderr."""
-    models = [replace(m, network=small_network) if m.name == RESNET else m for m in MODELS]
+    small = (RESNET, TF_SLIM)
+    models = [replace(m, network=small_network) if m.name in small else m for m in MODELS]
     for module in (released, command):
         monkeypatch.setattr(module, "MODELS", models)
 
@@ -88,7 +115,7 @@ def test_a_broken_download_goes_on_and_the_checkpoint_is_found(fetch, drive, res
     drive.requests.clear()
     code, printed, lines = fetch(RESNET)
     assert code == 0, lines
-    assert drive.requests[-1] == (f"/{DRIVE_IDS[RESNET]}", f"bytes={have}-")
+    assert (f"/{DRIVE_IDS[RESNET]}", f"bytes={have}-") in drive.requests
     path = tmp_path / "resnet" / RESNET / "model.ckpt-12345"
     assert f"{RESNET} is {SMALL_NETWORK} with 6,089 classes" in printed
     assert f"path: {path}\n" in printed
@@ -99,7 +126,14 @@ def test_a_broken_download_goes_on_and_the_checkpoint_is_found(fetch, drive, res
     for name, original in resnet.items():
         assert path.with_name(name).read_bytes() == original.read_bytes()
     assert (tmp_path / "resnet" / f"{RESNET}.archive").read_bytes() == content
-    assert len(list((tmp_path / "resnet").iterdir())) == 2
+    names = [path.name for path in sorted((tmp_path / "resnet").iterdir())]
+    assert names == ["fetched.json", RESNET, f"{RESNET}.archive"]
+    described = read_model_description(path.parent)
+    assert (described.model_name, described.image_size) == (SMALL_NETWORK, 299)
+    assert described.class_names[999:1001] == ("object_999", "species 0")
+    assert described.class_names[-1] == "species 5088"
+    # Also by its name, and where ./train.sh looks for it.
+    assert find_checkpoint(f"{tmp_path}/resnet/{RESNET}.ckpt") == str(path)
 
     drive.requests.clear()
     code, printed, _ = fetch(RESNET)
@@ -111,6 +145,7 @@ def test_a_broken_download_goes_on_and_the_checkpoint_is_found(fetch, drive, res
         SMALL_NETWORK,
         "ImageNet + iNat2017",
         "299",
+        "6089 or 6090",
         str(path),
     ]
 
@@ -137,10 +172,77 @@ def test_a_page_instead_of_the_file_and_an_archive_put_there_by_hand(
     drive.requests.clear()
     code, printed, lines = fetch(RESNET)
     assert code == 0, lines
-    assert drive.requests == []
-    path = tmp_path / "resnet" / f"{RESNET}.ckpt"
+    assert [path for path, _ in drive.requests] == ["/index.json", "/inat.zip"]
+    path = tmp_path / "resnet" / RESNET / f"{RESNET}.ckpt"
     assert f"path: {path}\n" in printed
     assert Path(f"{path}.index").read_bytes() == resnet["model.ckpt-12345.index"].read_bytes()
+
+
+def write_v1(folder: Path, num_classes: int, value: float) -> Path:
+    """Writes a small network in the format of TF-Slim's models, a single file."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        for name, shape in variable_shapes(SMALL_NETWORK, num_classes).items():
+            tf.get_variable(name, shape, initializer=tf.constant_initializer(value))
+        session.run(tf.global_variables_initializer())
+        saver = tf.train.Saver(write_version=tf.train.SaverDef.V1)
+        return Path(saver.save(session, str(folder / "resnet_v2_50.ckpt"), write_state=False))
+
+
+def test_a_model_of_tf_slim_from_mirrors(fetch, drive, tmp_path):
+    (tmp_path / "written").mkdir()
+    checkpoint = write_v1(tmp_path / "written", 1001, 0)
+    files = {"resnet_v2_50.ckpt": checkpoint, "noise": os.urandom(1_500_000)}
+    drive.files[f"b/{TF_SLIM}.tgz"] = content = pack({**files, "train.graph": b"graph"})
+    mirrors = f"--mirror={drive.address}/a/{{name}}.tgz,{drive.address}/b/{{name}}.tgz"
+    drive.stops_after = 1_200_000
+    code, _, lines = fetch(TF_SLIM, mirrors)
+    assert code == 1
+    assert [line.partition("/a/")[0] for line in lines[:1]] == [f"note: {drive.address}"]
+    assert "the connection broke after" in lines[-2] or "connection failed" in lines[-2]
+    assert f"{TF_SLIM}.tar.gz: the server answered 404" in lines[-1]
+
+    drive.stops_after = None
+    drive.requests.clear()
+    code, printed, lines = fetch(TF_SLIM, mirrors)
+    assert code == 0, lines
+    assert any(path.startswith("/b/") and wanted for path, wanted in drive.requests)
+    path = tmp_path / "resnet" / TF_SLIM / "resnet_v2_50.ckpt"
+    assert f"{TF_SLIM} is {SMALL_NETWORK} with 1,001 classes" in printed
+    assert f"path: {path}\n" in printed
+    assert (
+        find_checkpoint(str(path)) == find_checkpoint(f"{tmp_path}/resnet/{TF_SLIM}") == str(path)
+    )
+    names = read_model_description(path.parent).class_names
+    assert names[:2] == ("background", "object_0")
+
+    # Another archive under the same name is refused, also if it holds such a model.
+    (tmp_path / "resnet" / f"{TF_SLIM}.archive").unlink()
+    path.unlink()
+    other = {**files, "resnet_v2_50.ckpt": write_v1(tmp_path / "written", 1001, 1)}
+    drive.files[f"{TF_SLIM}.tar.gz"] = pack(other)
+    code, _, lines = fetch(TF_SLIM)
+    assert code == 1
+    assert "does not match the known hash" in lines[-1]
+    archive = tmp_path / "resnet" / f"{TF_SLIM}.archive"
+    archive.write_bytes(drive.files[f"{TF_SLIM}.tar.gz"])
+    code, _, lines = fetch(TF_SLIM)
+    assert code == 1
+    assert f"{archive} differs from the archive that was fetched first" in lines[-1]
+    archive.write_bytes(content)
+    assert fetch(TF_SLIM)[0] == 0
+
+
+def test_class_names_that_cannot_be_fetched(fetch, drive, resnet, tmp_path):
+    drive.files[DRIVE_IDS[RESNET]] = pack(resnet)
+    names = drive.files.pop("inat.zip")
+    code, printed, lines = fetch(RESNET)
+    assert code == 0 and "path: " in printed
+    assert re.match(
+        "warning: the classes have numbers instead of names: .*/inat.zip: .*404", lines[-1]
+    )
+    drive.files["inat.zip"] = names
+    assert fetch(RESNET)[0] == 0
+    assert read_model_description(tmp_path / "resnet" / RESNET).class_names[1000] == "species 0"
 
 
 @pytest.mark.parametrize(
@@ -273,6 +375,7 @@ def test_the_table_in_the_readme_is_the_one_of_the_command():
     ] == [
         (m.name, m.network, m.trained_on, ", then ".join(map(str, m.sizes)), DRIVE_IDS[m.name])
         for m in MODELS
+        if m.name in DRIVE_IDS
     ]
     assert {model.network for model in MODELS} <= NETWORKS.keys()
     assert {model.trained_on for model in MODELS} == CLASSES.keys()

@@ -189,7 +189,7 @@ def read_inat(parts: Parts) -> ListedDataset:
     """Reads the official splits of iNaturalist 2017."""
     train, names = _read_coco(parts["train_val2017/train2017.json"])
     validation, more_names = _read_coco(parts["train_val2017/val2017.json"])
-    names = dict(sorted((names | more_names).items()))
+    names = _in_label_order(names | more_names)
     label_of = {class_id: label for label, class_id in enumerate(names)}
     splits = {
         split_name: [
@@ -199,6 +199,15 @@ def read_inat(parts: Parts) -> ListedDataset:
         for split_name, images in (("train", train), ("validation", validation))
     }
     return ListedDataset(parts[INAT_IMAGES], splits, list(names.values()))
+
+
+def inat_class_names(train: Path, validation: Path) -> dict[int, str]:
+    """Reads the names of the classes of iNaturalist 2017 by id, in the order of their labels."""
+    return _in_label_order(_read_coco(train)[1] | _read_coco(validation)[1])
+
+
+def _in_label_order(names: dict[int, str]) -> dict[int, str]:
+    return dict(sorted(names.items()))
 
 
 def _read_coco(path: Path) -> tuple[list[tuple[str, int]], dict[int, str]]:

@@ -1,0 +1,182 @@
+"""Networks of other libraries, written as checkpoints of this project."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+
+from slim.checkpoints import keras_models
+from slim.checkpoints.class_names import fetch_class_names
+from slim.checkpoints.description import ModelDescription, write_model_description
+from slim.checkpoints.reading import STATE, latest_checkpoint
+from slim.checkpoints.released import (
+    HUB,
+    HUB_MODELS,
+    IMAGENET,
+    KERAS,
+    KERAS_MODELS,
+    unpacked_beside,
+)
+from slim.common.compat import tf
+from slim.common.downloads import fetch
+from slim.common.errors import UserError, did_you_mean, warn
+from slim.common.files import write_whole, writing_to
+from slim.nets.nets_factory import get_network
+
+_IMAGENET_CLASSES = 1000
+_PREFIX = "model.ckpt-0"
+
+
+def provide_converted(name: str, checkpoints_dir: Path, path: Path | None) -> None:
+    """Converts a model of another library to a checkpoint, unless it is there.
+
+    Args:
+        name: `keras:` and a key of `KERAS_MODELS`, or `hub:` and a key of `HUB_MODELS`.
+        checkpoints_dir: Receives `keras/<name>/` or `hub/<name>/`.
+        path: A file of Keras, or a SavedModel, a folder or an archive. Default: it is downloaded.
+
+    Raises:
+        UserError: The name is unknown, the weights cannot be downloaded or are of another model,
+            the checkpoint exists, or another process uses the folder.
+    """
+    library, _, key = name.partition(":")
+    models, convert = {KERAS: (KERAS_MODELS, _convert_keras), HUB: (HUB_MODELS, _convert_hub)}[
+        library
+    ]
+    if key not in models:
+        known = [f"{library}:{known}" for known in models]
+        raise UserError(f"unknown model '{name}'; {did_you_mean(name, known)}")
+    folder = checkpoints_dir / library / key
+    with writing_to(folder, "checkpoints_dir"):
+        checkpoint = latest_checkpoint(folder)
+        if checkpoint and path:
+            raise UserError(f"{checkpoint} exists already: move {folder} away to convert {path}")
+        if checkpoint:
+            print(f"{name} exists already")
+        else:
+            convert(key, folder, path)
+    print(f"path: {folder}", flush=True)
+
+
+def _convert_keras(name: str, folder: Path, weights: Path | None) -> None:
+    model = keras_models.load_model(name, weights) if weights else _download(name)
+    network, _ = KERAS_MODELS[name]
+    values = keras_models.network_values(name, model)
+    num_classes, size = model.output_shape[-1], model.input_shape[1]
+    dataset_name, class_names = "", tuple(map(str, range(num_classes)))
+    if num_classes == _IMAGENET_CLASSES:
+        dataset_name = IMAGENET
+        class_names = try_class_names(IMAGENET, num_classes, folder.parent) or class_names
+    size = size or get_network(network).default_image_size
+    write_network(
+        folder, values, ModelDescription(network, size, network, dataset_name, class_names)
+    )
+    print(f"{KERAS}:{name} is {network} with {num_classes:,} classes")
+
+
+def _convert_hub(name: str, folder: Path, path: Path | None) -> None:
+    network, trained_on, size, address = HUB_MODELS[name]
+    archive = path or folder / f"{name}.archive"
+    if path is None:
+        fetch(address, archive)
+    if not archive.exists():
+        raise UserError(f"--path={path}: no such file or folder; expected a SavedModel")
+    with nullcontext(archive) if archive.is_dir() else unpacked_beside(archive) as contents:
+        values = saved_model_values(contents, network)
+    write_network(folder, values, ModelDescription(network, size, network, trained_on, ()))
+    print(f"{HUB}:{name} is {network} without classifier")
+
+
+def saved_model_values(folder: Path, model_name: str) -> dict[str, np.ndarray]:
+    """Returns the values of a network's variables in a SavedModel, without the classifier.
+
+    Args:
+        folder: A SavedModel of TensorFlow 2, or a module of TensorFlow Hub for TensorFlow 1.
+        model_name: The network.
+
+    Raises:
+        UserError: There is no SavedModel, or not of this network.
+    """
+    found = sorted(folder.rglob("saved_model.pb"))
+    if len(found) != 1:
+        raise UserError(f"{folder} has {len(found)} files saved_model.pb, expected one")
+    try:
+        try:
+            model = tf.saved_model.load_v2(str(found[0].parent))
+        except (
+            ValueError,
+            RuntimeError,
+        ):  # it has two graphs, of which that for training has a tag
+            model = tf.saved_model.load_v2(str(found[0].parent), tags=[])
+    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{found[0].parent} cannot be loaded ({reason})") from error
+    scope = f"{get_network(model_name).scope}/"
+    held = {}
+    # Of TensorFlow 1, variables are an attribute; of TensorFlow 2, anywhere below.
+    below = tf.compat.v2.train.TrackableView(model).descendants()
+    for variable in (*getattr(model, "variables", ()), *below):
+        if isinstance(variable, tf.compat.v2.Variable):
+            # Modules of TensorFlow 1 may have a scope around the network.
+            _, _, rest = variable.name.removesuffix(":0").rpartition(scope)
+            held[f"{scope}{rest}"] = variable
+    values = {}
+    for key, shape in keras_models.variable_shapes(model_name, None).items():
+        if key not in held or tuple(held[key].shape) != shape:
+            raise UserError(
+                f"{found[0].parent} is not {model_name}: {key} {list(shape)} is missing"
+            )
+        values[key] = held[key].numpy()
+    return values
+
+
+def _download(name: str) -> "keras_models.keras.Model":
+    try:
+        return keras_models.build_model(name, _IMAGENET_CLASSES, weights="imagenet")
+    except Exception as error:  # Keras raises this type if a download fails
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{KERAS}:{name}: Keras cannot download its weights ({reason}); run the command again, "
+            "or give a file with --weights"
+        ) from error
+
+
+def try_class_names(trained_on: str, num_classes: int, folder: Path) -> tuple[str, ...] | None:
+    """Fetches class names; if that fails, says why on stderr and returns None."""
+    try:
+        return fetch_class_names(trained_on, num_classes, folder)
+    except UserError as error:
+        warn(
+            f"the classes have numbers instead of names: {error}; run the command again, or give "
+            "the dataset with --dataset_name"
+        )
+        return None
+
+
+def write_network(
+    folder: Path, values: Mapping[str, np.ndarray], description: ModelDescription
+) -> str:
+    """Writes a checkpoint of step 0, and its `model.json`; the checkpoint appears whole.
+
+    Args:
+        folder: The folder.
+        values: Values by the name of the variable, float32.
+        description: The network and its classes.
+
+    Returns:
+        The prefix.
+    """
+    write_model_description(folder, description)
+    temporary = folder / f"{_PREFIX}.tmp"
+    names = list(values)
+    tf.raw_ops.SaveV2(
+        prefix=str(temporary),
+        tensor_names=names,
+        shape_and_slices=[""] * len(names),
+        tensors=[np.asarray(values[name], np.float32) for name in names],
+    )
+    for suffix in (".data-00000-of-00001", ".index"):
+        Path(f"{temporary}{suffix}").replace(folder / f"{_PREFIX}{suffix}")
+    write_whole(folder / STATE, f'model_checkpoint_path: "{_PREFIX}"\n')
+    return str(folder / _PREFIX)
