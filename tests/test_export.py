@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from slim import eval_image_classifier as evaluation
-from slim import export
+from slim import export, load_classifier
 from slim import feature_extraction as extraction
 from slim.common import files
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.serving.export import default_folder, replacing_folder, save
+from slim.serving.tflite_export import prepare_images
 from tests.conftest import COLOURS, NUM_VALIDATION, run
 from tests.support import SMALL_DEPTH, SMALL_NETWORK, SMALL_SIZE, invoke, write_checkpoint
 
@@ -116,6 +117,28 @@ def read_constant(folder: Path) -> float:
         image_bytes=tf.constant([b"any"])
     )
     return float(outputs["probabilities"][0, 0])
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+@pytest.mark.parametrize("float16", [False, True])
+def test_tflite_gives_the_probabilities_and_features(float16, colours, classifier_dir, tmp_path):
+    path = tmp_path / "model.tflite"
+    options = [f"--checkpoint_path={classifier_dir}", f"--output_dir={path}", "--format=tflite"]
+    options += ["--float16", f"--dataset_dir={colours}"] * float16
+    done = invoke(export, *options)
+    assert done.code == 0, done.error
+    found = f"difference +0.00 points on {NUM_VALIDATION} validation images of colours\n"
+    assert (found in done.output) == float16
+    pictures = sorted((colours / "colours/images").glob("val_*"))[:3]
+    with load_classifier(classifier_dir) as classifier:
+        expected = classifier.probabilities(pictures), classifier.features(pictures)
+    images = np.stack(prepare_images(pictures, classifier.description))
+    run = tf.compat.v2.lite.Interpreter(str(path)).get_signature_runner("serving_default")
+    outputs = run(images=images)
+    for name, wanted in zip(("probabilities", "features"), expected, strict=True):
+        atol = (1e-2 if float16 else 1e-4) * wanted.std()
+        np.testing.assert_allclose(outputs[name], wanted, atol=atol)
+    assert (tmp_path / "model.classes.txt").read_text() == "0 red\n1 green\n2 blue\n"
 
 
 def test_an_export_is_replaced_whole_or_not_at_all(tmp_path):

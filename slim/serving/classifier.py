@@ -178,8 +178,27 @@ def load_classifier(
     """
     checkpoint = find_checkpoint(str(checkpoint_path))
     description = describe_classifier(checkpoint, **properties)
-    name, size = description.model_name, description.image_size
+    size = description.image_size
     views = get_views(description.preprocessing_name, num_crops)
+    frozen = load_network(checkpoint, description, moving_average_decay)
+    from_encoded = _from_encoded(frozen, lambda image: views(image, size, size), num_crops, size)
+    return Classifier(from_encoded, description, batch_size)
+
+
+def load_network(
+    checkpoint: str, description: ModelDescription, moving_average_decay: float | None
+) -> FrozenNetwork:
+    """Loads the network of a classifier, from ready images to `probabilities` and `features`.
+
+    Args:
+        checkpoint: The prefix of the checkpoint.
+        description: The result of `describe_classifier`.
+        moving_average_decay: See `load_classifier`.
+
+    Raises:
+        UserError: The checkpoint does not match.
+    """
+    name = description.model_name
     network_fn = get_network_fn(name, len(description.class_names))
 
     def outputs(images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -187,14 +206,12 @@ def load_classifier(
         features = tf.reduce_mean(end_points[get_network(name).feature_endpoint], [1, 2])
         return {PROBABILITIES: tf.nn.softmax(logits), FEATURES: features}
 
-    frozen = freeze_checkpoint(
-        build_network(outputs, size),
+    return freeze_checkpoint(
+        build_network(outputs, description.image_size),
         checkpoint,
         averages=choose_averages(checkpoint, moving_average_decay),
         hint=f"does it match --model_name={name}?",
     )
-    from_encoded = _from_encoded(frozen, lambda image: views(image, size, size), num_crops, size)
-    return Classifier(from_encoded, description, batch_size)
 
 
 def _load(image: AnyImage) -> bytes | ImageError:

@@ -30,8 +30,13 @@ def define_classifier_flags(define: FlagSet) -> None:
     define.integer("num_crops", 1, "Views per image to average over: 1, 5, 10 or 12.")
 
 
+def describing_flags(values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the properties that `describe_classifier` takes."""
+    names = ("model_name", "image_size", "preprocessing_name", "dataset_name", "dataset_dir")
+    return {name: getattr(values, name) for name in names}
+
+
 def classifier_flags(values: flags.FlagValues) -> dict[str, Any]:
     """Returns the arguments of `load_classifier`."""
-    names = ("checkpoint_path", "model_name", "image_size", "preprocessing_name", "dataset_name")
-    names += ("dataset_dir", "moving_average_decay", "num_crops")
-    return {name: getattr(values, name) for name in names}
+    names = ("checkpoint_path", "moving_average_decay", "num_crops")
+    return {name: getattr(values, name) for name in names} | describing_flags(values)
