@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from slim.checkpoints import keras_models
 from slim.checkpoints.class_names import fetch_class_names
-from slim.checkpoints.description import ModelDescription, write_model_description
+from slim.checkpoints.description import (
+    ModelDescription,
+    read_model_description,
+    write_model_description,
+)
 from slim.checkpoints.reading import STATE, latest_checkpoint
 from slim.checkpoints.released import (
     HUB,
@@ -56,22 +61,33 @@ def provide_converted(name: str, checkpoints_dir: Path, path: Path | None) -> No
             print(f"{name} exists already")
         else:
             convert(key, folder, path)
+        _name_classes(folder)
     print(f"path: {folder}", flush=True)
+
+
+def _name_classes(folder: Path) -> None:
+    """Replaces the numbers of the classes of ImageNet in `model.json` by their names."""
+    described = read_model_description(folder)
+    numbers = _numbers(len(described.class_names))
+    if described.dataset_name != IMAGENET or described.class_names != numbers:
+        return
+    if names := try_class_names(IMAGENET, len(numbers), folder.parent):
+        write_model_description(folder, replace(described, class_names=names))
+
+
+def _numbers(num_classes: int) -> tuple[str, ...]:
+    return tuple(map(str, range(num_classes)))
 
 
 def _convert_keras(name: str, folder: Path, weights: Path | None) -> None:
     model = keras_models.load_model(name, weights) if weights else _download(name)
     network, _ = KERAS_MODELS[name]
     values = keras_models.network_values(name, model)
-    num_classes, size = model.output_shape[-1], model.input_shape[1]
-    dataset_name, class_names = "", tuple(map(str, range(num_classes)))
-    if num_classes == _IMAGENET_CLASSES:
-        dataset_name = IMAGENET
-        class_names = try_class_names(IMAGENET, num_classes, folder.parent) or class_names
-    size = size or get_network(network).default_image_size
-    write_network(
-        folder, values, ModelDescription(network, size, network, dataset_name, class_names)
-    )
+    num_classes = model.output_shape[-1]
+    size = model.input_shape[1] or get_network(network).default_image_size
+    dataset_name = IMAGENET if num_classes == _IMAGENET_CLASSES else ""
+    description = ModelDescription(network, size, network, dataset_name, _numbers(num_classes))
+    write_network(folder, values, description)
     print(f"{KERAS}:{name} is {network} with {num_classes:,} classes")
 
 
