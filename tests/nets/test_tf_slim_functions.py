@@ -33,7 +33,7 @@ def positional(function) -> list[str]:
     return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
-@pytest.mark.parametrize("function", PARAMETERS, ids=str)
+@pytest.mark.parametrize("function", PARAMETERS, ids=range(len(PARAMETERS)))
 def test_arguments_are_in_the_order_of_tf_slim(function):
     expected = PARAMETERS[function].split()
     if function is resnet_v2.resnet_v2_50:
