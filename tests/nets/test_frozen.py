@@ -11,6 +11,7 @@ from slim.nets.frozen import FrozenNetwork, InferenceGraph, build_network, freez
 from slim.nets.layers import LINEAR, conv_arg_scope
 from slim.nets.nets_factory import get_network, get_network_fn
 from tests.conftest import recipe_weights
+from tests.nets.conftest import plain_session
 
 SMALL = 12
 
@@ -26,7 +27,7 @@ def weights_of(network: InferenceGraph) -> dict[str, np.ndarray]:
 
 def run_variables(network: InferenceGraph, values: dict[str, np.ndarray], images: np.ndarray):
     """The outputs of the network as it was built, its variables assigned."""
-    with tf.Session(graph=network.images.graph) as session:
+    with network.images.graph.as_default(), plain_session() as session:
         initializers = [variable.initializer for variable in network.variables]
         feed = {v.initializer.inputs[1]: values[v.op.name] for v in network.variables}
         session.run(initializers, feed)
@@ -34,7 +35,7 @@ def run_variables(network: InferenceGraph, values: dict[str, np.ndarray], images
 
 
 def run_frozen(frozen: FrozenNetwork, images: np.ndarray, xla: bool = False) -> np.ndarray:
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), plain_session() as session:
         return session.run(frozen(tf.constant(images), xla))
 
 

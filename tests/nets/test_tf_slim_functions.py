@@ -98,20 +98,19 @@ def test_global_pool_of_inception_v3_for_unknown_sizes(network):
 
 
 @pytest.mark.parametrize(
-    ("name", "scope"),
-    [("inception_v4", "InceptionV4"), ("inception_resnet_v2", "InceptionResnetV2")],
+    ("name", "scope", "num_classes"),
+    [("inception_v4", "InceptionV4", 0), ("inception_resnet_v2", "InceptionResnetV2", None)],
 )
-def test_pre_logits_for_unknown_sizes(name, scope):
+def test_pre_logits_for_unknown_sizes(name, scope, num_classes):
     network = nets_factory.networks_map[name]
     arg_scope = nets_factory.arg_scopes_map[name]()
     with tf.Graph().as_default(), tf_slim.arg_scope(arg_scope), compared_by_identity():
         images = tf.placeholder(tf.float32, [None, None, None, 3])
-        for num_classes, reuse in ((0, None), (None, True)):
-            net, end_points = network(images, num_classes, is_training=False, reuse=reuse)
-            assert net is end_points["global_pool"]
-            assert net.shape.as_list() == [None, 1, 1, 1536]
-            assert net.op.name.startswith(f"{scope}{'_1' * bool(reuse)}/Logits/AvgPool_1a")
-            assert not {"Logits", "Predictions", "AuxLogits"} & set(end_points)
+        net, end_points = network(images, num_classes, is_training=False)
+        assert net is end_points["global_pool"]
+        assert net.shape.as_list() == [None, 1, 1, 1536]
+        assert net.op.name.startswith(f"{scope}/Logits/AvgPool_1a")
+        assert not {"Logits", "Predictions", "AuxLogits"} & set(end_points)
 
 
 # Heights of feature maps at 299 pixels: Figures 3 to 9 and 15 to 19 of the paper.
