@@ -56,7 +56,7 @@ def main(values: flags.FlagValues) -> None:
     for name in converted:
         from slim.checkpoints.converted import provide_converted
 
-        provide_converted(name, checkpoints_dir, Path(file) if file else None)
+        provide_converted(name, checkpoints_dir, file and Path(file), values.mirror)
     for name, folder in folders.items():
         if requested[name]:
             provide_files(name, folder, values.address, values.mirror)

@@ -1,6 +1,6 @@
 """Networks of other libraries, written as checkpoints of this project."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +16,17 @@ from slim.checkpoints.description import (
 )
 from slim.checkpoints.reading import STATE, latest_checkpoint
 from slim.checkpoints.released import (
+    ADDRESS,
     HUB,
     HUB_MODELS,
     IMAGENET,
     KERAS,
     KERAS_MODELS,
+    fetch_archive,
+    record_hash,
     unpacked_beside,
 )
 from slim.common.compat import tf
-from slim.common.downloads import fetch
 from slim.common.errors import UserError, did_you_mean, warn
 from slim.common.files import write_whole, writing_to
 from slim.nets.nets_factory import get_network
@@ -33,22 +35,23 @@ _IMAGENET_CLASSES = 1000
 _PREFIX = "model.ckpt-0"
 
 
-def provide_converted(name: str, checkpoints_dir: Path, path: Path | None) -> None:
+def provide_converted(
+    name: str, checkpoints_dir: Path, path: Path | None, mirrors: Sequence[str] = ()
+) -> None:
     """Converts a model of another library to a checkpoint, unless it is there.
 
     Args:
         name: `keras:` and a key of `KERAS_MODELS`, or `hub:` and a key of `HUB_MODELS`.
         checkpoints_dir: Receives `keras/<name>/` or `hub/<name>/`.
         path: A file of Keras, or a SavedModel, a folder or an archive. Default: it is downloaded.
+        mirrors: For models of the hub, see `fetch_archive`.
 
     Raises:
         UserError: The name is unknown, the weights cannot be downloaded or are of another model,
             the checkpoint exists, or another process uses the folder.
     """
     library, _, key = name.partition(":")
-    models, convert = {KERAS: (KERAS_MODELS, _convert_keras), HUB: (HUB_MODELS, _convert_hub)}[
-        library
-    ]
+    models = {KERAS: KERAS_MODELS, HUB: HUB_MODELS}[library]
     if key not in models:
         known = [f"{library}:{known}" for known in models]
         raise UserError(f"unknown model '{name}'; {did_you_mean(name, known)}")
@@ -59,8 +62,10 @@ def provide_converted(name: str, checkpoints_dir: Path, path: Path | None) -> No
             raise UserError(f"{checkpoint} exists already: move {folder} away to convert {path}")
         if checkpoint:
             print(f"{name} exists already")
+        elif library == KERAS:
+            _convert_keras(key, folder, path)
         else:
-            convert(key, folder, path)
+            _convert_hub(key, folder, path, mirrors)
         _name_classes(folder)
     print(f"path: {folder}", flush=True)
 
@@ -91,15 +96,15 @@ def _convert_keras(name: str, folder: Path, weights: Path | None) -> None:
     print(f"{KERAS}:{name} is {network} with {num_classes:,} classes")
 
 
-def _convert_hub(name: str, folder: Path, path: Path | None) -> None:
-    network, trained_on, size, address = HUB_MODELS[name]
-    archive = path or folder / f"{name}.archive"
-    if path is None:
-        fetch(address, archive)
+def _convert_hub(name: str, folder: Path, path: Path | None, mirrors: Sequence[str]) -> None:
+    network, trained_on, size, _ = HUB_MODELS[name]
+    archive = path or fetch_archive(name, folder, ADDRESS, mirrors)
     if not archive.exists():
         raise UserError(f"--path={path}: no such file or folder; expected a SavedModel")
     with nullcontext(archive) if archive.is_dir() else unpacked_beside(archive) as contents:
         values = saved_model_values(contents, network)
+    if path is None:
+        record_hash(name, archive)
     write_network(folder, values, ModelDescription(network, size, network, trained_on, ()))
     print(f"{HUB}:{name} is {network} without classifier")
 

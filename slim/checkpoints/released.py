@@ -167,7 +167,7 @@ def fetch_archive(name: str, folder: Path, address: str, mirrors: Sequence[str] 
     """Downloads an archive, resuming an earlier download, unless it is there.
 
     Args:
-        name: The name of a model, or `DATA` or `FEATURES`.
+        name: The name of a model in `MODELS` or `HUB_MODELS`, or `DATA` or `FEATURES`.
         folder: Receives the archive.
         address: The address of Google Drive, with `{id}` for the id.
         mirrors: Addresses to try before, in order, with `{name}` for the name.
@@ -184,7 +184,7 @@ def fetch_archive(name: str, folder: Path, address: str, mirrors: Sequence[str] 
         if name in DRIVE_IDS:
             _download(name, address.replace("{id}", DRIVE_IDS[name]), archive)
         else:
-            fetch(TF_SLIM_ADDRESS.replace("{name}", name), archive, known_hash)
+            fetch(_published_address(name), archive, known_hash)
     if not is_archive(archive):
         raise UserError(
             f"{archive} is not a tar or zip archive: delete it, then {_by_hand(name, archive)}"
@@ -225,10 +225,16 @@ def _fetch_from_mirrors(
 
 def _by_hand(name: str, archive: Path) -> str:
     """Returns how to get an archive without this command, as text."""
-    address = TF_SLIM_ADDRESS.replace("{name}", name)
+    return f"fetch {_published_address(name)} in a browser and save it as {archive}"
+
+
+def _published_address(name: str) -> str:
+    """Returns the address of an archive, for a browser if it is on Google Drive."""
     if name in DRIVE_IDS:
-        address = BROWSER.format(id=DRIVE_IDS[name])
-    return f"fetch {address} in a browser and save it as {archive}"
+        return BROWSER.format(id=DRIVE_IDS[name])
+    if name in HUB_MODELS:
+        return HUB_MODELS[name][3]
+    return TF_SLIM_ADDRESS.replace("{name}", name)
 
 
 def _download(name: str, address: str, archive: Path) -> None:

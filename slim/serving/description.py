@@ -4,6 +4,7 @@ They come from flags, else from the `model.json` that training wrote beside the 
 `model.json` the network is inferred from the variable names.
 """
 
+import sys
 from pathlib import Path
 
 from slim.checkpoints.contents import (
@@ -64,6 +65,12 @@ def describe_classifier(
             f"{python_command()} -m slim.inspect_checkpoint {checkpoint})"
         )
     names = written.class_names if written else tuple(map(str, range(num_classes)))
+    if not (written or dataset_name):
+        print(
+            f"note: {checkpoint} has no class names: give its dataset with --dataset_name, or "
+            f"fetch the model with {python_command()} -m slim.checkpoints, which adds names",
+            file=sys.stderr,
+        )
     source = Path(checkpoint).with_name(MODEL)
     if dataset_name:
         names, source = _read_names(dataset_name, dataset_dir)

@@ -106,6 +106,18 @@ def test_an_archive_that_is_interrupted_and_one_of_another_network(tmp_path, mon
         assert done.code == 0, done.error
         assert server.requests[0][1] is not None
         check(tmp_path / "hub" / NAME)
+
+        # Another archive, from a mirror, is refused.
+        for path in (tmp_path / "hub" / NAME).glob("*"):
+            if path.name != "fetched.json":
+                path.unlink()
+        server.files["mirror"] = pack({**files, "noise": os.urandom(99)})
+        mirror = f"--mirror={server.address}/mirror"
+        server.files.pop("model")
+        done = invoke(checkpoints, f"hub:{NAME}", mirror, f"--checkpoints_dir={tmp_path}")
+        assert done.code == 1
+        assert "does not match the known hash" in done.error.splitlines()[0]
+        assert "the server answered 404" in done.error.splitlines()[-1]
     entry = ("inception_v4", "iNat2017", 299, "")
     monkeypatch.setitem(released.HUB_MODELS, "other", entry)
     for name, path, message in (
