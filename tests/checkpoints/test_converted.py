@@ -118,6 +118,8 @@ def test_an_archive_that_is_interrupted_and_one_of_another_network(tmp_path, mon
         assert done.code == 1
         assert "does not match the known hash" in done.error.splitlines()[0]
         assert "the server answered 404" in done.error.splitlines()[-1]
+    given = [f"--path={tmp_path / 'model'}", f"--checkpoints_dir={tmp_path}"]
+    assert invoke(checkpoints, f"hub:{NAME}", *given).code == 0
     entry = ("inception_v4", "iNat2017", 299, "")
     monkeypatch.setitem(released.HUB_MODELS, "other", entry)
     for name, path, message in (
