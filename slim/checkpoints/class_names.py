@@ -7,6 +7,7 @@ from slim.checkpoints.description import BACKGROUND
 from slim.checkpoints.released import BOTH, IMAGENET, INAT
 from slim.common.downloads import fetch
 from slim.common.errors import UserError
+from slim.common.files import writing_to
 from slim.common.unpacking import unpack
 from slim.datasets.prepare.archives import SOURCES
 from slim.datasets.prepare.readers import inat_class_names
@@ -31,13 +32,15 @@ def fetch_class_names(trained_on: str, num_classes: int, folder: Path) -> tuple[
         folder: Receives the files with the names.
 
     Raises:
-        UserError: A file cannot be fetched, or has another number of names.
+        UserError: A file cannot be fetched, or has another number of names, or another process
+            uses the folder.
     """
     names = []
-    if trained_on in (IMAGENET, BOTH):
-        names += _imagenet(folder)
-    if trained_on in (INAT, BOTH):
-        names += _inat(folder)
+    with writing_to(folder, "checkpoints_dir"):
+        if trained_on in (IMAGENET, BOTH):
+            names += _imagenet(folder)
+        if trained_on in (INAT, BOTH):
+            names += _inat(folder)
     if len(names) == num_classes - 1:
         names.insert(0, BACKGROUND)
     if len(names) != num_classes:

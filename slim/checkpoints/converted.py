@@ -17,6 +17,7 @@ from slim.checkpoints.description import (
 from slim.checkpoints.reading import STATE, latest_checkpoint
 from slim.checkpoints.released import (
     ADDRESS,
+    CONVERTED,
     HUB,
     HUB_MODELS,
     IMAGENET,
@@ -32,7 +33,6 @@ from slim.common.files import write_whole, writing_to
 from slim.nets.nets_factory import get_network
 
 _IMAGENET_CLASSES = 1000
-_PREFIX = "model.ckpt-0"
 
 
 def provide_converted(
@@ -76,7 +76,7 @@ def _name_classes(folder: Path) -> None:
     numbers = _numbers(len(described.class_names))
     if described.dataset_name != IMAGENET or described.class_names != numbers:
         return
-    if names := try_class_names(IMAGENET, len(numbers), folder.parent):
+    if names := try_class_names(IMAGENET, len(numbers), folder.parent.parent):
         write_model_description(folder, replace(described, class_names=names))
 
 
@@ -189,7 +189,7 @@ def write_network(
         The prefix.
     """
     write_model_description(folder, description)
-    temporary = folder / f"{_PREFIX}.tmp"
+    temporary = folder / f"{CONVERTED}.tmp"
     names = list(values)
     tf.raw_ops.SaveV2(
         prefix=str(temporary),
@@ -198,6 +198,6 @@ def write_network(
         tensors=[np.asarray(values[name], np.float32) for name in names],
     )
     for suffix in (".data-00000-of-00001", ".index"):
-        Path(f"{temporary}{suffix}").replace(folder / f"{_PREFIX}{suffix}")
-    write_whole(folder / STATE, f'model_checkpoint_path: "{_PREFIX}"\n')
-    return str(folder / _PREFIX)
+        Path(f"{temporary}{suffix}").replace(folder / f"{CONVERTED}{suffix}")
+    write_whole(folder / STATE, f'model_checkpoint_path: "{CONVERTED}"\n')
+    return str(folder / CONVERTED)

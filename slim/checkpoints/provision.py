@@ -6,8 +6,10 @@ from pathlib import Path
 
 from slim.checkpoints import released
 from slim.checkpoints.description import MODEL, ModelDescription, write_model_description
+from slim.checkpoints.files import is_complete
 from slim.checkpoints.released import (
     CLASSES,
+    CONVERTED,
     HUB,
     HUB_MODELS,
     IMAGENET,
@@ -40,11 +42,11 @@ def list_published(checkpoints_dir: Path, folders: Mapping[str, Path]) -> list[s
         rows.append((model.name, model.network, model.trained_on, sizes, classes, here or "-"))
     for name, (network, size) in KERAS_MODELS.items():
         folder = checkpoints_dir / KERAS / name
-        here = folder if (folder / MODEL).exists() else "-"
+        here = folder if is_complete(folder / CONVERTED) else "-"
         rows.append((f"{KERAS}:{name}", network, IMAGENET, size, 1000, here))
     for name, (network, trained_on, size, _) in HUB_MODELS.items():
         folder = checkpoints_dir / HUB / name
-        here = folder if (folder / MODEL).exists() else "-"
+        here = folder if is_complete(folder / CONVERTED) else "-"
         rows.append((f"{HUB}:{name}", network, trained_on, size, "features only", here))
     for name, folder in folders.items():
         here = f"{folder} ({count} files)" if (count := count_files(folder)) else "-"

@@ -96,6 +96,7 @@ HUB_MODELS = {
     )
 }
 KERAS, HUB = "keras", "hub"  # folders, and prefixes of names on the command line
+CONVERTED = "model.ckpt-0"  # the checkpoint of a converted model
 DATA, FEATURES = "data", "feature"  # the folders that the other two archives fill, as published
 DRIVE_IDS = {
     "inception_v3_ILSVRC_299": "1Djydji-QnJOQ93dWYw-4yVLSP4-TAXHy",
