@@ -14,6 +14,7 @@ from slim.datasets.images import ImageError, load_image
 from slim.datasets.lists import read_list
 from slim.datasets.registry import dataset_folder
 from slim.nets.frozen import FrozenNetwork
+from slim.nets.nets_factory import get_network
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from slim.serving.classifier import PROBABILITIES
 from slim.serving.export import SIGNATURE
@@ -123,6 +124,7 @@ def prepare_images(paths: Sequence[Path], description: ModelDescription) -> list
 def compose_summary(path: Path, checkpoint: str, description: ModelDescription) -> str:
     """Returns a summary of a converted network, and an example of its use."""
     size, classes = description.image_size, len(description.class_names)
+    depth = get_network(description.model_name).feature_depth
     example = EXAMPLE.format(
         path=str(path), signature=SIGNATURE, size=size, classes=str(classes_file(path))
     )
@@ -130,7 +132,7 @@ def compose_summary(path: Path, checkpoint: str, description: ModelDescription) 
         f"{path}: TensorFlow Lite, {path.stat().st_size / 1e6:,.1f} MB, from {checkpoint}\n"
         f"  images             float32 [batch, {size}, {size}, 3] in [-1, 1]\n"
         f"  probabilities      float32 [batch, {classes}]\n"
-        f"  features           float32 [batch, depth]\n"
+        f"  features           float32 [batch, {depth}]\n"
         f"  class names        {classes_file(path)}\n"
         f"example:\n\n{example}"
     )
