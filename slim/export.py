@@ -1,13 +1,14 @@
 """Exports a checkpoint: `python -m slim.export --checkpoint_path=...`.
 
 A SavedModel includes preprocessing: it maps encoded images to probabilities, class names and
-features. Using it requires TensorFlow, but no code of this project. With --format=keras or tflite,
-the checkpoint becomes a model of Keras Applications or TensorFlow Lite, which maps ready images to
-probabilities.
+features. Using it requires TensorFlow, but no code of this project. With --format=keras, tflite or
+timm, the checkpoint becomes a model of Keras Applications, TensorFlow Lite or PyTorch Image Models,
+which maps ready images to probabilities or logits.
 """
 
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 from absl import flags
 
@@ -15,7 +16,7 @@ from slim.common.command_line import FlagSet, require_checkpoint, run_command
 from slim.common.errors import UserError
 from slim.serving.flags import classifier_flags, define_classifier_flags, describing_flags
 
-SAVED_MODEL, KERAS, TFLITE = "saved_model", "keras", "tflite"
+SAVED_MODEL, KERAS, TFLITE, TIMM = "saved_model", "keras", "tflite", "timm"
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -25,8 +26,8 @@ def define_flags(values: flags.FlagValues) -> None:
     define.string(
         "output_dir",
         None,
-        "The folder to write, or the .keras or .tflite file. Default: export/<step> beside the "
-        "checkpoint, or export/<name>/<step> if the checkpoint is not called model.ckpt.",
+        "The folder to write, or the .keras, .tflite or .safetensors file. Default: export/<step> "
+        "beside the checkpoint, or export/<name>/<step> if its name is not model.ckpt.",
     )
     define.boolean("overwrite", False, "Replace an existing export.")
     define.choice("format", SAVED_MODEL, list(FORMATS), "What to write.")
@@ -67,20 +68,33 @@ def export_saved_model(values: flags.FlagValues, checkpoint: str) -> None:
     print(compose_summary(folder, checkpoint, model.description, values.num_crops), flush=True)
 
 
-def export_keras(values: flags.FlagValues, checkpoint: str) -> None:
-    """Exports a checkpoint as a model of Keras Applications."""
+def export_weights(exporter: ModuleType, values: flags.FlagValues, checkpoint: str) -> None:
+    """Exports a checkpoint as a model of another library."""
     from slim.checkpoints.loading import choose_averages
     from slim.serving.description import describe_classifier
     from slim.serving.export import default_folder
     from slim.serving.export_file import check_file
-    from slim.serving.keras_export import SUFFIX, compose_summary, save
 
-    path = Path(values.output_dir or f"{default_folder(checkpoint)}{SUFFIX}")
-    check_file(path, SUFFIX, values.overwrite)
+    path = Path(values.output_dir or f"{default_folder(checkpoint)}{exporter.SUFFIX}")
+    check_file(path, exporter.SUFFIX, values.overwrite)
     description = describe_classifier(checkpoint, **describing_flags(values))
     averages = choose_averages(checkpoint, values.moving_average_decay)
-    save(checkpoint, description, path, averages)
-    print(compose_summary(path, checkpoint, description), flush=True)
+    exporter.save(checkpoint, description, path, averages)
+    print(exporter.compose_summary(path, checkpoint, description), flush=True)
+
+
+def export_keras(values: flags.FlagValues, checkpoint: str) -> None:
+    """Exports a checkpoint as a model of Keras Applications."""
+    from slim.serving import keras_export
+
+    export_weights(keras_export, values, checkpoint)
+
+
+def export_timm(values: flags.FlagValues, checkpoint: str) -> None:
+    """Exports a checkpoint as weights of a model of PyTorch Image Models."""
+    from slim.serving import timm_export
+
+    export_weights(timm_export, values, checkpoint)
 
 
 def export_tflite(values: flags.FlagValues, checkpoint: str) -> None:
@@ -110,7 +124,12 @@ def export_tflite(values: flags.FlagValues, checkpoint: str) -> None:
         print(difference, flush=True)
 
 
-FORMATS = {SAVED_MODEL: export_saved_model, KERAS: export_keras, TFLITE: export_tflite}
+FORMATS = {
+    SAVED_MODEL: export_saved_model,
+    KERAS: export_keras,
+    TFLITE: export_tflite,
+    TIMM: export_timm,
+}
 command = partial(run_command, define_flags, main, description=__doc__)
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from slim.checkpoints.description import (
     read_model_description,
     write_model_description,
 )
+from slim.checkpoints.loading import variable_shapes
 from slim.checkpoints.reading import STATE, latest_checkpoint
 from slim.checkpoints.released import (
     ADDRESS,
@@ -143,7 +144,7 @@ def saved_model_values(folder: Path, model_name: str) -> dict[str, np.ndarray]:
             _, _, rest = variable.name.removesuffix(":0").rpartition(scope)
             held[f"{scope}{rest}"] = variable
     values = {}
-    for key, shape in keras_models.variable_shapes(model_name, None).items():
+    for key, shape in variable_shapes(model_name, None).items():
         if key not in held or tuple(held[key].shape) != shape:
             raise UserError(
                 f"{found[0].parent} is not {model_name}: {key} {list(shape)} is missing"

@@ -9,16 +9,14 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from slim.checkpoints.loading import variable_shapes
 from slim.checkpoints.released import KERAS_MODELS
-from slim.common.compat import compared_by_identity, slim, tf
 from slim.common.errors import UserError
-from slim.nets.nets_factory import get_network, get_network_fn
 
 if TYPE_CHECKING:
     import keras
@@ -191,16 +189,6 @@ def matching_weights(name: str, layers: Sequence[str], num_classes: int) -> Iter
     for variable, shape in shapes.items():
         scope, _, kind = variable.rpartition("/")
         yield Weight(variable, shape, found[scope], kinds.get(kind, kind))
-
-
-@cache
-def variable_shapes(model_name: str, num_classes: int | None) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of the variables of a network by name, in the order of their creation."""
-    size = get_network(model_name).default_image_size
-    with tf.Graph().as_default(), compared_by_identity():
-        network_fn = get_network_fn(model_name, num_classes)
-        network_fn(tf.zeros([1, size, size, 3]), create_aux_logits=False)
-        return {v.op.name: tuple(v.shape.as_list()) for v in slim.get_model_variables()}
 
 
 def layer_names(name: str, scopes: Sequence[str], layers: Sequence[str]) -> dict[str, str]:

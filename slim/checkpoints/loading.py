@@ -1,17 +1,24 @@
-"""Checkpoints as frozen networks, with moving averages or plain variables."""
+"""Checkpoints as frozen networks and as arrays, with moving averages or plain variables."""
 
 import sys
+from functools import cache
+
+import numpy as np
 
 from slim.checkpoints.reading import (
+    AVERAGE,
     averaged_variables,
     by_name,
     check_fits,
+    check_names,
     has_averages,
+    read_tensors,
     read_values,
 )
-from slim.common.compat import tf
+from slim.common.compat import compared_by_identity, slim, tf
 from slim.common.errors import UserError
 from slim.nets.frozen import FrozenNetwork, InferenceGraph, freeze
+from slim.nets.nets_factory import get_network, get_network_fn
 
 
 def choose_averages(
@@ -78,3 +85,37 @@ def freeze_checkpoint(
     choice = f" ({other})" if has_averages(checkpoint) else ""
     print(f"{checkpoint}: {chosen}{choice}", file=sys.stderr, flush=True)
     return frozen
+
+
+def read_network(
+    checkpoint: str, model_name: str, num_classes: int, averages: bool
+) -> dict[str, np.ndarray]:
+    """Reads the values of a network without its auxiliary classifier.
+
+    Args:
+        checkpoint: The prefix of the checkpoint.
+        model_name: The network.
+        num_classes: Number of classes.
+        averages: Whether to read the moving averages; see `choose_averages`.
+
+    Returns:
+        Values by the names of the variables, in the order of their creation.
+
+    Raises:
+        UserError: The checkpoint is damaged or lacks variables.
+    """
+    suffix = AVERAGE if averages else ""
+    names = {name: f"{name}{suffix}" for name in variable_shapes(model_name, num_classes)}
+    check_names(checkpoint, list(names.values()), f"is it of {model_name}?")
+    found = read_tensors(checkpoint, list(names.values()))
+    return {name: found[stored] for name, stored in names.items()}
+
+
+@cache
+def variable_shapes(model_name: str, num_classes: int | None) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the variables of a network by name, in the order of their creation."""
+    size = get_network(model_name).default_image_size
+    with tf.Graph().as_default(), compared_by_identity():
+        network_fn = get_network_fn(model_name, num_classes)
+        network_fn(tf.zeros([1, size, size, 3]), create_aux_logits=False)
+        return {v.op.name: tuple(v.shape.as_list()) for v in slim.get_model_variables()}

@@ -178,7 +178,6 @@ def dense_network(
                 net = tf.squeeze(net, [1, 2])
             net = slim.dropout(net, keep_prob=dropout_keep_prob, scope="Dropout_1b")
             end_points["PreLogitsFlatten"] = net
-            logits = slim.fully_connected(net, num_classes, scope="Logits")
-        end_points["Logits"] = logits
-        end_points["Predictions"] = slim.softmax(logits, scope="Predictions")
+            logits = end_points["Logits"] = slim.fully_connected(net, num_classes, scope="Logits")
+            end_points["Predictions"] = tf.nn.softmax(logits, name="Predictions")
     return logits, end_points

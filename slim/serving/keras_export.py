@@ -3,13 +3,8 @@
 from pathlib import Path
 
 from slim.checkpoints.description import ModelDescription
-from slim.checkpoints.keras_models import (
-    build_model,
-    fill_model,
-    keras_name,
-    variable_shapes,
-)
-from slim.checkpoints.reading import AVERAGE, check_names, read_tensors
+from slim.checkpoints.keras_models import build_model, fill_model, keras_name
+from slim.checkpoints.loading import read_network
 from slim.serving.export_file import classes_file, writing_file
 
 SUFFIX = ".keras"
@@ -38,12 +33,8 @@ def save(checkpoint: str, description: ModelDescription, path: Path, averages: b
             cannot be written.
     """
     name, num_classes = keras_name(description.model_name), len(description.class_names)
-    suffix = AVERAGE if averages else ""
-    names = {key: f"{key}{suffix}" for key in variable_shapes(description.model_name, num_classes)}
-    check_names(checkpoint, list(names.values()), f"is it of {description.model_name}?")
     model = build_model(name, num_classes, image_size=description.image_size)
-    found = read_tensors(checkpoint, list(names.values()))
-    fill_model(name, model, {key: found[stored] for key, stored in names.items()})
+    fill_model(name, model, read_network(checkpoint, description.model_name, num_classes, averages))
     with writing_file(path, description.class_names) as temporary:
         model.save(temporary)
 
