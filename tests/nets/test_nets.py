@@ -118,6 +118,13 @@ def test_published_figures(built):
             assert shapes == reference["end_points_eval_448"]
 
 
+@networks(["inception_v4", "inception_resnet_v2"])
+def test_predictions_have_their_published_name(built):
+    scope = {"inception_v4": "InceptionV4", "inception_resnet_v2": "InceptionResnetV2"}[built.name]
+    operation = built.graph.get_operation_by_name(f"{scope}/Logits/Predictions")
+    assert operation.type == "Softmax"
+
+
 @networks(FAMILIES)
 def test_variables_are_those_of_299_at_every_larger_size(built):
     with built.graph.as_default():
