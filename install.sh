@@ -1,5 +1,6 @@
 #!/bin/sh
-# Creates .venv beside this file and installs requirements.txt in it, unless that is done already.
+# Creates .venv beside this file and installs this project in it with requirements.txt, unless that
+# is done already. The Python API and the entry points then work from any folder.
 # Usage: ./install.sh [pip arguments]
 #
 # The interpreter is $PYTHON, else the newest Python from 3.10 to 3.13 on the PATH. If nvidia-smi
@@ -11,7 +12,8 @@ cuda=
 if nvidia-smi >/dev/null 2>&1; then
     cuda=$(sed -n 's/^tensorflow\([<>=][^ ]*\).*/tensorflow[and-cuda]\1/p' requirements.txt)
 fi
-stamp=.venv/installed-$(cat requirements*.txt tests/requirements.txt | cksum | tr ' ' -)
+stamp=.venv/installed-$(cat pyproject.toml requirements*.txt tests/requirements.txt | cksum |
+    tr ' ' -)
 stamp=$stamp-$(echo "$* $cuda" | cksum | tr ' ' -)
 if [ -e "$stamp" ] && .venv/bin/python -c '' 2>/dev/null; then
     exit 0
@@ -34,9 +36,9 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     rm -rf .venv
     "$python" -m venv .venv
 fi
-echo "installing requirements.txt ${*}${cuda:+ and $cuda}"
+echo "installing the project with requirements.txt ${*}${cuda:+ and $cuda}"
 quiet=--quiet
 if [ -t 1 ]; then quiet=; fi  # some minutes of progress, only for a terminal
 .venv/bin/python -m pip install $quiet --disable-pip-version-check \
-    -r requirements.txt "$@" ${cuda:+"$cuda"}
+    --editable . "$@" ${cuda:+"$cuda"}
 touch "$stamp"

@@ -1,7 +1,8 @@
-"""Prepares a dataset for conversion, from its official archive or from folders of images.
+"""Prepares a dataset for conversion: an official archive, folders of images, or one of TFDS.
 
     python -m slim.datasets.prepare --dataset_name=cub_200 --archive_dir=/path/to/unpacked
     python -m slim.datasets.prepare --dataset_name=my_set --from_folders=/path/to/folders
+    python -m slim.datasets.prepare --from_tfds=oxford_flowers102
 
 writes `data/<name>/train.txt`, `val.txt` and `classes.txt` and links `images`. The lists are
 written last, each whole. They depend on the archive only: the same archive gives the same bytes.
@@ -40,18 +41,28 @@ def define_flags(values: flags.FlagValues) -> None:
     fraction = "The fraction of --from_folders to validate on."
     define.real("val_fraction", 0.2, fraction, above=0, below=1)
     define.integer("seed", 0, "The seed of the choice of that fraction.")
+    define.string("from_tfds", None, "A dataset of TensorFlow Datasets, such as oxford_flowers102.")
+    splits = (
+        "The training and validation splits of --from_tfds, such as train+validation,test. "
+        "Default: train and validation, or test if there is no validation."
+    )
+    define.words("tfds_splits", [], splits)
     define.boolean("stats", False, "Print and plot the numbers of images per class.")
 
 
 def main(values: flags.FlagValues) -> None:
-    """Prepares a dataset from its official archive or from folders of images."""
+    """Prepares a dataset from its archive, folders of images, or TensorFlow Datasets."""
     from slim.datasets.prepare.checks import check_dataset
     from slim.datasets.prepare.statistics import report_statistics
+    from slim.datasets.prepare.tfds import dataset_name
     from slim.datasets.prepare.writing import summarize_dataset, write_dataset
 
+    if values.from_tfds and not values.dataset_name:
+        values.dataset_name = dataset_name(values.from_tfds)
     folder = new_dataset_folder(values.dataset_name or "", values.dataset_dir, "dataset_name")
     is_prepared = all((folder / list_name).is_file() for list_name in LISTS.values())
-    asks_for_more = values.archive_dir or values.download or values.from_folders or values.copy
+    other_flags = ("archive_dir", "download", "from_folders", "from_tfds", "copy")
+    asks_for_more = any(values[name].value for name in other_flags)
     stats_only = values.stats and is_prepared and not asks_for_more
     _check_flags(values, stats_only)
     try:
@@ -75,11 +86,15 @@ def _check_flags(values: flags.FlagValues, stats_only: bool) -> None:
     own = "for images of your own set --from_folders"
     if not name:
         raise UserError(f"--dataset_name is missing: {did_you_mean('', list(KNOWN))}; {own}")
-    if values.from_folders:
+    if values.tfds_splits and not (values.from_tfds and len(values.tfds_splits) == 2):
+        raise UserError("--tfds_splits requires --from_tfds, and two splits with a comma between")
+    source = "from_tfds" if values.from_tfds else "from_folders"
+    if values[source].value:
         if name in KNOWN:
             raise UserError(f"--dataset_name={name} is one of the paper's: choose another name")
-        if values.archive_dir or values.download:
-            raise UserError("--from_folders excludes --archive_dir and --download")
+        if values.archive_dir or values.download or (values.from_tfds and values.from_folders):
+            other = "from_folders" if values.from_tfds else "from_tfds"
+            raise UserError(f"--{source} excludes --archive_dir, --download and --{other}")
     elif name not in KNOWN and not stats_only:
         raise UserError(
             f"--dataset_name={name} has no official archive: {did_you_mean(name, list(KNOWN))}; "
@@ -88,17 +103,20 @@ def _check_flags(values: flags.FlagValues, stats_only: bool) -> None:
 
 
 def _gather(values: flags.FlagValues, folder: Path) -> "ListedDataset":
-    """Reads an official archive, after downloading it on request, or folders of images."""
+    """Reads a dataset from the source that the flags name, after downloading it on request."""
     from slim.datasets.prepare.archives import MINIVAL, download
     from slim.datasets.prepare.folders import read_folders
     from slim.datasets.prepare.layouts import read_archive
     from slim.datasets.prepare.minival import hold_out, read_minival
+    from slim.datasets.prepare.tfds import read_tfds
 
     name, allow_partial = values.dataset_name, values.allow_partial
     if values.from_folders:
         root = Path(values.from_folders)
         return read_folders(root, values.val_fraction, values.seed, allow_partial=allow_partial)
     archive_dir = Path(values.archive_dir or folder / "archive")
+    if values.from_tfds:
+        return read_tfds(values.from_tfds, values.tfds_splits, archive_dir)
     if values.download:
         download(name, archive_dir)
     dataset = read_archive(name, archive_dir)
