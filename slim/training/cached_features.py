@@ -154,7 +154,8 @@ def build_last_layer(
     tf.losses.softmax_cross_entropy(
         tf.one_hot(labels, num_classes), logits, label_smoothing=label_smoothing
     )
-    return CloneOutputs(features, labels, {"features": features}, tf.constant(0, tf.float64))
+    waited = tf.constant(0, tf.float64)
+    return CloneOutputs(features, labels, logits, {"features": features}, waited)
 
 
 def feature_batches(

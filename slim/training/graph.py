@@ -6,12 +6,12 @@ from pathlib import Path
 
 from slim.checkpoints.reading import latest_checkpoint
 from slim.common.compat import slim, tf
-from slim.deployment.model_deploy import Clone, optimize_clones
+from slim.deployment.model_deploy import optimize_clones
 from slim.deployment.replicas import Gradients, Replicas
 from slim.training.networks import Feeds, TrainingNetwork
 from slim.training.optimizers import OPTIMIZERS, OptimizerSettings, configure_learning_rate
+from slim.training.summaries import build_summary
 
-IMAGES_SHOWN = 4
 Averages = Sequence[tuple[tf.Variable, tf.Variable]]  # model variables with their averages
 NOT_FINITE = "training is not finite"  # in the message of the assertion that ends a run
 
@@ -28,6 +28,7 @@ class RunSettings:
     save_summaries_secs: int
     save_interval_secs: int
     histograms: bool
+    flags: Mapping[str, object]  # of the command, by name, for TensorBoard
 
     @property
     def latest_checkpoint(self) -> str | None:
@@ -145,44 +146,3 @@ def build_train_op(
         step = {"loss": tf.identity(total_loss), "step": tf.identity(global_step.read_value())}
     averaged = slim.get_model_variables() if average else []
     return step, [(variable, average.average(variable)) for variable in averaged]
-
-
-def build_summary(
-    clone: Clone, scalars: Mapping[str, tf.Tensor], histograms: bool, wanted: tf.Tensor
-) -> tf.Tensor:
-    """Builds the summary of scalars, and of the input and the losses of a clone.
-
-    Steps with and without a summary run the same tensors, since TensorFlow takes seconds to prepare
-    each set of tensors. Without one, large tensors are cut to no rows; a conditional would slow
-    down every operation of the step.
-
-    Returns:
-        The serialized summary, a string scalar; empty unless wanted.
-    """
-    share = tf.cast(wanted, tf.int32)
-    summaries = [tf.summary.scalar(name, scalar) for name, scalar in scalars.items()]
-    if "images" in clone.outputs.end_points:
-        images = clone.outputs.inputs
-        images = scale_to_uint8(images[: share * tf.shape(images)[0]])
-        summaries.append(tf.summary.image("augmented_images", images, IMAGES_SHOWN))
-    for loss in tf.losses.get_losses(clone.scope or None):
-        summaries.append(tf.summary.scalar(f"losses/{loss.op.name}", loss))
-    regularization_loss = tf.losses.get_regularization_loss()
-    summaries.append(tf.summary.scalar("losses/regularization_loss", regularization_loss))
-    if histograms:
-        for name, end_point in clone.outputs.end_points.items():
-            values = tf.reshape(end_point, [-1])[: share * tf.size(end_point)]
-            zeros = tf.reduce_mean(tf.cast(tf.equal(values, 0), tf.float32))
-            summaries.append(tf.summary.histogram(f"activations/{name}", values))
-            summaries.append(tf.summary.scalar(f"sparsity/{name}", zeros))
-        for variable in slim.get_model_variables():
-            values = tf.reshape(variable, [-1])[: share * tf.size(variable)]
-            summaries.append(tf.summary.histogram(variable.op.name, values))
-    summary = tf.summary.merge(summaries)
-    return tf.strings.substr(summary, 0, share * tf.strings.length(summary))
-
-
-def scale_to_uint8(images: tf.Tensor) -> tf.Tensor:
-    """Scales images of any range: the darkest value of the batch becomes 0, the brightest 255."""
-    darkest, brightest = tf.reduce_min(images), tf.reduce_max(images)
-    return tf.saturate_cast(255 * (images - darkest) / (brightest - darkest), tf.uint8)

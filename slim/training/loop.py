@@ -10,13 +10,15 @@ import numpy as np
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.common.signals import stop_signals
+from slim.common.summaries import describe, scalar
 from slim.datasets.input import EXPLAINED_ERRORS, explain_input_error
 from slim.deployment.cluster import Cluster
 from slim.deployment.membership import wait_for_chief
 from slim.deployment.replicas import Replicas
 from slim.training.graph import NOT_FINITE, RunSettings, TrainingGraph
 from slim.training.phases import Phases
-from slim.training.saving import checkpoint_hook, not_finite
+from slim.training.saving import CheckpointHook, not_finite
+from slim.training.summaries import DESCRIPTIONS, VARIABLE, summarize_flags
 
 MOST_STEPS_LEFT = 10**9  # in an estimate of the time
 
@@ -70,7 +72,8 @@ class _Progress:
         else:
             begun = tf.SessionLog(status=tf.SessionLog.START)
             self._writer.add_session_log(begun, self.step)
-        self._writer.add_summary(summary, self.step)
+            self._writer.add_summary(summarize_flags(self._settings.flags), self.step)
+        self._writer.add_summary(describe(summary, DESCRIPTIONS, VARIABLE), self.step)
         self._summarized = now, self.step
 
     def _log(self, loss: float) -> None:
@@ -96,7 +99,7 @@ class _Progress:
         self._logged, self._time, self._waited = self.step, now, 0.0
 
     def _write(self, scalars: Mapping[str, float]) -> None:
-        values = [tf.Summary.Value(tag=tag, simple_value=v) for tag, v in scalars.items()]
+        values = [scalar(tag, value, DESCRIPTIONS[tag]) for tag, value in scalars.items()]
         self._writer.add_summary(tf.Summary(value=values), self.step)
 
 
@@ -157,7 +160,7 @@ def train(
         raise _explain(error, settings, progress.step) from error
     finally:
         if writer:
-            writer.flush()
+            writer.close()
     saved = settings.latest_checkpoint if cluster.is_chief else None
     _end(progress.step, saved, received, stopping)
 
@@ -176,7 +179,9 @@ def _chief_session(
     """Returns the scaffold and the hooks of the chief's session, and the writer of summaries."""
     writer, saver = None, tf.train.Saver(max_to_keep=5, save_relative_paths=True)
     if settings.save_summaries_secs:
-        writer = tf.summary.FileWriterCache.get(str(settings.train_dir))
+        writer = tf.summary.FileWriter(str(settings.train_dir))
+        if not settings.latest_checkpoint:  # a resumed run has its graph already
+            writer.add_graph(tf.get_default_graph())
     # The step comes last: once it has a value, other workers find all variables initialized.
     others = [variable for variable in tf.global_variables() if variable is not graph.global_step]
 
@@ -190,7 +195,7 @@ def _chief_session(
         init_fn=set_all_variables,
         summary_op=tf.constant(""),  # summaries are part of the steps
     )
-    return scaffold, [checkpoint_hook(settings, saver)], writer
+    return scaffold, [CheckpointHook(settings, saver, writer)], writer
 
 
 def _explain(error: tf.errors.OpError, settings: RunSettings, step: int) -> Exception:

@@ -37,6 +37,7 @@ class CloneOutputs:
 
     inputs: tf.Tensor  # images `[batch, size, size, 3]`, or the features below the last layer
     labels: tf.Tensor  # integers `[batch]`
+    logits: tf.Tensor  # `[batch, classes]`
     end_points: Mapping[str, tf.Tensor]
     waited: tf.Tensor  # seconds that the step waited for its batch, float64
 
@@ -111,7 +112,7 @@ def build_clone(
             scope="aux_loss",
         )
     tf.losses.softmax_cross_entropy(one_hot, logits, label_smoothing=label_smoothing)
-    return CloneOutputs(images, labels, {**end_points, "images": images}, waited)
+    return CloneOutputs(images, labels, logits, {**end_points, "images": images}, waited)
 
 
 def training_network_fn(settings: NetworkSettings, num_classes: int, dtype: tf.DType) -> NetworkFn:

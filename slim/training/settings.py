@@ -51,6 +51,7 @@ def run_settings(
         last_step=last_step,
         images_per_step=images_per_step,
         images_per_epoch=dataset.num_samples,
+        flags=values.flag_values_dict(),
     )
 
 
