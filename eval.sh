@@ -17,6 +17,11 @@ cd "$(dirname "$0")"
 EVAL_BATCH_SIZE=${EVAL_BATCH_SIZE:-100}
 EVAL_INTERVAL_SECS=${EVAL_INTERVAL_SECS:-0}
 
+if asks_for_help "$@"; then
+    show_settings DATASET_NAME DATASET_DIR MODEL_DIR MODEL_NAME EVAL_IMAGE_SIZE EVAL_BATCH_SIZE \
+        EVAL_INTERVAL_SECS MOVING_AVERAGE_DECAY
+fi
+
 exec "$PYTHON" -m slim.eval_image_classifier \
     --checkpoint_path="$MODEL_DIR" \
     --eval_dir="$MODEL_DIR" \

@@ -38,6 +38,14 @@ SAVE_MODEL_SECS=${SAVE_MODEL_SECS:-60}
 # and MAX_STEPS are set, training ends with the earlier one.
 if [ -z "${EPOCHS:-}" ]; then MAX_STEPS=${MAX_STEPS:-2810}; fi
 
+if asks_for_help "$@"; then
+    show_settings DATASET_NAME DATASET_DIR MODEL_DIR MODEL_NAME CHECKPOINT_PATH \
+        CHECKPOINT_EXCLUDE_SCOPES TRAINABLE_SCOPES TRAIN_IMAGE_SIZE TRAIN_BATCH_SIZE NUM_CLONES \
+        MAX_STEPS EPOCHS OPTIMIZER OPT_EPSILON LR DECAY_TYPE END_LR LR_DECAY EPOCHS_PER_DECAY \
+        WEIGHT_DECAY LABEL_SMOOTHING BATCH_NORM_DECAY MOVING_AVERAGE_DECAY LOG_STEPS \
+        SAVE_SUMMARIES_SECS SAVE_MODEL_SECS
+fi
+
 # The optional flags at the end are passed only if their setting is not empty. Otherwise the
 # command's own defaults apply, such as no moving averages and no label smoothing.
 exec "$PYTHON" -m slim.train_image_classifier \

@@ -17,6 +17,20 @@ refuse() {
     exit 1
 }
 
+# asks_for_help ARGUMENT...: returns whether --help is among the arguments of the script.
+asks_for_help() {
+    case " $* " in *' --help '* | *' -h '* | *' --helpfull '*) ;; *) return 1 ;; esac
+}
+
+# show_settings NAME...: prints settings with their values.
+show_settings() {
+    echo "Settings, from the environment or recipes/\$RECIPE.env, with the values that they have now"
+    echo "(docs/recipes.md explains them; empty ones are left to the flags below):"
+    echo
+    for key; do eval "echo \"    $key=\${$key-}\""; done
+    echo
+}
+
 # trim TEXT: sets text to TEXT without white space at its ends.
 trim() {
     text=${1#"${1%%[![:space:]]*}"}

@@ -6,7 +6,9 @@ The flags have their published meaning, except that every image counts exactly o
 mean of their probabilities.
 """
 
+from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -18,6 +20,12 @@ from slim.common.command_line import (
     run_command,
 )
 from slim.common.errors import UserError
+
+if TYPE_CHECKING:
+    from slim.datasets.registry import Dataset
+    from slim.evaluation.ensemble import EnsembleMember
+    from slim.evaluation.evaluator import EvaluationSettings, Outputs
+    from slim.evaluation.results import Publisher
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -59,11 +67,15 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     """Evaluates a checkpoint, each new checkpoint of a folder, or an ensemble."""
     check_flags(values)
-    from slim.checkpoints.reading import find_checkpoint
     from slim.datasets.registry import get_dataset, number_of_classes
-    from slim.evaluation.ensemble import EnsembleMember, find_members
-    from slim.evaluation.evaluator import EvaluationSettings, evaluate_ensemble, make_evaluator
-    from slim.evaluation.results import Publisher, checkpoints_to_evaluate, count_training_images
+    from slim.evaluation.ensemble import find_members
+    from slim.evaluation.evaluator import EvaluationSettings, make_evaluator
+    from slim.evaluation.results import (
+        Publisher,
+        checkpoints_to_evaluate,
+        count_training_images,
+        run_name,
+    )
 
     members = find_members(values)
     dataset = get_dataset(values.dataset_name, values.dataset_split_name, values.dataset_dir)
@@ -80,6 +92,7 @@ def main(values: flags.FlagValues) -> None:
         xla=values.xla,
     )
     publisher = Publisher(
+        dataset=dataset,
         num_classes=settings.num_classes,
         class_names=dataset.class_names and dataset.class_names[offset:],
         class_sizes=count_training_images(dataset, values.dataset_dir, offset),
@@ -87,12 +100,7 @@ def main(values: flags.FlagValues) -> None:
         per_class=values.per_class,
     )
     if len(members) > 1:
-        checkpoints = [find_checkpoint(member.checkpoint_path) for member in members]
-        trained = map(EnsembleMember.as_trained, members, checkpoints)
-        publisher.make_folder()
-        evaluators = [make_evaluator(member, dataset, settings) for member in trained]
-        outputs, step = evaluate_ensemble(evaluators, checkpoints, publisher.report)
-        publisher.publish(outputs, step, f"mean of {len(members)}")
+        evaluate_mean(members, dataset, settings, publisher)
         return
     checkpoints = checkpoints_to_evaluate(
         members[0].checkpoint_path, values.eval_interval_secs, values.max_number_of_evaluations
@@ -101,10 +109,43 @@ def main(values: flags.FlagValues) -> None:
     evaluator = None
     for checkpoint in checkpoints:
         # Training writes the description of the network before its first checkpoint.
-        evaluator = evaluator or make_evaluator(
-            members[0].as_trained(checkpoint), dataset, settings
-        )
-        publisher.publish(*evaluator.evaluate(checkpoint), checkpoint)
+        if evaluator is None:
+            member = members[0].as_trained(checkpoint)
+            evaluator = make_evaluator(member, dataset, settings)
+            run = run_name([member], checkpoint, dataset.split_name)
+        publisher.publish(*evaluator.evaluate(checkpoint), checkpoint, run)
+
+
+def evaluate_mean(
+    members: "Sequence[EnsembleMember]",
+    dataset: "Dataset",
+    settings: "EvaluationSettings",
+    publisher: "Publisher",
+) -> None:
+    """Evaluates several networks, and the mean of their probabilities.
+
+    Raises:
+        UserError: A checkpoint does not match, or the split cannot be read.
+    """
+    from slim.checkpoints.reading import find_checkpoint
+    from slim.evaluation.evaluator import evaluate_ensemble, make_evaluator
+    from slim.evaluation.results import have_own_runs, run_name
+
+    checkpoints = [find_checkpoint(member.checkpoint_path) for member in members]
+    pairs = zip(members, checkpoints, strict=True)
+    members = [member.as_trained(checkpoint) for member, checkpoint in pairs]
+    publisher.make_folder()
+    evaluators = [make_evaluator(member, dataset, settings) for member in members]
+
+    def report(index: int, outputs: "Outputs", step: int) -> None:
+        member, checkpoint, run = members[index], checkpoints[index], None
+        if have_own_runs(members):
+            run = run_name([member], checkpoint, dataset.split_name)
+        publisher.report(outputs, step, f"{checkpoint}, {member}", run)
+
+    outputs, step = evaluate_ensemble(evaluators, checkpoints, report)
+    run = run_name(members, checkpoints[0], dataset.split_name)
+    publisher.publish(outputs, step, f"mean of {len(members)}", run)
 
 
 def check_flags(values: flags.FlagValues) -> None:

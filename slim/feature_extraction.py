@@ -60,6 +60,12 @@ def define_flags(values: flags.FlagValues) -> None:
     define_threads_flag(define)
     define.string("output_dir", None, "Default: ./feature/<name of the checkpoint>.")
     define.boolean("merge_splits", False, "Also write <dataset>_feature.npy and _label.npy.")
+    define.boolean(
+        "projector",
+        False,
+        "Also write the features with thumbnails for TensorBoard's projector, to "
+        "<output_dir>/projector.",
+    )
     define_speed_flags(define)
     define_ray_flags(define)
 
@@ -97,6 +103,10 @@ def main(values: flags.FlagValues) -> None:
                 merge(parts, settings, files)
             else:
                 warn_if_stale(parts, settings, files[0])
+        if values.projector:
+            from slim.features.projector import write_projector
+
+            write_projector(splits, output_dir / "projector")
 
 
 def make_extractor(values: flags.FlagValues, settings: Settings, checkpoint: str):

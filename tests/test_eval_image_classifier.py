@@ -12,7 +12,7 @@ import pytest
 from absl import flags
 from PIL import Image
 from scipy.special import softmax
-from sklearn.metrics import accuracy_score, confusion_matrix
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 
 from slim import eval_image_classifier as evaluation
 from slim.checkpoints.description import ModelDescription, write_model_description
@@ -82,6 +82,17 @@ def accuracy_one_by_one(data: Path, checkpoint: Path, averaged: bool) -> float:
     return float(np.mean(right))
 
 
+RUN = f"eval_{SMALL_SIZE}"
+
+
+def summary_values(folder: Path, step: int) -> dict[str, tf.Summary.Value]:
+    """Returns the values of a step by tag, from the only event file of a folder."""
+    (events,) = folder.glob("events*")
+    found = [event for event in tf.train.summary_iterator(str(events)) if event.summary.value]
+    assert [event.step for event in found] == [step]
+    return {value.tag: value for event in found for value in event.summary.value}
+
+
 @pytest.mark.parametrize("averaged", [False, True], ids=["plain", "averages"])
 def test_counts_each_image_once(colours, model_dir, tmp_path, averaged):
     """14 images in batches of 4: the last one has 2."""
@@ -94,15 +105,11 @@ def test_counts_each_image_once(colours, model_dir, tmp_path, averaged):
         f"step 12: eval/Accuracy {expected:.4f}, eval/Recall_5 1.0000, {NUM_VALIDATION} images, "
         f"{model_dir}/model.ckpt-12"
     )
-    (events,) = tmp_path.glob("events*")
-    found = {
-        value.tag: (event.step, value.simple_value)
-        for event in tf.train.summary_iterator(str(events))
-        for value in event.summary.value
-    }
+    # Without a description of the model, 299 pixels are the default.
+    found = {tag: value.simple_value for tag, value in summary_values(tmp_path / RUN, 12).items()}
     assert found == {
-        "eval/Accuracy": (12, pytest.approx(expected)),
-        "eval/Recall_5": (12, pytest.approx(1.0)),
+        "eval/Accuracy": pytest.approx(expected),
+        "eval/Recall_5": pytest.approx(1.0),
     }
     assert read_results(tmp_path) == {
         "step": 12,
@@ -246,17 +253,17 @@ def test_crops_and_all_that_per_class_writes(colours, two_networks, tmp_path):
     matrix = confusion_matrix(labels, expected.argmax(axis=1), labels=range(3))
     assert found.confusion.tolist() == matrix.tolist()
     assert found.class_sizes.tolist() == [10, 10, 10]
-    (events,) = tmp_path.glob("events*")
-    pictures = {
-        value.tag: value.image
-        for event in tf.train.summary_iterator(str(events))
-        for value in event.summary.value
-        if value.HasField("image")
-    }
-    (picture,) = pictures.values()
-    assert list(pictures) == ["eval/confusion"]
-    with Image.open(io.BytesIO(picture.encoded_image_string)) as image:
-        assert image.size == (picture.width, picture.height)
+    values = summary_values(tmp_path / RUN, 2)
+    mean = balanced_accuracy_score(labels, expected.argmax(axis=1))
+    assert values["eval/Mean_class_accuracy"].simple_value == pytest.approx(mean)
+    # Each class has 10 training images.
+    assert values["eval/Tail_accuracy"].simple_value == pytest.approx(mean)
+    assert not {"eval/Middle_accuracy", "eval/Head_accuracy"} & values.keys()
+    for tag in ("eval/confusion", "eval/mistakes"):
+        picture = values[tag].image
+        with Image.open(io.BytesIO(picture.encoded_image_string)) as image:
+            assert image.size == (picture.width, picture.height)
+    assert all(value.metadata.summary_description for value in values.values())
 
 
 def test_networks_and_sizes_together(colours, two_networks, tmp_path):
@@ -280,6 +287,14 @@ def test_networks_and_sizes_together(colours, two_networks, tmp_path):
     found = load_predictions(tmp_path / "predictions-2.npz")
     best = np.sort(np.mean(each, axis=0), axis=1)[:, ::-1]
     np.testing.assert_allclose(found.probabilities, best, atol=1e-4)
+    # A run for each size, since the steps and the tags may be the same.
+    runs = {"eval_32": 1, "eval_40": 2, "eval_32+40": 2}
+    shown = [
+        summary_values(tmp_path / run, step)["eval/Accuracy"].simple_value
+        for run, step in runs.items()
+    ]
+    assert shown == pytest.approx(accuracies)
+    assert {path.parent.name for path in tmp_path.rglob("events*")} == runs.keys()
 
 
 def test_evaluates_as_trained(colours, two_networks, tmp_path):

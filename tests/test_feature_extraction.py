@@ -11,7 +11,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from PIL import Image
+from tensorboard.plugins.projector import ProjectorConfig
+from tensorboard.plugins.projector.projector_plugin import _read_tensor_binary_file
 
 from slim import convert_dataset
 from slim import eval_image_classifier as evaluation
@@ -327,6 +330,35 @@ def test_images_that_conversion_skips_are_left_out_everywhere(tmp_path):
     done = invoke(extraction, *data, f"--checkpoint_path={run}", f"--output_dir={output}")
     assert done.code == 1
     assert "1 image cannot be read, the first is " in done.error
+
+
+def test_the_projector_has_features_classes_and_thumbnails(colours, checkpoint, tmp_path):
+    """As TensorBoard's own server reads them; a second dataset is added to the first."""
+    (tmp_path / "data").mkdir()
+    for name in ("colours", "others"):
+        (tmp_path / "data" / name).symlink_to(colours / "colours")
+    flags = arguments(tmp_path / "data", checkpoint, tmp_path, "--splits=val", "--projector")
+    assert invoke(extraction, *flags).code == 0
+    done = invoke(extraction, *flags, "--dataset_name=others")
+    assert done.output.endswith(f"projector: tensorboard --logdir={tmp_path}/projector\n")
+    folder = tmp_path / "projector"
+    config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), ProjectorConfig())
+    names = [embedding.tensor_name for embedding in config.embeddings]
+    assert names == ["colours_feature_val", "others_feature_val"]
+    embedding = config.embeddings[0]
+    features = np.load(tmp_path / "colours_feature_val.npy")
+    found = _read_tensor_binary_file(folder / embedding.tensor_path, embedding.tensor_shape)
+    np.testing.assert_array_equal(found, features)
+    lines = (folder / embedding.metadata_path).read_text().splitlines()
+    entries = [line.rsplit(": ", 1) for line in (colours / "colours/val.txt").open()]
+    assert lines[0] == "class\tlabel\timage"
+    assert [line.split("\t")[1:] for line in lines[1:]] == [[k.strip(), p] for p, k in entries]
+    side = embedding.sprite.single_image_dim[0]
+    with Image.open(folder / embedding.sprite.image_path) as sprite:
+        assert sprite.size == (4 * side, 4 * side)  # 14 images
+        first = np.asarray(sprite)[:side, side : 2 * side].mean(axis=(0, 1))
+    with Image.open(colours / "colours" / entries[1][0]) as image:
+        np.testing.assert_allclose(first, np.asarray(image).mean(axis=(0, 1)), atol=12)
 
 
 def test_default_output_is_named_after_the_checkpoint():

@@ -1,6 +1,7 @@
 """Tests of the shell scripts: published defaults, the environment, recipes and other flags."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -109,6 +110,21 @@ def test_errors_name_the_commands_that_make_shards_and_checkpoints(colours, tmp_
     assert "./train.sh writes checkpoints, and checkpoints/README.md lists released ones" in (
         done.stderr
     )
+
+
+def test_help_lists_the_settings_with_their_values_and_then_the_flags():
+    done = run("./train.sh", "--help", env={"MAX_STEPS": "7", "LOG_STEPS": "", "RECIPE": "cub_200"})
+    settings = dict(re.findall(r"^    ([A-Z_]+)=(.*)$", done.stdout, re.MULTILINE))
+    expected = {"TRAIN_IMAGE_SIZE": "299", "TRAIN_BATCH_SIZE": "64", "MAX_STEPS": "7"}
+    assert settings.items() >= {**expected, "LOG_STEPS": "10", "EPOCHS": ""}.items()
+    assert "--max_number_of_steps" in done.stdout
+    evaluated = run("./eval.sh", "--help", env={"EVAL_IMAGE_SIZE": "448"}).stdout
+    settings |= dict(re.findall(r"^    ([A-Z_]+)=(.*)$", evaluated, re.MULTILINE))
+    assert settings["EVAL_IMAGE_SIZE"] == "448"
+    text = (ROOT / "recipes/settings.sh").read_text()
+    assert settings.keys() == {
+        *re.search(r'SETTINGS="([^"]*)"', text)[1].replace("\\\n", "").split()
+    }
 
 
 def test_scripts_work_from_any_folder(tmp_path):
@@ -295,7 +311,7 @@ def test_invalid_recipes_are_errors_of_one_line(scripts, script):
 
 
 def test_install_names_its_requirements(tmp_path):
-    for name in ("install.sh", "requirements.txt", "tests/requirements.txt"):
+    for name in ("install.sh", "pyproject.toml", "requirements.txt", "tests/requirements.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     done = run(tmp_path / "install.sh", env={"PYTHON": "/nowhere/python"})

@@ -14,6 +14,8 @@ from unittest import mock
 import numpy as np
 import pytest
 from absl import flags
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from slim import eval_image_classifier as evaluation
 from slim import train_image_classifier as training
@@ -147,6 +149,36 @@ def test_writes_summaries(trained):
     epochs = dict(found["epoch"])
     # The summary of a step shows the state before the step.
     assert epochs[3] == pytest.approx(2 * 4 / NUM_TRAIN, abs=4 / NUM_TRAIN + 1e-6)
+
+
+def test_tensorboard_finds_the_graph_the_flags_and_a_description_of_every_tag(trained):
+    accumulator = EventAccumulator(str(trained[0])).Reload()
+    assert any(node.name.endswith("/weights") for node in accumulator.Graph().node)
+    descriptions = {
+        tag: accumulator.SummaryMetadata(tag).summary_description
+        for tag in accumulator.Tags()["tensors"]
+        if not tag.startswith("_")  # TensorBoard's own
+    }
+    assert {"train/Accuracy", "total_loss", "augmented_images/image/0"} <= descriptions.keys()
+    assert all(descriptions.values())
+    content = accumulator.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    values = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert values["moving_average_decay"].number_value == 0.9
+    assert values["model_name"].string_value == NETWORK
+    (flags,) = accumulator.Tensors("flags")
+    assert b"| moving_average_decay | `0.9` |" in flags.tensor_proto.string_val[0]
+
+
+def test_the_graph_is_written_once_and_the_flags_at_every_start(colours, tmp_path):
+    for step in (1, 2):
+        done = invoke(training, *small(colours, tmp_path, f"--max_number_of_steps={step}"))
+        assert done.code == 0, done.error
+    events = [
+        event for path in tmp_path.glob("events*") for event in tf.train.summary_iterator(str(path))
+    ]
+    assert sum(event.HasField("graph_def") for event in events) == 1
+    assert not any(event.HasField("meta_graph_def") for event in events)
+    assert [step for step, _ in summaries(tmp_path)["flags"]] == [1, 2]
 
 
 def test_writes_the_description_of_the_model(trained):

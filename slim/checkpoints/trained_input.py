@@ -66,3 +66,13 @@ def choose_input(
     for difference in differences:
         print(f"note: {difference}, see {folder / MODEL}", file=sys.stderr)
     return TrainedInput(model_name, size, name)
+
+
+def trained_size(checkpoint: str) -> int:
+    """Returns the image size that a checkpoint was trained at, else the published size.
+
+    Args:
+        checkpoint: The prefix of the checkpoint.
+    """
+    trained = read_model_description(Path(checkpoint).parent)
+    return trained.image_size if trained else PUBLISHED_SIZE

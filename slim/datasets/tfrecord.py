@@ -1,4 +1,4 @@
-"""TFRecord files, written without TensorFlow, which takes seconds to load.
+"""TFRecord files without TensorFlow, which takes seconds to load.
 
 A record has the format of `tensorflow/core/lib/io/record_writer.h`: the length, its masked CRC-32C,
 the data, and their masked CRC-32C. The data is a `tf.train.Example`, whose features are encoded in
@@ -6,8 +6,10 @@ alphabetical order. Equal inputs thus give equal bytes, which protocol buffer li
 guarantee.
 """
 
+import os
 import re
 import struct
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -16,6 +18,8 @@ import google_crc32c
 
 LISTS = {"train": "train.txt", "validation": "val.txt"}  # by split
 
+_HEADER = struct.Struct("<QI")  # length and its checksum
+_CRC_BYTES = 4
 _SHARD = re.compile(r"(train|validation)_([0-9]{5,})-of-([0-9]{5,})\.tfrecord")
 
 
@@ -44,6 +48,29 @@ def write_record(file: BinaryIO, data: bytes) -> None:
     file.write(length + _masked_crc(length))
     file.write(data)
     file.write(_masked_crc(data))
+
+
+def read_records(paths: Iterable[str | Path], indices: Iterable[int]) -> dict[int, bytes]:
+    """Reads some records of shards; the others are passed over.
+
+    Args:
+        paths: The shards, in order.
+        indices: The numbers of the records, counted over all shards from 0.
+
+    Returns:
+        The data of the records by number, without those beyond the last record.
+    """
+    wanted, found, index = set(indices), {}, 0
+    for path in paths:
+        with Path(path).open("rb") as file:
+            while header := file.read(_HEADER.size):
+                (length, _) = _HEADER.unpack(header)
+                if index in wanted:
+                    found[index] = file.read(length)
+                    length = 0
+                file.seek(length + _CRC_BYTES, os.SEEK_CUR)
+                index += 1
+    return found
 
 
 def _masked_crc(data: bytes) -> bytes:

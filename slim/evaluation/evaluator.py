@@ -187,14 +187,14 @@ def make_evaluator(
 def evaluate_ensemble(
     evaluators: Sequence[Evaluator],
     checkpoints: Sequence[str],
-    publish_member: Callable[[Outputs, int, str], None],
+    report_member: Callable[[int, Outputs, int], None],
 ) -> tuple[Outputs, int]:
     """Evaluates several networks in turn, and then the mean of their probabilities.
 
     Args:
         evaluators: The networks, all on the same images.
         checkpoints: The prefix of a checkpoint for each.
-        publish_member: Receives the outputs, step and name of each network.
+        report_member: Receives the index, the outputs and the step of each network.
 
     Returns:
         The outputs of the ensemble, and the highest step.
@@ -205,9 +205,9 @@ def evaluate_ensemble(
     for evaluator, checkpoint in zip(evaluators, checkpoints, strict=True):
         evaluator.check(checkpoint)
     mean, steps = 0, []
-    for evaluator, checkpoint in zip(evaluators, checkpoints, strict=True):
-        outputs, step = evaluator.evaluate(checkpoint, keep_probabilities=True)
-        publish_member(outputs, step, f"{checkpoint}, {evaluator.member}")
+    for index, evaluator in enumerate(evaluators):
+        outputs, step = evaluator.evaluate(checkpoints[index], keep_probabilities=True)
+        report_member(index, outputs, step)
         mean += outputs.probabilities / len(evaluators)
         steps.append(step)
     with tf.Graph().as_default(), tf.Session() as session:

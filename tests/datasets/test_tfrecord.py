@@ -3,7 +3,13 @@ import io
 import pytest
 
 from slim.common.compat import tf
-from slim.datasets.tfrecord import Shard, encode_example, find_shards, write_record
+from slim.datasets.tfrecord import (
+    Shard,
+    encode_example,
+    find_shards,
+    read_records,
+    write_record,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +36,16 @@ def test_files_are_those_that_tensorflow_writes(tmp_path):
     for record in records:
         write_record(ours, record)
     assert ours.getvalue() == (tmp_path / "theirs").read_bytes()
+
+
+def test_chosen_records_of_shards_that_tensorflow_writes(tmp_path):
+    records = [b"", b"first", bytes(1000), b"last"]
+    for name, part in (("a", records[:1]), ("b", []), ("c", records[1:])):
+        with tf.io.TFRecordWriter(str(tmp_path / name)) as writer:
+            for record in part:
+                writer.write(record)
+    shards = [tmp_path / name for name in "abc"]
+    assert read_records(shards, [3, 0, 1, 9]) == {0: b"", 1: b"first", 3: b"last"}
 
 
 def test_shard_names(tmp_path):

@@ -11,12 +11,22 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from slim.checkpoints.description import ModelDescription, write_model_description
 from slim.common.compat import tf
 from slim.common.errors import UserError
+from slim.datasets.registry import Dataset
+from slim.evaluation.ensemble import EnsembleMember
 from slim.evaluation.evaluator import Outputs
 from slim.evaluation.predictions import load_predictions, read_results
-from slim.evaluation.results import Publisher, checkpoints_to_evaluate
+from slim.evaluation.results import Publisher, checkpoints_to_evaluate, run_name
 from tests.support import write_checkpoint
+
+BIRDS = {
+    "dataset": Dataset(
+        name="birds", split_name="validation", files=(), num_samples=4, num_classes=2
+    ),
+    "num_classes": 2,
+}
 
 
 def write_one_variable(folder: Path, step: int) -> str:
@@ -70,11 +80,30 @@ def test_a_folder_of_checkpoints_can_be_moved(tmp_path):
     assert found == str(tmp_path / "after/model.ckpt-1")
 
 
+@pytest.mark.parametrize(
+    ("sizes", "split_name", "expected"),
+    [
+        ([48], "validation", "."),
+        ([299], "validation", "eval_299"),
+        ([48], "train", "eval_train"),
+        ([64], "train", "eval_train_64"),
+        ([48, 64], "validation", "eval_48+64"),
+        ([48, 48, 64], "validation", "eval_mean"),
+    ],
+)
+def test_runs_of_other_sizes_and_splits_have_other_names(sizes, split_name, expected, tmp_path):
+    """The network was trained at 48 pixels."""
+    write_model_description(tmp_path, ModelDescription("net", 48, "vgg", "birds", ("a", "b")))
+    checkpoint = str(tmp_path / "model.ckpt-1")
+    members = [EnsembleMember(checkpoint, "net", None, size, None) for size in sizes]
+    assert run_name(members, checkpoint, split_name) == expected
+
+
 def test_logits_that_are_not_finite_are_reported(capsys):
     top = np.array([[-1, -1], [0, 1], [-1, -1]])
     outputs = Outputs(np.array([0, 0, 1]), top, np.zeros((3, 2), np.float32), None)
     nothing = dict.fromkeys(("class_names", "class_sizes", "eval_dir"))
-    Publisher(num_classes=2, per_class=False, **nothing).publish(outputs, 3, "model.ckpt-3")
+    Publisher(**BIRDS, per_class=False, **nothing).publish(outputs, 3, "model.ckpt-3")
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("step 3: eval/Accuracy 0.3333, eval/Recall_5 0.3333, 3 images, ")
     assert second.startswith("2 images have logits that are not finite")
@@ -87,7 +116,7 @@ def test_two_evaluations_into_one_folder_at_once(tmp_path, monkeypatch):
         top = np.stack([1 - np.array(right), right], axis=1)
         outputs = Outputs(np.zeros(4, np.int64), top, np.full((4, 2), 0.5, np.float32), None)
         publisher = Publisher(
-            num_classes=2,
+            **BIRDS,
             class_names=None,
             class_sizes=None,
             eval_dir=str(tmp_path),
@@ -121,7 +150,7 @@ def test_two_evaluations_into_one_folder_at_once(tmp_path, monkeypatch):
 def test_a_folder_without_permission(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)  # as for others than the superuser
     nothing = dict.fromkeys(("class_names", "class_sizes"))
-    publisher = Publisher(num_classes=2, per_class=False, eval_dir=str(tmp_path), **nothing)
+    publisher = Publisher(**BIRDS, per_class=False, eval_dir=str(tmp_path), **nothing)
     with pytest.raises(UserError, match=f"--eval_dir={tmp_path}: no permission to write"):
         publisher.make_folder()
 
@@ -129,7 +158,7 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "savez_compressed", mock.Mock(side_effect=OSError(28, "No space")))
     names = dict.fromkeys(("class_names", "class_sizes"))
-    publisher = Publisher(num_classes=2, per_class=True, eval_dir=str(tmp_path), **names)
+    publisher = Publisher(**BIRDS, per_class=True, eval_dir=str(tmp_path), **names)
     outputs = Outputs(np.zeros(1, np.int64), np.array([[0, 1]]), np.full((1, 2), 0.5), None)
     with pytest.raises(UserError, match=f"^--eval_dir={tmp_path}: cannot write there .*No space"):
         publisher.publish(outputs, 7, "model.ckpt-7")
@@ -142,6 +171,6 @@ def test_temporary_files_of_killed_evaluations_are_removed(tmp_path):
         os.utime(tmp_path / name, (0, 0))
     (tmp_path / "results.json.a-2.tmp").touch()
     nothing = dict.fromkeys(("class_names", "class_sizes"))
-    Publisher(num_classes=2, per_class=False, eval_dir=str(tmp_path), **nothing).make_folder()
+    Publisher(**BIRDS, per_class=False, eval_dir=str(tmp_path), **nothing).make_folder()
     kept = ["other.tmp", "results.json", "results.json.a-2.tmp"]
     assert sorted(path.name for path in tmp_path.iterdir()) == kept

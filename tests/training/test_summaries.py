@@ -1,0 +1,48 @@
+"""What TensorBoard shows of a training run."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from slim.common.compat import tf
+from slim.common.summaries import describe
+from slim.training.networks import CloneOutputs
+from slim.training.summaries import DESCRIPTIONS, VARIABLE, build_summary, summarize_flags
+
+
+@pytest.mark.parametrize("histograms", [False, True])
+def test_accuracy_and_a_description_of_every_tag(histograms):
+    logits = np.float32([[1, 3, 2], [4, 0, 0], [0, 1, 5], [9, 1, 1]])
+    with tf.Graph().as_default(), tf.Session() as session:
+        variable = tf.get_variable("net/weights", initializer=np.float32([0, 1]))
+        tf.add_to_collection(tf.GraphKeys.MODEL_VARIABLES, variable)
+        tf.losses.add_loss(tf.constant(2.0, name="loss"))
+        images = tf.constant(np.zeros((4, 2, 2, 3), np.float32))
+        labels = tf.constant([1, 0, 0, 0], tf.int32)
+        points = {"images": images, "pool": images[:, 0, 0]}
+        outputs = CloneOutputs(images, labels, tf.constant(logits), points, tf.constant(0.0))
+        clone = SimpleNamespace(outputs=outputs, scope="")
+        scalars = {"total_loss": tf.constant(2.0)}
+        serialized = build_summary(clone, scalars, histograms, tf.constant(True))
+        nothing = build_summary(clone, scalars, histograms, tf.constant(False))
+        session.run(tf.global_variables_initializer())
+        found = describe(session.run(serialized), DESCRIPTIONS, VARIABLE)
+        assert session.run(nothing) == b""
+    values = {value.tag: value for value in found.value}
+    assert values["train/Accuracy"].simple_value == 0.75
+    assert values["losses/loss"].simple_value == values["total_loss"].simple_value == 2
+    assert all(value.metadata.summary_description for value in found.value)
+    if histograms:
+        assert values["sparsity/pool"].simple_value == 1
+        assert values["net/weights_1"].metadata.summary_description == VARIABLE
+
+
+def test_flags_are_a_table_and_hyperparameters():
+    flags = {"learning_rate": 0.1, "augment": True, "seed": None, "train_dir": "/a|b"}
+    text, hyperparameters = summarize_flags(flags).value
+    (table,) = tf.make_ndarray(text.tensor).flat
+    assert "| learning_rate | `0.1` |" in table.decode()
+    assert "| seed |  |" in table.decode()
+    assert text.metadata.plugin_data.plugin_name == "text"
+    assert hyperparameters.metadata.plugin_data.plugin_name == "hparams"
