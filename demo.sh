@@ -54,6 +54,11 @@ if [ "$(nproc 2>/dev/null)" = 2 ]; then
 fi
 
 ./install.sh
+# Not part of the repository, and only needed for iNaturalist 2017.
+if [ ! -e inat_minival.txt ] && ! .venv/bin/python -m slim.datasets.minival 2>/dev/null; then
+    echo "inat_minival.txt cannot be fetched now; the demo does not need it; to fetch it later:" \
+        ".venv/bin/python -m slim.datasets.minival"
+fi
 
 echo "== 1 of 6: draw and convert the toy datasets"
 .venv/bin/python -m slim.datasets.toy

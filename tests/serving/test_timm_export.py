@@ -7,18 +7,19 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from slim import export
 from slim.checkpoints.loading import variable_shapes
 from slim.common.compat import compared_by_identity, slim, tf
 from slim.common.errors import UserError
 from slim.nets.nets_factory import get_network_fn
-from slim.serving.timm_export import timm_layers
+from slim.serving.timm_export import timm_layers, timm_weights
 from tests.nets.conftest import plain_session
 from tests.support import invoke, write_checkpoint
 
 SIZE, NUM_CLASSES = 96, 7
+# Layers with weights, and those of them with batch norm, of timm 1.0.31.
+COUNTS = {"inception_v4": (150, 149), "inception_resnet_v2": (245, 204)}
 
 
 def random_values(name: str) -> dict[str, np.ndarray]:
@@ -53,9 +54,9 @@ np.save(output, logits.numpy())
 """
 
 
-# The number of weights of timm 1.0.31, with counters of batches.
-@pytest.mark.parametrize(("name", "number"), [("inception_v4", 896), ("inception_resnet_v2", 1306)])
-def test_logits_are_those_of_timm(name, number, tmp_path):
+@pytest.mark.skipif(not find_spec("timm"), reason="timm is not installed: pip install timm")
+@pytest.mark.parametrize("name", COUNTS)
+def test_logits_are_those_of_timm(name, tmp_path):
     values = random_values(name)
     checkpoint = write_checkpoint(tmp_path / "model.ckpt-5", {**values, "global_step": 5})
     done = invoke(export, f"--checkpoint_path={checkpoint}", "--format=timm")
@@ -63,9 +64,6 @@ def test_logits_are_those_of_timm(name, number, tmp_path):
     path = tmp_path / "export/5.safetensors"
     assert done.output.startswith(f"{path}: weights of timm's {name}, ")
     assert len((tmp_path / "export/5.classes.txt").read_text().splitlines()) == NUM_CLASSES
-    assert len(load_file(path)) == number
-    if not find_spec("timm"):
-        pytest.skip("logits not compared: timm is not installed (pip install timm)")
 
     images = np.random.default_rng(2).uniform(-1, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
     np.save(tmp_path / "images.npy", images)
@@ -80,6 +78,30 @@ def test_logits_are_those_of_timm(name, number, tmp_path):
         session.run([v.initializer for v in variables], feed)
         expected = session.run(logits)
     np.testing.assert_allclose(found, expected, atol=1e-4 * expected.std())
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_number_of_layers_is_that_of_timm(name):
+    layers = dict(timm_layers(name))
+    with_bias = sum(layers.values())
+    assert (len(layers), len(layers) - with_bias) == COUNTS[name]
+
+
+def test_kernels_are_transposed_and_batch_norm_gets_a_scale():
+    random = np.random.default_rng(1)
+    shapes = {"net/a/weights": (3, 1, 4, 5), "net/fc/weights": (5, 2), "net/fc/biases": (2,)}
+    norms = {f"net/a/BatchNorm/{key}": (5,) for key in ("beta", "moving_mean", "moving_variance")}
+    values = {key: np.float32(random.random(shape)) for key, shape in {**shapes, **norms}.items()}
+    found = timm_weights([("stem.0", False), ("head", True)], values)
+    images = random.random((1, 3, 1, 4))
+    ours = np.einsum("nhwi,hwio->no", images, values["net/a/weights"])
+    theirs = np.einsum("nihw,oihw->no", images.transpose(0, 3, 1, 2), found["stem.0.conv.weight"])
+    np.testing.assert_allclose(theirs, ours)
+    np.testing.assert_array_equal(found["head.weight"], values["net/fc/weights"].T)
+    np.testing.assert_array_equal(found["head.bias"], values["net/fc/biases"])
+    np.testing.assert_array_equal(found["stem.0.bn.weight"], np.ones(5))
+    np.testing.assert_array_equal(found["stem.0.bn.running_var"], values[list(norms)[2]])
+    assert all(value.flags.c_contiguous for value in found.values())
 
 
 @pytest.mark.parametrize(
