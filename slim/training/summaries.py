@@ -1,5 +1,6 @@
 """Summaries of a training run for TensorBoard."""
 
+import os
 from collections.abc import Mapping
 
 from tensorboard.plugins.hparams import api as hparams
@@ -103,10 +104,11 @@ def summarize_flags(flags: Mapping[str, object]) -> tf.Summary:
     Args:
         flags: Values by name.
     """
-    rows = [(name, "" if value is None else f"`{value}`") for name, value in flags.items()]
+    rows = [(name, "" if value in (None, "") else f"`{value}`") for name, value in flags.items()]
     table = str(Table(("flag", "value"), rows))
     summary = tf.Summary(value=[text("flags", table, DESCRIPTIONS["flags"])])
     chosen = {name: flags[name] for name in HPARAMS if flags.get(name) is not None}
     # TensorBoard has its own class of the same message.
-    summary.MergeFromString(hparams.hparams_pb(chosen).SerializeToString())
+    compared = hparams.hparams_pb(chosen, trial_id=os.path.normpath(str(flags["train_dir"])))
+    summary.MergeFromString(compared.SerializeToString())
     return summary

@@ -33,6 +33,8 @@ def test_accuracy_and_a_description_of_every_tag(histograms):
     assert values["train/Accuracy"].simple_value == 0.75
     assert values["losses/loss"].simple_value == values["total_loss"].simple_value == 2
     assert all(value.metadata.summary_description for value in found.value)
+    # TensorBoard's data server ignores the description of data of an unknown class.
+    assert all(value.metadata.data_class for value in found.value)
     if histograms:
         assert values["sparsity/pool"].simple_value == 1
         assert values["net/weights_1"].metadata.summary_description == VARIABLE
