@@ -29,7 +29,7 @@ def read_tfds(name: str, splits: Sequence[str], folder: Path) -> ListedDataset:
         name: A dataset of TFDS with the features `image` and `label`, such as `oxford_flowers102`.
         splits: TFDS' training and validation splits, such as `train+validation` and `test`; empty
             for `train` and `validation`, or `test` where TFDS has no `validation`.
-        folder: Receives `<split>/<index>.jpg`. Existing files are kept.
+        folder: Receives `<name>-<version>/<split>/<index>.jpg`. Existing files are kept.
 
     Raises:
         UserError: TFDS is not installed, does not have the dataset or the split, or cannot download
@@ -47,6 +47,7 @@ def read_tfds(name: str, splits: Sequence[str], folder: Path) -> ListedDataset:
                 f"--tfds_splits={','.join(splits)}: {name} has no split '{part}', but "
                 f"{', '.join(available)}"
             )
+    folder /= builder.info.full_name.replace("/", "-")  # of this version
     make_folder(folder, "dataset_dir")
     with exclusive(folder):
         found = {
