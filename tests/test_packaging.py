@@ -1,4 +1,4 @@
-"""The installed project: its entry points, its requirements, the Python API from another folder."""
+"""The installed project: its entry points and its requirements."""
 
 import re
 import subprocess
@@ -31,11 +31,7 @@ def test_requirements_are_those_of_requirements_txt():
     assert names(r for r in PROJECT.requires if "extra ==" not in r) == names(expected)
 
 
-def test_entry_points_and_the_api_work_from_another_folder(tmp_path):
-    program = "from slim import load_classifier; print(load_classifier.__module__)"
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout == "slim.serving.classifier\n", done.stderr
+def test_an_entry_point_works_from_another_folder(tmp_path):
     classify = Path(sys.executable).with_name("slim-classify")
     done = subprocess.run([classify, "none.jpg"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

@@ -154,6 +154,7 @@ def training_graph(name: str, precision: str, global_step: tf.Variable) -> Train
         last_step=5,
         images_per_step=8,
         images_per_epoch=8,
+        flags={},
     )
     optimizer = settings.from_flags(OptimizerSettings, values, decay_steps=1000)
     return build_training_graph(

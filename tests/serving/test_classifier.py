@@ -1,5 +1,7 @@
 """`slim.load_classifier`: kinds of images, batches, use from another folder, errors."""
 
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -10,15 +12,13 @@ from PIL import Image
 from slim import load_classifier
 from slim.common.errors import UserError
 from slim.nets.nets_factory import get_network
-from tests.conftest import COLOURS, run
-from tests.support import ROOT, SMALL_DEPTH, variable_shapes, write_checkpoint
+from tests.conftest import COLOURS
+from tests.support import SMALL_DEPTH, variable_shapes, write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
 # A program as users write it: TensorFlow 2 before, beside and after.
 PROGRAM = """
-import os, sys
-os.chdir(sys.argv[1])
 import tensorflow as tf
 variable = tf.Variable(2.0)
 from slim import load_classifier
@@ -95,7 +95,8 @@ def test_from_another_folder_beside_tensorflow_2(tmp_path):
     biases = next(key for key in values if key.endswith("Conv2d_1c_1x1/biases"))
     write_checkpoint(tmp_path / "run/model.ckpt-1", {**values, biases: np.float32([0, 5, 9, 1])})
     Image.new("RGB", (80, 90)).save(tmp_path / "image.png")
-    done = run("python", "-c", PROGRAM, tmp_path, env={"PYTHONPATH": str(ROOT)})
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"['2', '1'] 1 {get_network(name).feature_depth}\n"
 
