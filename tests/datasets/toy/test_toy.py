@@ -25,6 +25,7 @@ from tests.support import Process
 TARGETS = ("toy_birds", "toy_flowers", "toy_cars")
 SOURCES = ("toy_inat", "toy_imagenet")
 LISTS = ("train.txt", "val.txt", "classes.txt")
+SIZE = 64  # pixels, half of the default, to save time
 
 
 def contents(directory):
@@ -44,10 +45,11 @@ def read_list(directory, name):
 def drawn(tmp_path_factory):
     """Returns a folder with all domains; the images of the sources are blank to save time."""
     directory = tmp_path_factory.mktemp("data")
-    flags = (f"--dataset_dir={directory}", f"--domains={','.join(TARGETS)}")
+    common = (f"--dataset_dir={directory}", f"--image_size={SIZE}")
+    flags = (*common, f"--domains={','.join(TARGETS)}")
     result = run("python", "-m", "slim.datasets.toy", *flags, env={"PYTHONHASHSEED": "1"})
     assert result.returncode == 0, result.stderr
-    flags = (f"--dataset_dir={directory}", f"--domains={','.join(SOURCES)}")
+    flags = (*common, f"--domains={','.join(SOURCES)}")
     blank = Image.new("RGB", (8, 8))
     with mock.patch.object(writing, "draw_image", lambda *_, **__: blank):
         sources = check(toy, *flags)
@@ -143,7 +145,8 @@ def test_images_are_rgb_jpegs_of_more_than_one_size(drawn, name, tmp_path, monke
     for path in folder.glob("images/*/*"):
         with Image.open(path) as image:
             image.load()
-            assert (image.format, image.mode, min(image.size)) == ("JPEG", "RGB", 128)
+            side = 128 if name in SOURCES else SIZE
+            assert (image.format, image.mode, min(image.size)) == ("JPEG", "RGB", side)
             sizes.add(image.size)
     assert {(128, 128), (160, 128)} <= sizes and max(map(max, sizes)) == 160
 
@@ -182,7 +185,7 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(
     found = []
     for num_workers in (1, 3):
         directory = tmp_path / f"{num_workers}"
-        assert draw_domain("toy_flowers", directory, num_workers=num_workers)
+        assert draw_domain("toy_flowers", directory, image_size=SIZE, num_workers=num_workers)
         found.append(contents(directory))
     assert found[0] == found[1]
     images = {path: image for path, image in found[0].items() if path.endswith(".jpg")}
@@ -193,14 +196,15 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(
 def test_complete_domains_are_skipped(drawn):
     images = drawn / "toy_cars"
     before = {path: path.stat().st_mtime_ns for path in images.rglob("*")}
-    done = check(toy, f"--dataset_dir={drawn}", "--domains=toy_cars")
+    flags = (f"--dataset_dir={drawn}", "--domains=toy_cars", f"--image_size={SIZE}")
+    done = check(toy, *flags)
     assert done.output == f"toy_cars: 1560 images of 12 classes in {images}, already drawn\n"
     assert {path: path.stat().st_mtime_ns for path in images.rglob("*")} == before
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(drawn, tmp_path):
     directory = tmp_path / "toy_birds"
-    flags = (f"--dataset_dir={tmp_path}", "--domains=toy_birds")
+    flags = (f"--dataset_dir={tmp_path}", "--domains=toy_birds", f"--image_size={SIZE}")
     with Process("slim.datasets.toy", *flags, log=tmp_path / "log") as process:
         wait_until(lambda: len(list(directory.glob("images/*/*.jpg"))) >= 40)
         workers = workers_of(process)
