@@ -141,14 +141,14 @@ def test_images_are_rgb_jpegs_of_more_than_one_size(drawn, name, tmp_path, monke
         folder = tmp_path
         monkeypatch.setitem(DOMAINS, name, first_classes(name, 40, 1, 1))
         draw_domain(name, folder)
-    sizes = set()
+    side, sizes = 128 if name in SOURCES else SIZE, set()
     for path in folder.glob("images/*/*"):
         with Image.open(path) as image:
             image.load()
-            side = 128 if name in SOURCES else SIZE
             assert (image.format, image.mode, min(image.size)) == ("JPEG", "RGB", side)
             sizes.add(image.size)
-    assert {(128, 128), (160, 128)} <= sizes and max(map(max, sizes)) == 160
+    longest = side * 5 // 4
+    assert {(side, side), (longest, side)} <= sizes and max(map(max, sizes)) == longest
 
 
 def test_an_image_depends_only_on_its_arguments():
