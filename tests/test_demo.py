@@ -281,7 +281,7 @@ def test_ctrl_c_ends_the_demos(tmp_path, capfd):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            start_demo(tmp_path, "trap 'echo ended' INT; sleep 1; kill -INT $PPID; sleep 60")
+            start_demo(tmp_path, "trap 'echo ended; exit' INT; sleep 1; kill -INT $PPID; sleep 60")
     finally:
         signal.signal(signal.SIGINT, before)
     assert (tmp_path / "demo.log").read_text() == "ended\n"
