@@ -1,7 +1,7 @@
 """Networks through the commands: a training step, then evaluation.
 
 `tests/nets` compares every network with the published figures. Inception-ResNet-V2 has the
-classifiers of Inception-V4.
+classifiers of Inception-V4, and the small network of the other tests is a ResNet-V2.
 """
 
 import re
@@ -15,8 +15,7 @@ from tests.support import invoke
 
 
 @pytest.mark.parametrize(
-    ("name", "trained"),
-    [("inception_v3_se_025", ""), ("inception_v4", "Logits"), ("resnet_v2_50", "")],
+    ("name", "trained"), [("inception_v3_se_025", ""), ("inception_v4", "Logits")]
 )
 def test_trains_and_evaluates(name, trained, colours, tmp_path):
     size = get_network(name).smallest_image_size
