@@ -39,6 +39,8 @@ fi
 echo "installing the project with requirements.txt ${*}${cuda:+ and $cuda}"
 quiet=--quiet
 if [ -t 1 ]; then quiet=; fi  # some minutes of progress, only for a terminal
-.venv/bin/python -m pip install $quiet --disable-pip-version-check \
+.venv/bin/python -m pip install $quiet --disable-pip-version-check --no-compile \
     --editable . "$@" ${cuda:+"$cuda"}
+# On all cores; pip would use one. Some packages contain files that are not meant to be compiled.
+.venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 touch "$stamp"
