@@ -325,7 +325,7 @@ def test_install_names_its_requirements(tmp_path):
 def test_install_shows_the_progress_of_pip_in_a_terminal(tmp_path, terminal):
     shutil.copy(ROOT / "install.sh", tmp_path)
     (tmp_path / "tests").mkdir()
-    for name in ("requirements.txt", "tests/requirements.txt"):
+    for name in ("pyproject.toml", "requirements.txt", "tests/requirements.txt"):
         (tmp_path / name).touch()
     python = tmp_path / ".venv/bin/python"
     python.parent.mkdir(parents=True)
@@ -340,8 +340,8 @@ def test_install_shows_the_progress_of_pip_in_a_terminal(tmp_path, terminal):
     )
     os.close(secondary)
     os.close(primary)
-    *_, install = python.with_name("python.log").read_text().splitlines()
-    assert install.startswith("-m pip install ")
+    commands = python.with_name("python.log").read_text().splitlines()
+    (install,) = [command for command in commands if command.startswith("-m pip install ")]
     assert ("--quiet" in install) != terminal
 
 
