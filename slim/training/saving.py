@@ -24,8 +24,8 @@ class CheckpointHook(tf.train.SessionRunHook):
     The last step may have made variables overflow, although its loss and gradients were finite. The
     checkpoint is not written then, and none of the earlier ones is deleted.
 
-    Unlike `tf.train.CheckpointSaverHook`, it leaves it to the run to write the graph to the event
-    file: for Inception-V3, that is 17 MB each time.
+    Unlike `tf.train.CheckpointSaverHook`, it does not write the graph, which has megabytes, to the
+    event file at every start.
 
     Args:
         settings: The folder, and the seconds between two checkpoints; 0 for one at the end only.
