@@ -27,7 +27,7 @@ show_settings() {
     echo "Settings, from the environment or recipes/\$RECIPE.env, with the values that they have now"
     echo "(docs/recipes.md explains them; empty ones are left to the flags below):"
     echo
-    for key; do eval "echo \"    $key=\${$key-}\""; done
+    for key; do eval "printf '    %s=%s\\n' $key \"\${$key-}\""; done
     echo
 }
 

@@ -361,6 +361,25 @@ def test_the_projector_has_features_classes_and_thumbnails(colours, checkpoint, 
         np.testing.assert_allclose(first, np.asarray(image).mean(axis=(0, 1)), atol=12)
 
 
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated"])
+def test_an_image_that_the_projector_cannot_read_is_one_line(damage, checkpoint, tmp_path):
+    draw_images(tmp_path / "colours", seed=1)
+    flags = arguments(tmp_path, checkpoint, tmp_path / "out", "--splits=val", "--projector")
+    assert invoke(extraction, *flags).code == 0
+    image = tmp_path / "colours/images/val_003.jpg"
+    content = image.read_bytes()
+    if damage == "missing":
+        image.unlink()
+    else:
+        image.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
+    before = (tmp_path / "out/colours_feature_val.npy").read_bytes()
+    done = invoke(extraction, *flags)
+    assert done.code == 1
+    assert re.search(r"error: --projector: .*val_003.jpg: .*; restore the image", done.error)
+    assert (tmp_path / "out/colours_feature_val.npy").read_bytes() == before
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
 def test_default_output_is_named_after_the_checkpoint():
     for path, name in (
         ("./checkpoints/inception/inception_v3_iNat_299.ckpt", "inception_v3_iNat_299"),

@@ -53,6 +53,27 @@ def load_image(path: Path, verify: bool) -> tuple[bytes, int, int]:
     return convert_image(_read(path), verify)
 
 
+def load_thumbnail(path: Path, most: int):
+    """Returns the centre of an image file as a square Pillow image in RGB.
+
+    Args:
+        path: The image file, of any format that `load_image` reads.
+        most: Maximum height and width in pixels; smaller images keep their size.
+
+    Raises:
+        ImageError: The file does not exist, or is not an image that can be decoded.
+    """
+    from PIL import Image, ImageOps
+
+    content = load_image(path, verify=False)[0]
+    try:
+        with Image.open(BytesIO(content)) as image:
+            image.draft("RGB", (2 * most, 2 * most))  # decodes at a fraction of the size
+            return ImageOps.fit(image.convert("RGB"), (min(*image.size, most),) * 2)
+    except OSError as error:
+        raise ImageError(f"cannot be decoded ({error})") from error
+
+
 def convert_image(content: bytes, verify: bool) -> tuple[bytes, int, int]:
     """Converts the content of an image file to a JPEG; see `load_image`."""
     if not content:

@@ -44,9 +44,9 @@ def mistakes_picture(predictions: Predictions, dataset: Dataset) -> bytes | None
         The content of a PNG file; None without mistakes.
     """
     indices = worst_mistakes(predictions).tolist()
-    records = read_records(dataset.files, indices)
-    if not records:
+    if not indices:
         return None
+    records = read_records(dataset.files, indices)
     captions = [
         {
             "predicted": f"{predictions.class_name(predictions.top[i, 0])} "

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 from google.protobuf import text_format
-from PIL import Image, ImageOps
+from PIL import Image
 from tensorboard.plugins.projector import EmbeddingInfo, ProjectorConfig
 
+from slim.common.errors import UserError
 from slim.common.files import make_folder, replacing, write_whole
 from slim.common.progress import progress
 from slim.common.workers import available_cores
+from slim.datasets.images import ImageError, load_thumbnail
 from slim.datasets.lists import CLASSES, Entry
 from slim.datasets.registry import read_class_names
 from slim.features.files import FeatureSplit
@@ -33,7 +35,7 @@ def write_projector(splits: Sequence[FeatureSplit], folder: Path) -> None:
             class of each image, and a picture of all thumbnails. Lists that it already has stay.
 
     Raises:
-        UserError: The folder cannot be made.
+        UserError: The folder cannot be made, or an image cannot be read.
     """
     make_folder(folder, "output_dir")
     config, path = ProjectorConfig(), folder / CONFIG
@@ -92,12 +94,19 @@ def draw_sprite(
         entries: The images.
         columns: Thumbnails per row.
         side: Height and width of a thumbnail in pixels.
+
+    Raises:
+        UserError: An image cannot be read.
     """
 
     def load(entry: Entry) -> Image.Image:
-        with Image.open(split.folder / entry.path) as image:
-            image.draft("RGB", (2 * side, 2 * side))  # decodes JPEGs at a fraction of their size
-            return ImageOps.fit(image.convert("RGB"), (side, side))
+        try:
+            return load_thumbnail(split.folder / entry.path, side).resize((side, side))
+        except ImageError as error:
+            raise UserError(
+                f"--projector: {split.folder / entry.path}: {error}; restore the image, or leave "
+                "--projector out: the features are complete"
+            ) from error
 
     sprite = Image.new("RGB", (columns * side, columns * side))
     with ThreadPoolExecutor(available_cores()) as pool:

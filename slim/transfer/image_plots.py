@@ -9,9 +9,9 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from PIL import Image
 
 from slim.common.errors import UserError
+from slim.datasets.images import load_thumbnail
 from slim.evaluation.predictions import confused_pairs
 from slim.transfer.domain_similarity import Flow
 from slim.transfer.features import Pictures
@@ -110,7 +110,7 @@ def plot_feature_map(
     for image in _spread_out(places, MAP_THUMBNAIL) if paths else ():
         corner = places[image] - MAP_THUMBNAIL / 2
         left, bottom, right, top = *corner, *(corner + MAP_THUMBNAIL)
-        axes.imshow(_thumbnail(paths[image], 64), extent=(left, right, bottom, top), zorder=2)
+        axes.imshow(load_thumbnail(paths[image], 64), extent=(left, right, bottom, top), zorder=2)
         frame = {"facecolor": "none", "edgecolor": colours[index[image]], "linewidth": 2.5}
         axes.add_patch(Rectangle(corner, MAP_THUMBNAIL, MAP_THUMBNAIL, zorder=3, **frame))
     margin = MAP_THUMBNAIL / 1.5
@@ -186,7 +186,7 @@ def _image_grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
 
 def _show(axis: Axes, path: Path, frame: str | None) -> None:
     """Shows the centre of an image, with a frame if a colour is given."""
-    axis.imshow(_thumbnail(path, THUMBNAIL))
+    axis.imshow(load_thumbnail(path, THUMBNAIL))
     axis.set_axis_on()
     axis.set(xticks=[], yticks=[])
     for spine in axis.spines.values():
@@ -212,15 +212,6 @@ def _spread_out(places: np.ndarray, side: float) -> list[int]:
         if apart.all():
             chosen.append(image)
     return chosen
-
-
-def _thumbnail(path: Path, most: int) -> Image.Image:
-    """Returns the centre of an image, `most` pixels wide and high or smaller."""
-    with Image.open(path) as image:
-        side = min(image.size)
-        left, top = ((length - side) // 2 for length in image.size)
-        square = image.convert("RGB").crop((left, top, left + side, top + side))
-    return square.resize((min(side, most),) * 2)
 
 
 def _shortened(caption: str, most: int = 29) -> str:
