@@ -1,4 +1,4 @@
-"""Prepares a dataset for conversion: an official archive, folders of images, or one of TFDS.
+"""Prepares a dataset from an official archive, folders of images, or TensorFlow Datasets (TFDS).
 
     python -m slim.datasets.prepare --dataset_name=cub_200 --archive_dir=/path/to/unpacked
     python -m slim.datasets.prepare --dataset_name=my_set --from_folders=/path/to/folders

@@ -18,7 +18,7 @@ _ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PN": ".png", b"GIF": ".gif", b"BM": "
 
 
 def dataset_name(name: str) -> str:
-    """Returns the default name here of a dataset of TFDS, such as `imagenet2012_subset_1pct`."""
+    """Returns the name that a dataset of TFDS gets by default: `a_1.0.0` for `a:1.0.0`."""
     return name.replace("/", "_").replace(":", "_")
 
 
