@@ -44,9 +44,10 @@ def mistakes_picture(predictions: Predictions, dataset: Dataset) -> bytes | None
         The content of a PNG file; None without mistakes.
     """
     indices = worst_mistakes(predictions).tolist()
+    records = read_records(dataset.files, indices) if indices else {}
+    indices = [index for index in indices if index in records]  # all, unless the shards are gone
     if not indices:
         return None
-    records = read_records(dataset.files, indices)
     captions = [
         {
             "predicted": f"{predictions.class_name(predictions.top[i, 0])} "
