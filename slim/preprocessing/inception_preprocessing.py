@@ -11,7 +11,7 @@ threads.
 from functools import partial, reduce
 
 from slim.common.compat import tf
-from slim.datasets.input import decode_crop, decode_image
+from slim.preprocessing.decoding import decode_crop, decode_image
 from slim.preprocessing.views import stack_views
 
 CENTRAL_FRACTION = 0.875

@@ -7,7 +7,7 @@ in TF-Slim. Output images are float32, roughly in [-124, 151].
 import math
 
 from slim.common.compat import tf
-from slim.datasets.input import decode_image
+from slim.preprocessing.decoding import decode_image
 from slim.preprocessing.views import stack_views
 
 MEANS_RGB = (123.68, 116.78, 103.94)

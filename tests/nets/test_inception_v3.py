@@ -5,9 +5,9 @@ import pytest
 
 from slim.checkpoints.reading import averaged_variables, by_name, check_fits, read_shapes
 from slim.common.compat import compared_by_identity, slim, tf
-from slim.datasets.input import decode_image
 from slim.nets.inception_v3 import inception_v3, inception_v3_arg_scope, inception_v3_base
 from slim.nets.nets_factory import get_network_fn
+from slim.preprocessing.decoding import decode_image
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from tests.conftest import load_recipe_weights
 from tests.nets.conftest import plain_session

@@ -10,7 +10,7 @@ from scipy import stats
 
 from slim.common.compat import tf
 from slim.common.errors import UserError
-from slim.datasets.input import decode_image
+from slim.preprocessing.decoding import decode_image
 from slim.preprocessing.inception_preprocessing import adjust_saturation, distort_color
 from slim.preprocessing.preprocessing_factory import get_preprocessing, get_views
 from slim.preprocessing.vgg_preprocessing import MEANS_RGB
@@ -336,21 +336,6 @@ def test_vgg_takes_sizes_beyond_its_own():
     assert found.shape == (448, 448, 3)
     # Nothing is padded: the subtracted mean alone would be constant.
     assert (found.std(axis=(0, 1)) > 30).all()
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_decodes_jpeg_and_png_to_rgb(kind, mode):
-    rows, columns = np.mgrid[0:160:10, 0:240:10].astype(np.uint8)
-    image = Image.fromarray(np.stack([rows, columns, rows // 2 + columns // 2], 2)).convert(mode)
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}))
-    with tf.Graph().as_default(), tf.Session() as session:
-        found = session.run(decode_image(tf.constant(buffer.getvalue())))
-    assert found.shape == (16, 24, 3)
-    expected = np.asarray(Image.open(buffer).convert("RGB")).astype(int)
-    # TensorFlow's default for JPEG is the fast cosine transform, Pillow's the exact one.
-    assert np.abs(found - expected).max() <= (6 if kind == "JPEG" else 0)
 
 
 def test_unknown_preprocessing_names_the_near_ones():
