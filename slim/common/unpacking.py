@@ -15,27 +15,15 @@ from slim.common.files import write_whole
 from slim.common.progress import progress
 
 # Raised by tarfile, zipfile and the decompressors for broken or encrypted archives.
-_UNREADABLE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    gzip.BadGzipFile,
-    zlib.error,
-    EOFError,
-    RuntimeError,
-    ValueError,
-)
+_UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
+_UNREADABLE += (RuntimeError, ValueError)
 
 
 def unpack(archive: Path, folder: Path) -> list[Path]:
-    """Unpacks an archive into a folder, completely or not at all.
+    """Unpacks a .tar, compressed or not, or a .zip into a folder, completely or not at all.
 
-    The content is unpacked to a hidden folder and then moved. A hidden file
-    `.<archive>.unpacked` marks success, so that another call does nothing, even without the
-    archive. After a call was killed, the next one starts over or completes the move.
-
-    Args:
-        archive: A .tar, compressed or not, or a .zip.
-        folder: The target; made if it does not exist.
+    A hidden file `.<archive>.unpacked` marks success, so that another call does nothing, even
+    without the archive. After a call was killed, the next one starts over or completes the move.
 
     Returns:
         The top-level files and folders of the archive, sorted.
@@ -45,15 +33,28 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
     """
     if found := unpacked(archive, folder):
         return found
-    aside, stamp = _aside(archive, folder), _stamp(archive, folder)
+    aside, stamp = _hidden(archive, folder)
     try:
+        # 1. Unpack to a hidden folder. tarfile and zipfile could do it with one call each, but
+        # iNaturalist's images take an hour, which needs progress, and zipfile renames unsafe
+        # members without a word.
         stamp.unlink(missing_ok=True)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         if tarfile.is_tarfile(archive):
-            _extract_tar(archive, aside)
+            _unpack_tar(archive, aside)
         else:
-            _extract_zip(archive, aside)
+            with zipfile.ZipFile(archive) as members:
+                for member in members.infolist():
+                    _check_paths(archive, member.filename)
+                    if stat.S_IFMT(member.external_attr >> 16) not in (
+                        0,
+                        stat.S_IFREG,
+                        stat.S_IFDIR,
+                    ):
+                        raise _unsafe(archive, f"'{member.filename}' is not a file or folder")
+                    members.extract(member, aside)
+        # 2. Note its names, then move it to its place: from here on, another call can complete it.
         names = sorted(path.name for path in aside.iterdir())
         for name in names:
             refuse_existing(folder / name, archive.name)
@@ -74,11 +75,8 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
 
 
 def unpacked(archive: Path, folder: Path) -> list[Path] | None:
-    """Returns the result of an earlier `unpack`, or None if the archive must be unpacked.
-
-    Completes the move if the earlier call was killed. The archive may have been removed.
-    """
-    aside, stamp = _aside(archive, folder), _stamp(archive, folder)
+    """Returns the result of an earlier `unpack`, whose move it completes, or None."""
+    aside, stamp = _hidden(archive, folder)
     if not stamp.exists():
         return None
     paths = [folder / name for name in json.loads(stamp.read_text())]
@@ -89,20 +87,13 @@ def unpacked(archive: Path, folder: Path) -> list[Path] | None:
     return paths if all(path.exists() for path in paths) else None
 
 
-def _aside(archive: Path, folder: Path) -> Path:
-    return folder / f".{archive.name}.unpacking"
-
-
-def _stamp(archive: Path, folder: Path) -> Path:
-    return folder / f".{archive.name}.unpacked"
+def _hidden(archive: Path, folder: Path) -> tuple[Path, Path]:
+    """Returns the folder to unpack to, and the mark of success."""
+    return folder / f".{archive.name}.unpacking", folder / f".{archive.name}.unpacked"
 
 
 def refuse_existing(path: Path, archive: str) -> None:
-    """Checks that unpacking does not overwrite a file or add to a folder.
-
-    Raises:
-        UserError: `path` exists.
-    """
+    """Checks that unpacking does not overwrite a file or add to a folder."""
     if path.exists():
         raise UserError(
             f"{path} exists already and was not unpacked from {archive} here: use it without "
@@ -110,19 +101,18 @@ def refuse_existing(path: Path, archive: str) -> None:
         )
 
 
-def _extract_tar(archive: Path, folder: Path) -> None:
-    """Extracts a tar file through the `data` filter of `tarfile`, which refuses unsafe members."""
+def _unpack_tar(archive: Path, folder: Path) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise UserError(
             f"{archive}: Python {platform.python_version()} cannot unpack tar files safely: "
             "update to Python 3.10.12, 3.11.4, 3.12 or newer, or unpack it by hand"
         )
+    size, position = archive.stat().st_size, 0
     with (
         archive.open("rb") as raw,
         tarfile.open(fileobj=raw) as tar,
-        progress(f"unpacking {archive.name}", archive.stat().st_size, "B") as shown,
+        progress(f"unpacking {archive.name}", size, "B") as shown,
     ):
-        position = 0
         for member in tar:
             _check_paths(archive, member.name, member.linkname)
             try:
@@ -133,34 +123,14 @@ def _extract_tar(archive: Path, folder: Path) -> None:
             position = raw.tell()
 
 
-def _extract_zip(archive: Path, folder: Path) -> None:
-    """Extracts a zip file."""
-    with (
-        zipfile.ZipFile(archive) as members,
-        progress(
-            f"unpacking {archive.name}",
-            sum(member.compress_size for member in members.infolist()),
-            "B",
-        ) as shown,
-    ):
-        for member in members.infolist():
-            _check_paths(archive, member.filename)
-            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _unsafe(archive, f"'{member.filename}' is neither a file nor a folder")
-            members.extract(member, folder)
-            shown.update(member.compress_size)
-
-
-def _check_paths(archive: Path, name: str, link: str = "") -> None:
+def _check_paths(archive: Path, *paths: str) -> None:
     """Checks that neither the name of a member nor its link target is absolute or contains `..`.
 
-    `tarfile` and `zipfile` turn such names into others, and early versions of the `data` filter
-    follow some links out of the folder (CVE-2025-4517).
+    Early versions of tarfile's `data` filter follow some such links (CVE-2025-4517).
     """
-    for path in (name, link):
-        if path.startswith("/") or ".." in PurePosixPath(path).parts:
-            target = f" -> '{link}'" if link else ""
-            raise _unsafe(archive, f"'{name}'{target} leads out of the folder")
+    if any(path.startswith("/") or ".." in PurePosixPath(path).parts for path in paths):
+        named = "' -> '".join(filter(None, paths))
+        raise _unsafe(archive, f"'{named}' leads out of the folder")
 
 
 def _unsafe(archive: Path, problem: str) -> UserError:

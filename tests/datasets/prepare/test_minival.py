@@ -92,7 +92,7 @@ def test_command_refuses_another_list(tmp_path):
     path.write_text(LIST)
     for folder in ("/", tmp_path):
         error = check(minival, f"--path={folder}", code=1).error
-        assert error == f"error: {folder} exists but is not a file: give the path of a file\n"
+        assert error == f"error: {folder} exists but is not a file: pass the path of a file\n"
     error = check(minival, f"--path={path}", code=1).error
     assert error.startswith(f"error: {path} differs from https://raw.")
     assert path.read_text() == LIST
