@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any
 
 from slim.common.command_line import PRECISIONS
+from slim.common.cores import available_cores
 from slim.common.tables import Table
-from slim.common.workers import available_cores
 
 THIS, PEER, LIMIT = "this project", "peer", "limit"
 PACKAGES = ("tensorflow", "keras", "tf-slim", "numpy", "scipy", "scikit-learn", "POT", "pillow")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from slim.common.cores import available_cores
 from slim.common.errors import UserError
-from slim.common.workers import available_cores
 from slim.datasets.convert.conversion import convert
 from slim.datasets.convert.staging import Plan
 from slim.datasets.images import ENDINGS, ImageError, load_image

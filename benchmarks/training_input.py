@@ -7,7 +7,7 @@ from functools import partial
 from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Settings, Task, alternate
 from benchmarks.photographs import NAME, NUM_CLASSES
 from slim.common.compat import tf
-from slim.common.workers import available_cores
+from slim.common.cores import available_cores
 from slim.datasets.input import InputSettings, Preprocess, parse_example, training_batches
 from slim.datasets.registry import Dataset, get_dataset
 from slim.preprocessing.preprocessing_factory import get_preprocessing

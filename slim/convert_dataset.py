@@ -6,8 +6,8 @@ from absl import flags
 
 from slim.common import ray_cluster
 from slim.common.command_line import FlagSet, run_command
+from slim.common.cores import available_cores
 from slim.common.errors import UserError
-from slim.common.workers import available_cores
 from slim.datasets.convert.conversion import convert
 from slim.datasets.convert.staging import Plan
 from slim.datasets.lists import read_list

@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 from slim.common.compat import slim, tf
-from slim.common.workers import available_cores
+from slim.common.cores import available_cores
 from slim.nets.nets_factory import NETWORKS, NetworkSpec, get_network_fn
 from slim.nets.resnet_v2 import resnet_v2, resnet_v2_arg_scope
 from slim.preprocessing import inception_preprocessing, preprocessing_factory

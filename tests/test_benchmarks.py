@@ -30,8 +30,8 @@ from benchmarks.photographs import (
 )
 from benchmarks.processes import in_fresh_process, measure_subject
 from slim.common.compat import tf
+from slim.common.cores import available_cores
 from slim.common.errors import UserError
-from slim.common.workers import available_cores
 from slim.datasets.registry import KNOWN, Sizes, get_dataset
 from slim.transfer.domain_similarity import MIN_COUNT
 from tests.conftest import run

@@ -18,11 +18,6 @@ class WorkerError(Exception):
     """A worker process ended before its work was done."""
 
 
-def available_cores() -> int:
-    """Returns the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_jobs(
     work: Work, jobs: Iterable, *, num_workers: int, report: Callable[[int], None]
 ) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from slim.common.compat import compared_by_identity, tf
+from slim.common.cores import available_cores
 from slim.common.errors import UserError
-from slim.common.workers import available_cores
 from slim.datasets.registry import Dataset
 
 BATCHES_AHEAD = 2  # per clone, as published

@@ -63,13 +63,14 @@ def read_dataset(name: str, dataset_dir: str | Path) -> ListedDataset:
     """
     folder = dataset_folder(name, dataset_dir)
     lists = {split_name: read_converted_list(folder, file) for split_name, file in LISTS.items()}
-    num_classes = count_classes(lists)
+    splits = {split_name: list_.entries for split_name, list_ in lists.items()}
+    num_classes = count_classes(splits)
     if any(list_.skipped_lines for list_ in lists.values()):  # the only ones of a class, perhaps
         num_classes = max(num_classes, read_dataset_description(folder).classes)
     names = read_class_names(folder / CLASSES, num_classes)
     return ListedDataset(
         folder,
-        {split_name: list_.entries for split_name, list_ in lists.items()},
+        splits,
         names or [f"{folder.name}_{label}" for label in range(num_classes)],
     )
 

@@ -5,7 +5,7 @@ A dataset may also have a file `classes.txt` with one line `label name` per clas
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -105,15 +105,15 @@ def _find_fault(image: str, label: str, line: str) -> str | None:
     return None
 
 
-def count_classes(lists: dict[str, ImageList]) -> int:
+def count_classes(splits: Mapping[str, Sequence[Entry]]) -> int:
     """Returns the number of classes over all splits, which is the largest label plus one."""
-    return 1 + max((entry.label for list_ in lists.values() for entry in list_.entries), default=-1)
+    return 1 + max((entry.label for entries in splits.values() for entry in entries), default=-1)
 
 
-def find_gaps(lists: dict[str, ImageList]) -> list[Problem]:
+def find_gaps(splits: Mapping[str, Sequence[Entry]]) -> list[Problem]:
     """Returns a problem if a label from 0 to the largest occurs in no split."""
-    labels = {entry.label for list_ in lists.values() for entry in list_.entries}
-    num_classes = count_classes(lists)
+    labels = {entry.label for entries in splits.values() for entry in entries}
+    num_classes = count_classes(splits)
     if len(labels) == num_classes:
         return []
     first = next(label for label in range(num_classes) if label not in labels)
@@ -124,7 +124,7 @@ def find_gaps(lists: dict[str, ImageList]) -> list[Problem]:
     return [Problem("train.txt and val.txt", 0, text)]
 
 
-def find_overlap(lists: dict[str, ImageList]) -> list[str]:
+def find_overlap(splits: Mapping[str, Sequence[Entry]]) -> list[str]:
     """Returns the images that are in both the training and the validation list."""
-    validation = {entry.path for entry in lists["validation"].entries}
-    return [entry.path for entry in lists["train"].entries if entry.path in validation]
+    validation = {entry.path for entry in splits["validation"]}
+    return [entry.path for entry in splits["train"] if entry.path in validation]

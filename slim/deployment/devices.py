@@ -1,8 +1,8 @@
 """The devices that a network runs on, and its size, as text."""
 
 from slim.common.compat import tf
+from slim.common.cores import available_cores
 from slim.common.errors import count
-from slim.common.workers import available_cores
 from slim.deployment.model_deploy import DeploymentConfig, session_config
 
 

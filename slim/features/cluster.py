@@ -9,8 +9,9 @@ import numpy as np
 
 from slim.common import ray_cluster
 from slim.common.compat import tf
+from slim.common.cores import available_cores
 from slim.common.errors import UserError
-from slim.common.workers import WorkerError, available_cores
+from slim.common.workers import WorkerError
 from slim.features.extractor import Extractor, refuse_unreadable
 from slim.features.files import Settings
 from slim.nets.frozen import FrozenNetwork

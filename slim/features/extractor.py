@@ -12,8 +12,8 @@ from slim.checkpoints.loading import choose_averages, freeze_checkpoint
 from slim.checkpoints.trained_input import choose_input
 from slim.common.command_line import PRECISIONS
 from slim.common.compat import tf
+from slim.common.cores import available_cores
 from slim.common.errors import UserError, count, did_you_mean, show_problems
-from slim.common.workers import available_cores
 from slim.datasets.images import ImageError, load_image
 from slim.datasets.input import prefetch
 from slim.deployment.devices import describe_run

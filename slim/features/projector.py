@@ -9,10 +9,10 @@ from google.protobuf import text_format
 from PIL import Image
 from tensorboard.plugins.projector import EmbeddingInfo, ProjectorConfig
 
+from slim.common.cores import available_cores
 from slim.common.errors import UserError
 from slim.common.files import make_folder, replacing, write_whole
 from slim.common.progress import progress
-from slim.common.workers import available_cores
 from slim.datasets.images import ImageError, load_thumbnail
 from slim.datasets.lists import CLASSES, Entry
 from slim.datasets.registry import read_class_names

@@ -15,8 +15,8 @@ from slim.checkpoints.description import ModelDescription
 from slim.checkpoints.loading import choose_averages, freeze_checkpoint
 from slim.checkpoints.reading import find_checkpoint
 from slim.common.compat import tf
+from slim.common.cores import available_cores
 from slim.common.errors import UserError
-from slim.common.workers import available_cores
 from slim.datasets.images import ImageError, convert_image, load_image, to_rgb
 from slim.deployment.model_deploy import session_config
 from slim.nets.frozen import FrozenNetwork, build_network

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from slim.common.cores import available_cores
 from slim.common.progress import progress
 from slim.common.tables import Table
-from slim.common.workers import available_cores
 from slim.evaluation.intervals import RESAMPLES, Estimate, accuracy_difference
 from slim.transfer.domain_similarity import SimilarityTable, emd, large_classes
 from slim.transfer.features import Features

@@ -10,10 +10,10 @@ import numpy as np
 import ot
 from scipy.spatial.distance import cdist
 
+from slim.common.cores import available_cores
 from slim.common.errors import UserError, did_you_mean
 from slim.common.progress import progress
 from slim.common.tables import Table
-from slim.common.workers import available_cores
 from slim.transfer import GAMMA, MIN_COUNT
 from slim.transfer.prototypes import Prototypes, check_same_network, union
 

@@ -65,13 +65,13 @@ def test_no_list(tmp_path):
 
 def test_classes_over_both_lists(tmp_path):
     lists = {
-        "train": read_list(write(tmp_path, b"a.jpg: 0\nb.jpg: 3\nc.jpg: 0\n")),
-        "validation": read_list(write(tmp_path, b"d.jpg: 1\na.jpg: 0\n", "val.txt")),
+        "train": read_list(write(tmp_path, b"a.jpg: 0\nb.jpg: 3\nc.jpg: 0\n")).entries,
+        "validation": read_list(write(tmp_path, b"d.jpg: 1\na.jpg: 0\n", "val.txt")).entries,
     }
     assert count_classes(lists) == 4
     assert find_overlap(lists) == ["a.jpg"]
     (gap,) = find_gaps(lists)
     assert "1 of 0..3 occur in neither list, the first is 2" in str(gap)
-    lists["validation"] = read_list(write(tmp_path, b"d.jpg: 1\ne.jpg: 2\n", "val.txt"))
+    lists["validation"] = read_list(write(tmp_path, b"d.jpg: 1\ne.jpg: 2\n", "val.txt")).entries
     assert find_gaps(lists) == []
     assert find_overlap(lists) == []

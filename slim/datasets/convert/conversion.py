@@ -77,11 +77,11 @@ def convert(plan: Plan, num_workers: int | None, distribute: Callable = run_jobs
 
 def warn_about_lists(plan: Plan) -> None:
     """Prints a warning if the lists overlap or differ in size from the dataset of the paper."""
-    found = Sizes(*(len(list_.entries) for list_ in plan.lists.values()), count_classes(plan.lists))
+    found = Sizes(*map(len, plan.entries.values()), count_classes(plan.entries))
     expected = KNOWN.get(plan.folder.name, found)
     if found != expected:
         warn(f"{plan.folder} lists {found}; the paper's {plan.folder.name} has {expected}")
-    if both := find_overlap(plan.lists):
+    if both := find_overlap(plan.entries):
         images = count(len(both), "image")
         warn(f"both lists of {plan.folder} have {images} in common, the first is {both[0]}")
 
@@ -162,7 +162,7 @@ def make_shards(plan: Plan, num_workers: int | None, distribute: Callable) -> in
     plan.staging.mkdir(exist_ok=True)
     remove_temporary(plan)
     missing = [shard for shard in plan.shards if read_note(plan, shard) is None]
-    num_missing = sum(len(plan.entries(shard)) for shard in missing)
+    num_missing = sum(len(plan.shard_entries(shard)) for shard in missing)
     total = sum(len(entries) for entries in plan.order.values())
     num_workers = min(num_workers or len(missing), len(missing))
     try:
@@ -197,7 +197,7 @@ def report_problems(plan: Plan, notes: dict[Shard, Note]) -> None:
     problems += [problem for note in notes.values() for problem in note.problems]
     problems.sort(key=lambda problem: (list(LISTS.values()).index(problem.list_name), problem.line))
     skipped = len(problems)
-    problems += find_gaps(plan.lists)
+    problems += find_gaps(plan.entries)
     report = plan.folder / PROBLEMS
     if not problems:
         report.unlink(missing_ok=True)
@@ -237,7 +237,7 @@ def dataset_description(plan: Plan, notes: dict[Shard, Note]) -> DatasetDescript
             skipped_lines=sorted(problem.line for problem in problems),
         )
     return DatasetDescription(
-        classes=count_classes(plan.lists),
+        classes=count_classes(plan.entries),
         seed=plan.seed,
         verified=all(note.verified for note in notes.values()),
         on_error=plan.on_error,

@@ -39,6 +39,11 @@ class Plan:
     verify: bool
     on_error: str  # "fail" | "skip"
 
+    @property
+    def entries(self) -> dict[str, list[Entry]]:
+        """The images of each split in the order of its list."""
+        return {split_name: list_.entries for split_name, list_ in self.lists.items()}
+
     @cached_property
     def staging(self) -> Path:
         """The folder of unfinished work, whose name is a hash of all that the shards depend on."""
@@ -54,11 +59,11 @@ class Plan:
     @cached_property
     def order(self) -> dict[str, list[Entry]]:
         """The images of each split in the order of the shards; training is shuffled."""
-        order = {split_name: list(list_.entries) for split_name, list_ in self.lists.items()}
+        order = {split_name: list(entries) for split_name, entries in self.entries.items()}
         random.Random(self.seed).shuffle(order["train"])
         return order
 
-    def entries(self, shard: Shard) -> list[Entry]:
+    def shard_entries(self, shard: Shard) -> list[Entry]:
         """Returns the images of a shard: ceil(n / num_shards) per shard, fewer in the last ones."""
         order = self.order[shard.split_name]
         length = -(-len(order) // self.num_shards)
@@ -67,7 +72,7 @@ class Plan:
     def job(self, shard: Shard) -> "Job":
         """Returns the job that makes a shard."""
         folder, staging = self.folder.absolute(), self.staging.absolute()
-        return Job(folder, staging, shard, self.entries(shard), self.verify)
+        return Job(folder, staging, shard, self.shard_entries(shard), self.verify)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from slim.common.command_line import check_words
+from slim.common.cores import available_cores
 from slim.common.errors import UserError
 from slim.common.files import replacing, write_whole, writing_to
 from slim.common.progress import progress
-from slim.common.workers import Work, WorkerError, available_cores, run_jobs
+from slim.common.workers import Work, WorkerError, run_jobs
 from slim.datasets.listed import compose_files
 from slim.datasets.lists import compose_class_names
 from slim.datasets.toy.domains import DOMAINS, draw_image
