@@ -11,9 +11,9 @@ from benchmarks.networks import (
 from benchmarks.photographs import NAME, NUM_CLASSES
 from slim.checkpoints.reading import by_name, read_values
 from slim.common.compat import tf
+from slim.common.devices import session_config
 from slim.datasets.input import evaluation_batches
 from slim.datasets.registry import get_dataset
-from slim.deployment.model_deploy import session_config
 from slim.evaluation.evaluator import build_outputs, run_batches
 from slim.nets.frozen import FrozenNetwork, build_network, freeze
 from slim.nets.nets_factory import get_network_fn

@@ -39,10 +39,9 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     """Measures training steps of several networks and precisions, and prints a line for each."""
     from benchmarks.training_step import training  # loads TensorFlow
-    from slim.deployment.devices import describe_devices
-    from slim.deployment.model_deploy import DeploymentConfig
+    from slim.common.devices import describe_devices
 
-    print(f"{describe_devices(DeploymentConfig())}, {available_cores()} cores", flush=True)
+    print(f"{describe_devices()}, {available_cores()} cores", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         photographs = draw_photographs(folder / "drawn", values.num_images)

@@ -9,13 +9,13 @@ from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Settings, Task, al
 from benchmarks.networks import input_settings, keras, keras_model, on_device, ready_batch
 from benchmarks.photographs import NAME, NUM_CLASSES
 from slim.common.compat import tf
+from slim.common.devices import session_config
 from slim.datasets.input import training_batches
 from slim.datasets.registry import get_dataset
 from slim.deployment.model_deploy import (
     DeploymentConfig,
     create_clones,
     optimize_clones,
-    session_config,
 )
 from slim.nets.nets_factory import get_network_fn
 from slim.nets.sizes import count_multiply_adds

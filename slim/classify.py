@@ -21,7 +21,7 @@ def define_flags(values: flags.FlagValues) -> None:
     define_classifier_flags(define)
     define.boolean("json", False, "Print JSON: an array with one object per image.")
     define.integer("top_k", 5, "Number of classes to print per image.", 1)
-    define.integer("batch_size", 32, "Images per batch.", 1, most=100_000)
+    define.integer("batch_size", 32, "Images per batch.", 1, 100_000)
 
 
 def main(values: flags.FlagValues) -> None:

@@ -20,7 +20,7 @@ def define_flags(values: flags.FlagValues) -> None:
     define = FlagSet(values)
     define.string("dataset_name", None, "The dataset, a folder in --dataset_dir.")
     define.string("dataset_dir", "./data", "The folder that holds the datasets.")
-    define.integer("num_shards", 10, "Shards per split.", 1, most=99_999)
+    define.integer("num_shards", 10, "Shards per split.", 1, 99_999)
     define.integer("num_workers", None, "Worker processes. Default: one per CPU core.", 1)
     define.integer("seed", 0, "Determines the order of the training images.")
     define.boolean("verify", True, "Decode every image. Otherwise only read the header of a JPEG.")

@@ -55,11 +55,11 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     most = 10**9
     text = "Number of batches to evaluate. Default: all."
-    define.integer("max_num_batches", None, text, 1, most=most)
+    define.integer("max_num_batches", None, text, 1, most)
     text = "Minimum seconds between two evaluations."
-    define.integer("eval_interval_secs", 60, text, 0, most=most)
+    define.integer("eval_interval_secs", 60, text, 0, most)
     text = "Number of evaluations. Default: until stopped."
-    define.integer("max_number_of_evaluations", None, text, 1, most=most)
+    define.integer("max_number_of_evaluations", None, text, 1, most)
     define.boolean("quantize", False, "Not supported by TensorFlow 2.")
     define_speed_flags(define)
 

@@ -56,7 +56,7 @@ def define_flags(values: flags.FlagValues) -> None:
         None,
         "inception or vgg. Default: from the checkpoint's model.json, else that of the network.",
     )
-    define.integer("batch_size", 64, "Images per batch.", 1, most=100_000)
+    define.integer("batch_size", 64, "Images per batch.", 1, 100_000)
     define_threads_flag(define)
     define.string("output_dir", None, "Default: ./feature/<name of the checkpoint>.")
     define.boolean("merge_splits", False, "Also write <dataset>_feature.npy and _label.npy.")

@@ -20,9 +20,9 @@ def main(values: flags.FlagValues) -> None:
     """Trains an image classifier on the shards that convert_dataset.py wrote."""
     from slim.checkpoints.description import write_model_description
     from slim.checkpoints.reading import find_checkpoint
+    from slim.common.devices import describe_devices
     from slim.datasets.registry import get_dataset
     from slim.deployment.cluster import Cluster, find_cluster, place_clones
-    from slim.deployment.devices import describe_devices
     from slim.deployment.membership import join, serve
     from slim.deployment.model_deploy import replica_graph
     from slim.training import settings
@@ -45,7 +45,7 @@ def main(values: flags.FlagValues) -> None:
         if cluster.is_alone and run.ends_at(first_step):
             return
         config = place_clones(cluster, values.num_clones, values.clone_on_cpu)
-        devices = describe_devices(config)
+        devices = describe_devices(values.num_clones, values.clone_on_cpu)
         data = settings.input_settings(values, dataset, cluster)
         if values.cache_features:  # a folder may get newer checkpoints while features are computed
             values.checkpoint_path = find_checkpoint(values.checkpoint_path)

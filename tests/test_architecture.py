@@ -24,7 +24,7 @@ LAYERS = (
     "serving",
     "transfer",
 )
-MAX_FILE, MAX_FUNCTION, MAX_POSITIONAL = 450, 60, 5
+MAX_FILE, MAX_FUNCTION, MAX_POSITIONAL = 450, 120, 5
 # The signatures of networks are published.
 LONG_FUNCTIONS = {"inception_v3", "resnet_v2"}
 PUBLISHED_SIGNATURES = {

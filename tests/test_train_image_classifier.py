@@ -475,7 +475,7 @@ def test_invalid_flags(colours, tmp_path):
     code, _, error = invoke(training, "stray")
     assert (code, error) == (
         1,
-        "error: unexpected argument 'stray': flags are given as --name=value\n",
+        "error: unexpected argument 'stray': pass flags as --name=value\n",
     )
 
 

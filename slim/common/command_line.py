@@ -2,10 +2,12 @@
 
 import errno
 import math
+import operator
 import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -16,6 +18,7 @@ INTERRUPTED = 130  # 128 + SIGINT, which a shell reports for Ctrl-C
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PRECISIONS = ("float32", "bfloat16", "float16")
+COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
 
 def run_command(
@@ -36,8 +39,8 @@ def run_command(
         main: The command. Raises `UserError` for errors that a user can fix.
         argv: The command line, starting with the name of the program. Default: `sys.argv`.
         description: The text above the flags in `--help`.
-        positional: A flag that may be given without its name. It takes one argument, or all
-            arguments if its value is a list.
+        positional: A flag whose name may be omitted. It takes one argument, or all arguments if
+            its value is a list.
 
     Raises:
         SystemExit: With code 0 on success, 1 after a `UserError` or an invalid flag, 130 after
@@ -49,9 +52,16 @@ def run_command(
     try:
         if any(argument in ("-h", "--help", "-help", "--helpfull") for argument in argv[1:]):
             print(description or main.__doc__)
-            print(values.main_module_help() or values.get_help(), flush=True)
+            values.flags_by_module_dict().clear()  # one list, not one per module that defines flags
+            print(values.get_help(), flush=True)
             raise SystemExit(0)
-        _parse(values, argv, positional)
+        unused = values(argv)[1:]
+        if positional and isinstance(values[positional].value, list):
+            values[positional].value, unused = unused or values[positional].value, []
+        elif positional and unused:
+            values[positional].value = unused.pop(0)
+        if unused:
+            raise UserError(f"unexpected argument '{unused[0]}': pass flags as --name=value")
         main(values)
         sys.stdout.flush()
     except BrokenPipeError:  # as in `... | head`
@@ -76,18 +86,6 @@ def run_command(
     raise SystemExit(0)
 
 
-def _parse(values: flags.FlagValues, argv: Sequence[str], positional: str | None) -> None:
-    """Parses the flags of a command line and the arguments without a name."""
-    unused = values(argv)[1:]
-    if positional and unused:
-        if isinstance(values[positional].value, list):
-            values[positional].value, unused = unused, []
-        else:
-            values[positional].value = unused.pop(0)
-    if unused:
-        raise UserError(f"unexpected argument '{unused[0]}': flags are given as --name=value")
-
-
 def _discard_output() -> None:
     """Keeps Python from reporting once more at its end that it cannot write the output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -104,28 +102,18 @@ def python_command() -> str:
 
 
 class FlagSet:
-    """Adds flags to a `FlagValues`, with one method per type."""
+    """The functions of absl that define a flag, for one `FlagValues`."""
 
     def __init__(self, values: flags.FlagValues) -> None:
         self._values = values
+        self.string = partial(flags.DEFINE_string, flag_values=values)
+        self.integer = partial(flags.DEFINE_integer, flag_values=values)  # with bounds, if any
+        self.boolean = partial(flags.DEFINE_boolean, flag_values=values)
+        self.choice = partial(flags.DEFINE_enum, flag_values=values)
 
-    def string(self, name: str, default: str | None, text: str) -> None:
-        """Adds a text flag."""
-        flags.DEFINE_string(name, default, text, flag_values=self._values)
-
-    def integer(
-        self,
-        name: str,
-        default: int | None,
-        text: str,
-        least: int | None = None,
-        *,
-        most: int | None = None,
-    ) -> None:
-        """Adds an integer flag with optional bounds, which are allowed values."""
-        flags.DEFINE_integer(
-            name, default, text, flag_values=self._values, lower_bound=least, upper_bound=most
-        )
+    def words(self, name: str, default: Sequence[str], text: str) -> None:
+        """Adds a list of words that are separated by commas."""
+        flags.DEFINE_list(name, list(default), text, flag_values=self._values)
 
     def real(
         self,
@@ -134,44 +122,25 @@ class FlagSet:
         text: str,
         least: float | None = None,
         *,
-        most: float = math.inf,
-        above: float = -math.inf,
-        below: float = math.inf,
+        most: float | None = None,
+        above: float | None = None,
+        below: float | None = None,
     ) -> None:
-        """Adds a flag for a finite number, with optional bounds.
-
-        `least` and `most` are allowed values; `above` and `below` are not.
-        """
-        lowest = -math.inf if least is None else least
-        bounds = (
-            (f">= {lowest:g}", lowest != -math.inf),
-            (f"> {above:g}", above != -math.inf),
-            (f"<= {most:g}", most != math.inf),
-            (f"< {below:g}", below != math.inf),
-        )
-        expected = " and ".join(bound for bound, given in bounds if given)
+        """Adds a finite number; `least` and `most` are allowed values, `above` and `below` not."""
+        bounds = {">=": least, ">": above, "<=": most, "<": below}
+        bounds = {sign: bound for sign, bound in bounds.items() if bound is not None}
         flags.DEFINE_float(name, default, text, flag_values=self._values)
-        flags.register_validator(
-            name,
-            lambda value: (
-                value is None
-                or (math.isfinite(value) and lowest <= value <= most and above < value < below)
-            ),
-            f"expected a finite number {expected}".rstrip(),
-            flag_values=self._values,
-        )
 
-    def boolean(self, name: str, default: bool, text: str) -> None:
-        """Adds a switch: `--name` or `--noname`."""
-        flags.DEFINE_boolean(name, default, text, flag_values=self._values)
+        def is_allowed(value: float | None) -> bool:
+            # The bounds of absl allow NaN.
+            return value is None or (
+                math.isfinite(value)
+                and all(COMPARE[sign](value, bound) for sign, bound in bounds.items())
+            )
 
-    def words(self, name: str, default: Sequence[str], text: str) -> None:
-        """Adds a list of words that are separated by commas."""
-        flags.DEFINE_list(name, list(default), text, flag_values=self._values)
-
-    def choice(self, name: str, default: str, choices: Sequence[str], text: str) -> None:
-        """Adds a flag that takes one of several words."""
-        flags.DEFINE_enum(name, default, choices, text, flag_values=self._values)
+        expected = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items())
+        message = f"expected a finite number {expected}".rstrip()
+        flags.register_validator(name, is_allowed, message, flag_values=self._values)
 
 
 def define_shared_flags(define: FlagSet, split: str, batch_size: int) -> None:
@@ -186,25 +155,19 @@ def define_shared_flags(define: FlagSet, split: str, batch_size: int) -> None:
         "background class that the network does not have.",
     )
     define.string("model_name", "inception_v3", "The network.")
-    define.string(
-        "preprocessing_name", None, "inception or vgg. Default: the preprocessing of the network."
-    )
-    define.integer("batch_size", batch_size, "Images per batch and clone.", 1, most=100_000)
+    text = "inception or vgg. Default: the preprocessing of the network."
+    define.string("preprocessing_name", None, text)
+    define.integer("batch_size", batch_size, "Images per batch and clone.", 1, 100_000)
     define_threads_flag(define)
     define.string("master", "", "The address of the TensorFlow master.")
-    define.real(
-        "moving_average_decay",
-        None,
-        "Decay of the variables' moving averages. Default: none.",
-        0,
-        most=1,
-    )
+    text = "Decay of the variables' moving averages. Default: none."
+    define.real("moving_average_decay", None, text, 0, most=1)
 
 
 def define_threads_flag(define: FlagSet) -> None:
     """Adds the flag for the number of preprocessing threads."""
     text = "Images preprocessed in parallel. Default: one per core."
-    define.integer("num_preprocessing_threads", None, text, 1, most=1000)
+    define.integer("num_preprocessing_threads", None, text, 1, 1000)
 
 
 def define_averages_flag(define: FlagSet) -> None:
@@ -215,34 +178,22 @@ def define_averages_flag(define: FlagSet) -> None:
 
 def define_speed_flags(define: FlagSet) -> None:
     """Adds the flags for the precision and the compilation of the network."""
-    define.choice(
-        "precision",
-        PRECISIONS[0],
-        PRECISIONS,
-        "The type in which the layers compute. Variables and results are always float32.",
-    )
+    text = "The type in which the layers compute. Variables and results are always float32."
+    define.choice("precision", PRECISIONS[0], PRECISIONS, text)
     define.boolean("xla", False, "Compile the network with XLA.")
 
 
 def require_checkpoint(values: flags.FlagValues) -> None:
-    """Checks that `--checkpoint_path` is given.
-
-    Raises:
-        UserError: The flag is missing.
-    """
+    """Refuses a command line without `--checkpoint_path`."""
     if not values.checkpoint_path:
         raise UserError(
-            "--checkpoint_path is missing: give a checkpoint, or a folder that training writes "
+            "--checkpoint_path is missing: pass a checkpoint, or a folder that training writes "
             "to, such as --checkpoint_path=./checkpoints/cub_200"
         )
 
 
 def check_words(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
-    """Checks that the value of a list flag is not empty and has only known words, each once.
-
-    Raises:
-        UserError: Suggests the known words that are similar to the first unknown one.
-    """
+    """Checks that the value of a list flag is not empty and has only known words, each once."""
     check_distinct(flag, words)
     unknown = [word for word in words if word not in known]
     if unknown or not words:
@@ -250,23 +201,15 @@ def check_words(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
 
 
 def check_names(flag: str, names: Sequence[str], *, distinct: bool = True) -> None:
-    """Checks that no name of a list flag is empty, or given twice if they have to be distinct.
-
-    Raises:
-        UserError: Names the first such name.
-    """
+    """Checks that no name of a list flag is empty, or occurs twice if they have to be distinct."""
     if "" in names:
-        raise UserError(f"--{flag}={','.join(names)}: a name is empty; leave out the comma")
+        raise UserError(f"--{flag}={','.join(names)}: a name is empty; omit the comma")
     if distinct:
         check_distinct(flag, names)
 
 
 def check_distinct(flag: str, words: Sequence[str]) -> None:
-    """Checks that no word of a list flag is given twice.
-
-    Raises:
-        UserError: Names the first such word.
-    """
+    """Checks that no word of a list flag occurs twice."""
     for word in words:
         if words.count(word) > 1:
-            raise UserError(f"--{flag}={','.join(words)}: {word} is given twice; give it once")
+            raise UserError(f"--{flag}={','.join(words)}: {word} occurs twice; pass it once")

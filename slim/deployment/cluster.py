@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from slim.common.compat import tf
+from slim.common.devices import session_config
 from slim.common.errors import UserError
-from slim.deployment.model_deploy import DeploymentConfig, session_config
+from slim.deployment.model_deploy import DeploymentConfig
 
 ADDRESS = r"[^\s/]+:(\d{1,5})"
 CHIEF_JOBS = ("chief", "master")  # names of worker 0 in TF_CONFIG

@@ -5,7 +5,6 @@ regularization losses once. The first clone updates the moving averages of batch
 Each of several machines is a replica with its own clones.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,6 @@ from typing import Any
 
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
-
-MIN_INTER_OP_THREADS = 4
 
 Device = str | Callable[[tf.Operation], str]
 
@@ -89,22 +86,6 @@ def replica_graph(config: DeploymentConfig, seed: int | None) -> Iterator[tf.Var
         with tf.device(config.variables_device() or None):
             global_step = tf.train.create_global_step()
         yield global_step
-
-
-def session_config(xla: bool = False) -> tf.ConfigProto:
-    """Returns session options: GPU memory grows, operations without a GPU kernel run on the CPU.
-
-    Args:
-        xla: Whether XLA compiles operations on the GPU.
-    """
-    config = tf.ConfigProto(allow_soft_placement=True)
-    if xla:
-        config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
-    config.gpu_options.allow_growth = True
-    # The input runs in the same pool. With two threads, every other batch was computed on one core
-    # only: 19 to 25 images/s in feature extraction instead of 38.
-    config.inter_op_parallelism_threads = max(MIN_INTER_OP_THREADS, os.cpu_count() or 1)
-    return config
 
 
 @dataclass(frozen=True)

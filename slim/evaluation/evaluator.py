@@ -12,6 +12,7 @@ import numpy as np
 from slim.checkpoints.loading import choose_averages, find_variables, freeze_checkpoint
 from slim.checkpoints.reading import read_step
 from slim.common.compat import tf
+from slim.common.devices import describe_run, session_config
 from slim.common.errors import UserError
 from slim.common.progress import progress
 from slim.datasets.input import (
@@ -21,8 +22,6 @@ from slim.datasets.input import (
     explain_input_error,
 )
 from slim.datasets.registry import Dataset
-from slim.deployment.devices import describe_run
-from slim.deployment.model_deploy import session_config
 from slim.evaluation.ensemble import EnsembleMember
 from slim.evaluation.predictions import NOT_FINITE, TOP_K
 from slim.nets.frozen import InferenceGraph, build_network

@@ -13,11 +13,10 @@ from slim.checkpoints.trained_input import choose_input
 from slim.common.command_line import PRECISIONS
 from slim.common.compat import tf
 from slim.common.cores import available_cores
+from slim.common.devices import describe_run, session_config
 from slim.common.errors import UserError, count, did_you_mean, show_problems
 from slim.datasets.images import ImageError, load_image
 from slim.datasets.input import prefetch
-from slim.deployment.devices import describe_run
-from slim.deployment.model_deploy import session_config
 from slim.features.files import PUBLISHED_NAMES, Settings, hash_checkpoint
 from slim.nets.frozen import FrozenNetwork, build_network
 from slim.nets.nets_factory import get_network, get_network_fn

@@ -16,9 +16,9 @@ from slim.checkpoints.loading import choose_averages, freeze_checkpoint
 from slim.checkpoints.reading import find_checkpoint
 from slim.common.compat import tf
 from slim.common.cores import available_cores
+from slim.common.devices import session_config
 from slim.common.errors import UserError
 from slim.datasets.images import ImageError, convert_image, load_image, to_rgb
-from slim.deployment.model_deploy import session_config
 from slim.nets.frozen import FrozenNetwork, build_network
 from slim.nets.nets_factory import get_network, get_network_fn
 from slim.preprocessing.preprocessing_factory import get_views

@@ -34,14 +34,14 @@ def _define_run_flags(define: FlagSet) -> None:
         above=0,
         most=1e9,
     )
-    define.integer("num_readers", 4, "Shards read in parallel.", 1, most=1000)
+    define.integer("num_readers", 4, "Shards read in parallel.", 1, 1000)
     define.integer("log_every_n_steps", 10, "Steps between two lines of the log; 0: none.", 0)
     define.integer("save_summaries_secs", 10, "Seconds between two summaries; 0: none.", 0)
     define.integer(
         "save_interval_secs", 60, "Seconds between two checkpoints; 0: one at the end.", 0
     )
     define.integer(
-        "seed", None, "Seed of weights, order and distortions. Default: none.", 0, most=2**31 - 1
+        "seed", None, "Seed of weights, order and distortions. Default: none.", 0, 2**31 - 1
     )
     define.boolean("histograms", False, "Write histograms of all variables and end points.")
     define.boolean("augment", True, "Distort the images; --noaugment: preprocess for evaluation.")
@@ -56,22 +56,20 @@ def _define_run_flags(define: FlagSet) -> None:
 def _define_cluster_flags(define: FlagSet) -> None:
     """Adds the flags of clones, workers and parameter servers."""
     define.integer(
-        "num_clones", 1, "Clones of the network, one per GPU, each with its batch.", 1, most=1000
+        "num_clones", 1, "Clones of the network, one per GPU, each with its batch.", 1, 1000
     )
     define.boolean("clone_on_cpu", False, "Place the clones on the CPU.")
     define.integer("worker_replicas", 1, "Number of workers.", 1)
     define.integer("num_ps_tasks", 0, "Number of parameter servers.", 0)
     define.integer("task", 0, "Index of this process in its job; worker 0 is the chief.", 0)
     define.boolean("sync_replicas", True, "Synchronize the workers; otherwise each updates alone.")
-    define.integer(
-        "replicas_to_aggregate", 1, "Gradients to collect per update.", 1, most=1_000_000
-    )
+    define.integer("replicas_to_aggregate", 1, "Gradients to collect per update.", 1, 1_000_000)
     define.words("worker_hosts", [], "Addresses of the workers, comma-separated host:port.")
     define.words("ps_hosts", [], "Addresses of the parameter servers, comma-separated host:port.")
     define.choice("job_name", "worker", ("worker", "ps"), "Job of this process.")
     define.boolean("all_reduce", False, "Synchronize the workers without parameter servers.")
     define.integer(
-        "cluster_timeout_secs", 600, "Seconds to wait for another process.", 1, most=1_000_000_000
+        "cluster_timeout_secs", 600, "Seconds to wait for another process.", 1, 1_000_000_000
     )
 
 

@@ -10,10 +10,10 @@ from absl import flags
 
 from slim.checkpoints.description import ModelDescription
 from slim.common.compat import tf
+from slim.common.devices import describe_run
 from slim.datasets.input import InputSettings
 from slim.datasets.registry import Dataset, number_of_classes
 from slim.deployment.cluster import Cluster
-from slim.deployment.devices import describe_run
 from slim.deployment.model_deploy import DeploymentConfig
 from slim.nets.nets_factory import get_network
 from slim.nets.sizes import count_parameters

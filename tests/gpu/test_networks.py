@@ -10,11 +10,11 @@ import pytest
 from absl import flags
 
 from slim.common.compat import tf
+from slim.common.devices import session_config
 from slim.deployment.model_deploy import (
     DeploymentConfig,
     create_clones,
     replica_graph,
-    session_config,
 )
 from slim.deployment.replicas import Replicas
 from slim.nets.nets_factory import NETWORKS, get_network_fn

@@ -127,8 +127,8 @@ def test_normalized_features_differ_in_direction_alone(world):
         ),
         ({"sources": "left,rihgt"}, "no dataset 'rihgt'"),
         ({"targets": "far"}, "no features "),
-        ({"sources": "left,left"}, "--sources=left,left: left is given twice"),
-        ({"targets": "near,"}, "--targets=near,: a name is empty; leave out the comma"),
+        ({"sources": "left,left"}, "--sources=left,left: left occurs twice"),
+        ({"targets": "near,"}, "--targets=near,: a name is empty; omit the comma"),
         ({"seed": -1}, "--seed=-1"),
     ],
 )

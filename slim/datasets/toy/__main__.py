@@ -25,7 +25,7 @@ def define_flags(values: flags.FlagValues) -> None:
     define.string("dataset_dir", "./data", "The folder that holds the datasets.")
     define.words("domains", list(DOMAINS), "The domains to draw.")
     define.integer("seed", 0, "The seed of the images.")
-    define.integer("image_size", 128, "The length of the shorter side in pixels.", 32, most=2048)
+    define.integer("image_size", 128, "The length of the shorter side in pixels.", 32, 2048)
 
 
 def main(values: flags.FlagValues) -> None:

@@ -52,7 +52,7 @@ def define_flags(values: flags.FlagValues) -> None:
         f"else {PUBLISHED_SIZE}.",
         1,
     )
-    define.integer("batch_size", 64, "Images per batch.", 1, most=100_000)
+    define.integer("batch_size", 64, "Images per batch.", 1, 100_000)
     define.boolean("similarity", True, "Measure domain similarity.")
     define.words(
         "similarity_features",
@@ -66,7 +66,7 @@ def define_flags(values: flags.FlagValues) -> None:
     define.boolean("fine_tune", False, "Also fine-tune each network on each target.")
     define.words("fine_tune_steps", [], "Steps: one number, or one per target. Default: 30 epochs.")
     define.string("fine_tune_flags", "", "Flags of slim.train_image_classifier, in quotes.")
-    define.integer("num_workers", 1, "Trainings to run in parallel.", 1, most=1000)
+    define.integer("num_workers", 1, "Trainings to run in parallel.", 1, 1000)
 
 
 def main(values: flags.FlagValues) -> None:

@@ -143,9 +143,7 @@ def parse_training_flags(defaults: Sequence[str], text: str) -> tuple[flags.Flag
     except (flags.Error, ValueError) as error:
         raise UserError(f"--fine_tune_flags: {error}") from error
     if rest:
-        raise UserError(
-            f"--fine_tune_flags: unexpected '{rest[0]}', flags are given as --name=value"
-        )
+        raise UserError(f"--fine_tune_flags: unexpected '{rest[0]}': pass flags as --name=value")
     for name in CHOSEN:
         if values[name].present:
             to_do = "give --fine_tune_steps" if name == "max_number_of_steps" else "leave it out"

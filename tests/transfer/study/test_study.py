@@ -155,12 +155,12 @@ def test_errors_are_one_line_before_anything_is_written(world, colours):
     write_checkpoint(world / "resnet.ckpt", {"resnet_v2_50/weights": np.float32(1)})
     for changed, message in (
         ({"sources": None}, "--sources is missing: "),
-        ({"targets": "birds,birds"}, "--targets=birds,birds: birds is given twice"),
-        ({"targets": "birds,"}, "--targets=birds,: a name is empty; leave out the comma"),
+        ({"targets": "birds,birds"}, "--targets=birds,birds: birds occurs twice"),
+        ({"targets": "birds,"}, "--targets=birds,: a name is empty; omit the comma"),
         ({"targets": world / "data/birds"}, "no dataset '.*/birds': expected the name of a folder"),
         ({"sources": "../x", "similarity": False}, "--sources=../x: expected the name of a folder"),
         ({"sources": "plants+"}, r"--sources=plants\+: expected names, with '\+' between"),
-        ({"sources": "plants+plants"}, "--sources=plants,plants: plants is given twice"),
+        ({"sources": "plants+plants"}, "--sources=plants,plants: plants occurs twice"),
         ({"output_dir": ""}, "--output_dir is missing: Receives the results"),
         ({"output_dir": "/dev/null"}, "--output_dir=/dev/null: cannot make the folder"),
         ({"checkpoints": "a,,b,c"}, "--checkpoints=a,,b,c: a name is empty"),
@@ -213,7 +213,10 @@ def test_errors_are_one_line_before_anything_is_written(world, colours):
             "--fine_tune_flags: Unknown command line flag 'learning_rat'",
         ),
         ({"fine_tune": True, "fine_tune_flags": "'x"}, "--fine_tune_flags: No closing quotation"),
-        ({"fine_tune": True, "fine_tune_flags": "x"}, "--fine_tune_flags: unexpected 'x', flags"),
+        (
+            {"fine_tune": True, "fine_tune_flags": "x"},
+            "--fine_tune_flags: unexpected 'x': pass",
+        ),
         (
             {"fine_tune": True, "fine_tune_flags": "--train_dir=x"},
             "--fine_tune_flags: --train_dir is chosen by the study; leave it out",
