@@ -39,7 +39,7 @@ def main(values: flags.FlagValues) -> None:
             f"FILE is missing: {python_command()} -m slim.long_tail BEFORE.npz AFTER.npz, with "
             "files that evaluation with --per_class writes to --eval_dir, or such folders"
         )
-    from slim.common.plots import save_figure
+    from slim.common.figures import save_figure
     from slim.evaluation.long_tail import (
         column_names,
         group_table,

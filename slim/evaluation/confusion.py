@@ -1,22 +1,23 @@
 """The confusion matrix as a picture."""
 
 import io
-from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 
+from slim.common.figures import RIGHT, WRONG
 from slim.evaluation.predictions import share
 
 PICTURE_SIDE = 1024  # pixels, at most
 CELL_SIDES = (4, 64)  # pixels; if cells would be smaller, classes share cells
+MOST_CELLS = PICTURE_SIDE // CELL_SIDES[0]
 GRID = 8  # pixels; cells of this size and larger are separated by a line
-RIGHT, WRONG, EMPTY = (0, 70, 130), (190, 60, 0), 232  # blue, orange, grey
+EMPTY = 232  # grey
 CONTRAST = 0.5  # the exponent that makes small shares visible
 
 
-def confusion_picture(confusion: np.ndarray) -> bytes:
-    """Draws a confusion matrix as a PNG: true classes as rows, predicted classes as columns.
+def confusion_colours(confusion: np.ndarray) -> np.ndarray:
+    """Returns the colours of a confusion matrix, as TensorBoard and the notebooks show it.
 
     Each row is normalized by the predictions of the class. Correct predictions on the diagonal are
     blue, wrong ones orange, darker for larger shares; rows without images are grey. With more than
@@ -27,10 +28,10 @@ def confusion_picture(confusion: np.ndarray) -> bytes:
         confusion: `[C, C]`, the number of images of class i (row) predicted as class j (column).
 
     Returns:
-        The content of the file, at most 1,024 pixels wide.
+        uint8 `[cells, cells, 3]`, with at most 256 cells.
     """
     num_classes = len(confusion)
-    together = -(-num_classes // (PICTURE_SIDE // CELL_SIDES[0]))
+    together = -(-num_classes // MOST_CELLS)
     cells = -(-num_classes // together)
     true, predicted = np.nonzero(confusion)
     counts = confusion[true, predicted]
@@ -40,14 +41,19 @@ def confusion_picture(confusion: np.ndarray) -> bytes:
 
     wrong = np.zeros((cells, cells))
     np.maximum.at(wrong, (places[true], places[predicted]), counts / totals[true])
-    pixels = _shade(wrong, WRONG)
+    colours = _shade(wrong, WRONG)
     counted = np.bincount(places, weights=totals > 0, minlength=cells)
-    pixels[counted == 0] = EMPTY
+    colours[counted == 0] = EMPTY
     mean = share(np.bincount(places, weights=np.nan_to_num(right), minlength=cells), counted)
     known = np.flatnonzero(counted)
-    pixels[known, known] = _shade(mean[known], RIGHT)
+    colours[known, known] = _shade(mean[known], RIGHT)
+    return colours
 
-    side = min(CELL_SIDES[1], PICTURE_SIDE // cells)
+
+def confusion_picture(confusion: np.ndarray) -> bytes:
+    """Returns `confusion_colours` as the content of a PNG file, at most 1,024 pixels wide."""
+    pixels = confusion_colours(confusion)
+    side = min(CELL_SIDES[1], PICTURE_SIDE // len(pixels))
     pixels = pixels.repeat(side, axis=0).repeat(side, axis=1)
     if side >= GRID:
         pixels[side - 1 :: side] = pixels[:, side - 1 :: side] = EMPTY
@@ -56,7 +62,7 @@ def confusion_picture(confusion: np.ndarray) -> bytes:
     return content.getvalue()
 
 
-def _shade(shares: np.ndarray, colour: Sequence[int]) -> np.ndarray:
+def _shade(shares: np.ndarray, colour: str) -> np.ndarray:
     """Returns colours from white for 0 to `colour` for 1, uint8 with a last axis of three."""
     depth = np.asarray(shares)[..., np.newaxis] ** CONTRAST
-    return np.round(255 - depth * (255 - np.array(colour))).astype(np.uint8)
+    return np.round(255 - depth * (255 - np.array(ImageColor.getrgb(colour)))).astype(np.uint8)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slim.common.errors import UserError
-from slim.common.plots import COLOURS, draw_class_accuracy
+from slim.common.figures import COLOURS, draw_class_accuracy
 from slim.common.tables import Table
 from slim.evaluation.predictions import Predictions, find_predictions, load_predictions
 

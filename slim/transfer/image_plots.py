@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from slim.common.errors import UserError
+from slim.common.figures import INK
 from slim.datasets.images import load_thumbnail
 from slim.evaluation.predictions import confused_pairs
 from slim.transfer.domain_similarity import Flow
 from slim.transfer.features import Pictures
 from slim.transfer.linear_classifier import Evaluation
-from slim.transfer.plots import INK, NAMED_CLASSES, dataset_colours, readable
+from slim.transfer.plots import NAMED_CLASSES, dataset_colours, readable
 from slim.transfer.prototypes import Prototypes
 
 RIGHT, WRONG = "#1a7f4b", "#c0392b"

@@ -5,31 +5,37 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from slim.common.plots import COLOURS, MARKERS, draw_class_accuracy
+from slim.common.figures import COLOURS, INK, MARKERS, draw_class_accuracy
+from slim.evaluation.confusion import confusion_colours
 from slim.transfer.domain_similarity import Flow, SimilarityTable
 from slim.transfer.linear_classifier import Evaluation
 from slim.transfer.prototypes import Prototypes
 
-INK = "#333333"
 NAMED_CLASSES = 30  # more class names than this cannot be read on an axis
 
 
 def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> Figure:
-    """Plots the confusion matrix, each row normalized by the images of the class."""
+    """Plots the confusion matrix, each row normalized by the images of the class.
+
+    Correct predictions are blue and wrong ones orange, as TensorBoard shows them. Up to 30 classes
+    are named, with the number of images in each cell.
+
+    Args:
+        evaluation: The evaluation on the validation images.
+        class_names: The name of each class.
+    """
     confusion = evaluation.confusion
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    named = len(shares) <= NAMED_CLASSES
-    size = 3.5 + 0.3 * len(shares) if named else 6.5
-    figure = Figure((size + 1, size), layout="constrained")
+    named = len(confusion) <= NAMED_CLASSES
+    size = 3.5 + 0.3 * len(confusion) if named else 6.5
+    figure = Figure((size, size), layout="constrained")
     axes = figure.add_subplot()
-    norm = PowerNorm(0.4, 0, 1)  # makes a single mistake among 30 images visible
-    drawn = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
-    figure.colorbar(drawn, label="share of the true class", format=PercentFormatter(1), shrink=0.8)
+    colours = confusion_colours(confusion)
+    end = len(confusion) - 0.5
+    axes.imshow(colours, extent=(-0.5, end, end, -0.5), interpolation="nearest")
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.set_title(f"{evaluation.accuracy:.1%} of {confusion.sum():,} images correct")
     if named:
@@ -37,8 +43,8 @@ def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> Figure
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names)
         for row, column in zip(*np.nonzero(confusion), strict=True):
-            colour = "white" if norm(shares[row, column]) > 0.6 else INK
-            style = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+            ink = "white" if colours[row, column].mean() < 150 else INK
+            style = {"ha": "center", "va": "center", "fontsize": 8, "color": ink}
             axes.text(column, row, f"{confusion[row, column]}", **style)
     return figure
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from slim.evaluation.confusion import confusion_colours
 from slim.transfer import plots
 from slim.transfer.domain_similarity import SimilarityTable, emd, optimal_flow
 from slim.transfer.linear_classifier import Evaluation
@@ -26,12 +27,19 @@ def test_confusion(evaluation):
     axes, text = drawn(plots.plot_confusion(evaluation, ["001.Sooty_Albatross", "b", "c"]))
     assert axes[0].get_xlabel() == "predicted class" and axes[0].get_ylabel() == "true class"
     assert "90.0% of 30 images correct" in text and "Sooty Albatross" in text
-    np.testing.assert_allclose(axes[0].images[0].get_array()[0], [0.8, 0.2, 0])
+    np.testing.assert_array_equal(
+        axes[0].images[0].get_array(), confusion_colours(evaluation.confusion)
+    )
+    counts = {text.get_position(): text.get_text() for text in axes[0].texts}
+    assert counts == {(0, 0): "8", (1, 0): "2", (0, 1): "1", (1, 1): "9", (2, 2): "10"}
 
 
 def test_confusion_of_many_classes_has_no_names():
     many = Evaluation(np.zeros(40), np.eye(40, dtype=int), np.ones(40), 5)
     assert "name_7" not in drawn(plots.plot_confusion(many, ["name_7"] * 40))[1]
+    several = Evaluation(np.zeros(300), np.eye(300, dtype=int), np.ones(300), 5)
+    (axes,), _ = drawn(plots.plot_confusion(several, [""] * 300))
+    assert axes.get_xlim() == (-0.5, 299.5)  # counts classes, though two share a cell
 
 
 def test_similarity(table):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slim.common.plots import save_figure
+from slim.common.figures import save_figure
 from slim.common.tables import Table
 from slim.datasets.listed import read_dataset
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from slim.common.figures import save_figure
 from slim.common.files import write_whole
-from slim.common.plots import save_figure
 from slim.common.tables import Table
 from slim.transfer.domain_similarity import SimilarityTable
 from slim.transfer.plots import plot_similarity, plot_transfers, transfer_correlation

@@ -1,4 +1,4 @@
-"""Parts that several figures share: colours, and accuracy against class size."""
+"""Parts that several figures share: colours, accuracy against class size, and saving."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # All but the last are from Okabe and Ito: colour-blind people can tell them apart.
 COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f6b00"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+INK = "#333333"  # text
+RIGHT, WRONG = "#004682", "#be3c00"  # blue and orange, dark enough for text
 FIFTHS = 5
 TICKS = 5
 OPAQUE = 250  # with more classes than this, points become more transparent
@@ -56,15 +58,11 @@ def draw_class_accuracy(
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Writes a figure as PNG, whole or not at all.
-
-    Raises:
-        UserError: The file cannot be written.
-    """
+    """Writes a figure as PNG, whole or not at all."""
     try:
         with replacing(path, this_process()) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror}; free some space or give another path"
+            f"cannot write {path}: {error.strerror}; free some space or choose another path"
         ) from error
