@@ -17,7 +17,7 @@ from slim.common.compat import slim, tf
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from tests import support
-from tests.support import ROOT, SMALL_NETWORK, SMALL_SIZE, invoke, write_checkpoint
+from tests.support import ROOT, SMALL_NETWORK, SMALL_SIZE, TIMEOUT, invoke, write_checkpoint
 
 SHARED = ROOT.parent / "shared"
 
@@ -91,7 +91,7 @@ def run(*command: str, env: dict[str, str] | None = None, **kwargs) -> subproces
         env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=TIMEOUT,
         **kwargs,
     )
 

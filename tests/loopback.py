@@ -97,7 +97,7 @@ class Loopback:
             handler.wfile.write(content[start:][: min(ends, default=None)])
             handler.wfile.flush()
         if self.stalls_after is not None:
-            self._ended.wait(60)
+            self._ended.wait()
 
 
 def pack(files: Mapping[str, Path | bytes]) -> bytes:

@@ -320,8 +320,8 @@ def test_evaluates_as_trained(colours, two_networks, tmp_path):
     same = ["--eval_image_size=48", "--preprocessing_name=vgg", f"--model_name={SMALL_NETWORK}"]
     expected, said = evaluate("without", *same)
     assert "note:" not in said
-    np.testing.assert_array_equal(found, expected)
-    assert not np.allclose(found, other)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert not np.allclose(found, other, atol=1e-3)
 
 
 @pytest.mark.parametrize(("given", "expected"), [([], 299), (["--eval_image_size=0"], 32)])

@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from tests.support import ROOT
+from tests.support import ROOT, TIMEOUT
 
 TOYS = ("toy_birds", "toy_flowers", "toy_cars", "toy_inat", "toy_imagenet")
 NOTEBOOKS = ("LinearClassifierDemo", "DomainSimilarityDemo")
@@ -56,7 +56,7 @@ def run_notebook(
     end = f"import os\nfor name in {list(variables)}: del os.environ[name]"
     notebook.cells.insert(0, nbformat.v4.new_code_cell(dedent(begin)))
     notebook.cells.append(nbformat.v4.new_code_cell(end))
-    NotebookClient(notebook, km=kernel, timeout=170).execute()
+    NotebookClient(notebook, km=kernel, timeout=TIMEOUT).execute()
     text, pictures = "", 0
     for cell in notebook.cells:
         for output in cell.get("outputs", []):

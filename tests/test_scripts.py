@@ -16,7 +16,7 @@ from slim.checkpoints.released import MODELS
 from slim.datasets.registry import KNOWN
 from slim.nets.nets_factory import NETWORKS
 from tests.conftest import ROOT, run
-from tests.support import invoke
+from tests.support import TIMEOUT, invoke
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.env"))
 
@@ -336,7 +336,7 @@ def test_install_shows_the_progress_of_pip_in_a_terminal(tmp_path, terminal):
         [tmp_path / "install.sh"],
         stdout=secondary if terminal else subprocess.DEVNULL,
         check=True,
-        timeout=60,
+        timeout=TIMEOUT,
     )
     os.close(secondary)
     os.close(primary)

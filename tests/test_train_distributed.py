@@ -2,7 +2,6 @@
 
 import re
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -13,7 +12,7 @@ import pytest
 
 from slim.checkpoints.reading import read_step
 from slim.common.compat import tf
-from tests.support import SMALL_NETWORK, SMALL_SIZE, Process, free_addresses
+from tests.support import SMALL_NETWORK, SMALL_SIZE, TIMEOUT, Process, free_addresses, wait_until
 
 ENDLESS = 1_000_000
 
@@ -44,6 +43,7 @@ class Machines:
             "--weight_decay=0",
             "--batch_norm_decay=0.9",
             "--log_every_n_steps=1",
+            f"--cluster_timeout_secs={TIMEOUT // 2}",
             f"--ps_hosts={','.join(addresses[:num_ps])}",
             f"--worker_hosts={','.join(addresses[num_ps:])}",
             *flags,
@@ -81,13 +81,12 @@ def test_asynchronous_training_learns_and_ends_in_every_process(machines):
     cluster = machines(2, "--nosync_replicas", "--max_number_of_steps=60", "--learning_rate=0.0003")
     ps, chief, worker = (cluster.start(*who) for who in (("ps", 0), ("worker", 0), ("worker", 1)))
     # The first worker to take a step waits for the other, so that it does not take all of them.
-    while not (begun := [process for process in (chief, worker) if losses(process)]):
-        assert chief.code is None and worker.code is None, chief.output + worker.output
-        time.sleep(0.02)
-    begun[0].send(signal.SIGSTOP)
+    wait_until(lambda: losses(chief) or losses(worker), chief)
+    first = chief if losses(chief) else worker
+    first.send(signal.SIGSTOP)
     for process in (chief, worker):
         process.wait_for("^step ")
-    begun[0].send(signal.SIGCONT)
+    first.send(signal.SIGCONT)
     assert [process.wait() for process in (chief, worker, ps)] == [0, 0, 0], (
         chief.output + worker.output + ps.output
     )

@@ -3,8 +3,8 @@
 import json
 import math
 import re
+import resource
 import signal
-import time
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -32,6 +32,7 @@ from tests.support import (
     Process,
     Result,
     invoke,
+    wait_until,
     write_checkpoint,
 )
 
@@ -266,22 +267,12 @@ def start(colours, tmp_path):
 
 
 def kill_within_a_checkpoint(process: Process, train_dir: Path) -> None:
-    """Kills a process, which writes a checkpoint every second, while it writes one."""
-
-    def is_writing() -> bool:
-        return any(train_dir.glob("model.ckpt-*.tempstate*"))
-
-    end = time.monotonic() + 60
-    while True:
-        assert time.monotonic() < end and process.code is None, process.output
-        if is_writing():
-            process.send(signal.SIGSTOP)
-            time.sleep(0.02)  # until all of its threads have stopped
-            if is_writing():
-                break
-            process.send(signal.SIGCONT)
-    process.kill()
-    assert is_writing()
+    """Kills a process when it has written half of its next checkpoint."""
+    half = Path(f"{tf.train.latest_checkpoint(str(train_dir))}.data-00000-of-00001").stat().st_size
+    resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (half // 2, half // 2))
+    assert process.wait() == -signal.SIGXFSZ, process.output
+    assert list(train_dir.glob("model.ckpt-*.tempstate*"))
 
 
 def test_a_killed_run_resumes_from_its_latest_checkpoint(start, colours, tmp_path):
@@ -291,9 +282,7 @@ def test_a_killed_run_resumes_from_its_latest_checkpoint(start, colours, tmp_pat
     """
     train_dir = tmp_path / "run"
     first = start(ENDLESS)
-    while not (train_dir.exists() and any(train_dir.iterdir())):
-        assert first.code is None, first.output
-        time.sleep(0.005)
+    wait_until(lambda: train_dir.exists() and any(train_dir.iterdir()), first)
     first.kill()
     assert not steps_in(first.output)
 
@@ -302,9 +291,7 @@ def test_a_killed_run_resumes_from_its_latest_checkpoint(start, colours, tmp_pat
     code, output, error = invoke(training, *small(colours, train_dir, ENDLESS))
     assert (code, output) == (1, "")
     assert error.startswith(f"error: {train_dir} is in use by process {second.pid} on ")
-    while latest_step(train_dir) < 1:
-        assert second.code is None, second.output
-        time.sleep(0.05)
+    wait_until(lambda: latest_step(train_dir) >= 1, second)
     second.wait_for(f"^step {latest_step(train_dir) + 2} ")
     second.kill()
     saved = latest_step(train_dir)

@@ -1,6 +1,7 @@
 """A Ray cluster of two nodes with one CPU each on this machine, until it receives SIGUSR1."""
 
 import signal
+import threading
 
 from ray.cluster_utils import Cluster
 
@@ -9,7 +10,8 @@ if __name__ == "__main__":
     head = {**node, "no_monitor": True, "include_log_monitor": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(**node)
-    signal.signal(signal.SIGUSR1, lambda *_: None)
+    ended = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: ended.set())
     print(f"cluster at {cluster.address}", flush=True)
-    signal.pause()
+    ended.wait()
     cluster.shutdown()

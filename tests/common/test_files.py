@@ -3,12 +3,12 @@
 import multiprocessing
 import os
 import signal
-import time
 
 import pytest
 
 from slim.common.errors import UserError
 from slim.common.files import exclusive, replacing, write_whole
+from tests.support import TIMEOUT
 
 FORK = multiprocessing.get_context("fork")
 
@@ -16,7 +16,7 @@ FORK = multiprocessing.get_context("fork")
 def hold(folder, held):
     with exclusive(folder):
         held.set()
-        time.sleep(60)
+        signal.pause()
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["device", "folder"])
@@ -43,7 +43,7 @@ def holder(tmp_path):
     held = FORK.Event()
     process = FORK.Process(target=hold, args=(tmp_path, held))
     process.start()
-    assert held.wait(10)
+    assert held.wait(TIMEOUT)
     yield process
     process.kill()
     process.join()

@@ -4,7 +4,6 @@ import errno
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -17,7 +16,7 @@ import pytest
 from PIL import Image
 
 from slim import convert_dataset as conversion
-from tests.support import TIMEOUT, Process, Result, invoke
+from tests.support import Process, Result, invoke, wait_until
 
 BYTES = ("encoded", "format")
 NUMBERS = ("class/label", "height", "width")
@@ -119,13 +118,6 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
 
 
-def wait_until(condition: Callable[[], object], timeout: float = TIMEOUT) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 class Trap:
     """Makes readers of a file wait until they are killed or let go, see `tests.traps`."""
 
@@ -135,21 +127,22 @@ class Trap:
 
     def wait(self) -> None:
         """Waits for a reader, and keeps it waiting."""
-        deadline = time.monotonic() + TIMEOUT
-        while self._end is None:
+        wait_until(self._catch)
+
+    def _catch(self) -> bool:
+        """Returns whether there is a reader, which waits until the pipe is closed."""
+        if self._end is None:
             try:
                 self._end = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
             except OSError as error:
                 assert error.errno == errno.ENXIO, error
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
+        return self._end is not None
 
     def kill(self) -> None:
         """Kills the reader and waits until it is gone; the next reader takes longer to start."""
         self.wait()
-        while not (readers := set(self._readers())):  # has yet to return from opening
-            time.sleep(0.005)
-        (reader,) = readers
+        wait_until(lambda: set(self._readers()))  # it has yet to return from opening
+        (reader,) = set(self._readers())
         os.kill(reader, signal.SIGKILL)
         # A zombie may still have the pipe open.
         wait_until(lambda: not Path(f"/proc/{reader}").exists())
@@ -192,10 +185,12 @@ def is_running(pid: int) -> bool:
 
 def workers_of(process: Process) -> list[int]:
     """Returns the processes that a command has forked."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    if not children.exists():
-        pytest.skip("no /proc/PID/task/TID/children on this system")
-    return [int(pid) for pid in children.read_text().split()]
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # has just ended
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == process.pid:
+                found.append(int(stat.parent.name))
+    return found
 
 
 def add_line(folder: Path, line: str, list_name: str = "train.txt") -> None:

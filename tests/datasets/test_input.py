@@ -1,8 +1,6 @@
 """Tests of batches: records, their order and number, and errors about broken shards."""
 
 import io
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +20,11 @@ from slim.datasets.input import (
 from slim.datasets.registry import Dataset
 from slim.preprocessing.decoding import decode_image
 from slim.preprocessing.preprocessing_factory import get_preprocessing
-from tests.datasets.conftest import wait_until
 
 
 def grey(encoded: tf.Tensor, height: int, width: int, seed: tf.Tensor | None = None) -> tf.Tensor:
     """Preprocessing that keeps an image's brightness, which identifies it in these tests."""
-    mean = tf.reduce_mean(tf.cast(decode_image(encoded), tf.float32))
+    mean = tf.round(tf.reduce_mean(tf.cast(decode_image(encoded), tf.float32)))
     return tf.fill([height, width, 3], mean)
 
 
@@ -216,73 +213,40 @@ def test_other_errors_are_unchanged():
     assert explain_input_error(error) is error
 
 
-class Counter:
-    """Preprocessing that counts the images that were begun, and those that are prepared at once."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.begun = self.now = self.most = 0
-
-    def __call__(self, *arguments: object, **options: object) -> tf.Tensor:
-        image = grey(*arguments, **options)
-        return tf.ensure_shape(tf.numpy_function(self._count, [image], tf.float32), image.shape)
-
-    def _count(self, image: np.ndarray) -> np.ndarray:
-        with self._lock:
-            self.begun += 1
-            self.now += 1
-            self.most = max(self.most, self.now)
-        time.sleep(0.01)
-        with self._lock:
-            self.now -= 1
-        return image
-
-
 @pytest.mark.parametrize("make_batches", [training_batches, evaluation_batches])
-@pytest.mark.parametrize(("given", "at_once"), [(None, 1), (2, 2)])
-def test_images_are_prepared_by_one_thread_per_core_unless_a_number_is_given(
-    given, at_once, make_batches, tmp_path, monkeypatch
+def test_images_are_prepared_by_one_thread_per_core_and_two_batches_ahead_per_clone(
+    make_batches, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(module, "available_cores", lambda: 1)
-    dataset, counter = write_shards(tmp_path, [0] * 20, num_shards=1), Counter()
-    take(lambda: make_batches(dataset, counter, settings(5, num_threads=given)), 4)
-    assert counter.most == at_once
+    monkeypatch.setattr(module, "available_cores", lambda: 3)
+    dataset = write_shards(tmp_path, [0], num_shards=1)
+    for more, threads, ahead in (({}, 3, 2), ({"num_threads": 2, "num_clones": 4}, 2, 8)):
+        with tf.Graph().as_default() as graph:
+            make_batches(dataset, grey, settings(1, **more))
+            found = {op.type: op.inputs[-1] for op in graph.get_operations() if op.inputs}
+        assert tf.get_static_value(found["ParallelMapDatasetV2"]) == threads
+        if make_batches is training_batches:  # evaluation has no clones
+            assert tf.get_static_value(found["PrefetchDataset"]) == ahead
 
 
-def test_two_batches_are_prepared_ahead_for_each_clone(tmp_path):
-    dataset, counter = write_shards(tmp_path, [0] * 40, num_shards=1), Counter()
-    with tf.Graph().as_default(), tf.Session() as session:
-        batches = training_batches(dataset, counter, settings(2, num_clones=4, num_threads=1))
-        iterator = tf.data.make_initializable_iterator(batches)
-        session.run(iterator.initializer)
-        session.run(iterator.get_next())
-        wait_until(lambda: counter.begun >= 2 * (1 + 2 * 4))
-        time.sleep(0.1)
-        # One batch was taken, eight wait, one waits for a place, and an image for the next.
-        assert counter.begun <= 2 * (1 + 2 * 4 + 1) + 2
+def test_waiting_for_a_batch_is_measured(monkeypatch):
+    """By a clock that only goes on, by a second, while every other batch is made."""
+    now = 0.0
 
-
-def test_waiting_for_a_batch_is_measured():
-    def slow(index: np.ndarray) -> np.ndarray:
-        time.sleep(0.2)
+    def work(index: np.ndarray) -> np.ndarray:
+        nonlocal now
+        now += index % 2
         return index
 
     def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        index = tf.numpy_function(slow, [index], tf.int64)
+        index = tf.ensure_shape(tf.numpy_function(work, [index], tf.int64), [])
         return tf.cast(index, tf.float32), index
 
+    def timestamp() -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(lambda: now, [], tf.float64), [])
+
+    monkeypatch.setattr(module.tf, "timestamp", timestamp)
     with tf.Graph().as_default(), tf.Session() as session:
-        batches = tf.data.Dataset.range(4).map(batch).prefetch(1)
-        iterator = tf.data.make_initializable_iterator(batches)
+        iterator = tf.data.make_initializable_iterator(tf.data.Dataset.range(4).map(batch))
         step = next_batch(iterator)
         session.run(iterator.initializer)
-        waited = []
-        for index in range(4):
-            image, label, seconds = session.run(step)
-            assert image == label == index
-            waited.append(seconds)
-            if index % 2:
-                time.sleep(0.5)  # a step that takes longer than its input
-    # A batch takes 0.2 s; the one after a long step was ready before it was asked for.
-    assert min(waited[0], waited[1], waited[3]) > 0.1
-    assert waited[2] < 0.1
+        assert [session.run(step) for _ in range(4)] == [(i, i, i % 2) for i in range(4)]

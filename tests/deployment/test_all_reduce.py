@@ -8,7 +8,7 @@ import numpy as np
 from slim.common.compat import tf
 from slim.deployment.all_reduce import AllReduce
 from slim.deployment.cluster import Cluster, find_cluster
-from tests.support import free_addresses
+from tests.support import TIMEOUT, free_addresses
 
 START = np.float32([[1, 2], [3, 4]])
 
@@ -38,7 +38,10 @@ def test_replicas_have_equal_variables_and_stop_together():
     addresses = free_addresses(2)
     clusters = [
         find_cluster(
-            Cluster(worker_hosts=addresses, task=task, all_reduce=True, cluster_timeout_secs=60), {}
+            Cluster(
+                worker_hosts=addresses, task=task, all_reduce=True, cluster_timeout_secs=TIMEOUT
+            ),
+            {},
         )
         for task in (0, 1)
     ]

@@ -4,7 +4,6 @@ import io
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 from unittest import mock
 
@@ -19,7 +18,7 @@ from slim.evaluation.ensemble import EnsembleMember
 from slim.evaluation.evaluator import Outputs
 from slim.evaluation.predictions import load_predictions, read_results
 from slim.evaluation.results import Publisher, checkpoints_to_evaluate, run_name
-from tests.support import write_checkpoint
+from tests.support import TIMEOUT, wait_until, write_checkpoint
 
 BIRDS = {
     "dataset": Dataset(
@@ -47,12 +46,10 @@ def test_watches_a_folder_for_new_checkpoints(tmp_path, capsys):
     )
     watcher.start()
     first = write_one_variable(tmp_path, 1)
-    limit = time.monotonic() + 30
-    while len(found) < 1 and time.monotonic() < limit:
-        time.sleep(0.1)
+    wait_until(lambda: found)
     # A checkpoint that is deleted before its turn is skipped.
     second = write_one_variable(tmp_path, 2)
-    watcher.join(30)
+    watcher.join(TIMEOUT)
     assert found == [first, second]
     assert f"waiting for a first checkpoint in {tmp_path}" in capsys.readouterr().out
 

@@ -8,17 +8,16 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from random import Random
 
 from slim.common.compat import tf
 from tests.kills.kinds import OUT, Inputs, Kind
-from tests.support import Process
+from tests.support import POLL, TIMEOUT, Process
 
-TRIES = 5  # of a rerun that finds the folder in use
 IN_USE = r"error: .* in use by .*"
-POLL = 0.001  # seconds
-PATIENCE = 10  # seconds for the other processes of a cluster to notice that one was killed
+PATIENCE = 10  # seconds, after which the rest of a cluster that lost a process is killed too
 SHOWN = 1500  # last characters of an output, in a report
 FEW = 10  # file operations, where moments are more interesting
 
@@ -85,14 +84,15 @@ class Runs:
         Raises:
             AssertionError: A command fails.
         """
-        for tried in range(1, TRIES + 1):
+        end = time.monotonic() + TIMEOUT
+        for tried in count(1):
             processes, _ = self.start()
             codes = [process.wait() for process in processes]
             if not any(codes):
                 return tried
             output = "".join(process.output[-SHOWN:] for process in processes)
             assert re.search(IN_USE, output) and "Traceback" not in output, output
-        raise AssertionError(f"still in use after {TRIES} runs: {output}")
+            assert time.monotonic() < end, f"still in use after {tried} runs: {output}"
 
 
 def run_undisturbed(kind: Kind, inputs: Inputs, folder: Path) -> Undisturbed:
@@ -147,10 +147,10 @@ def kill(runs: Runs, undisturbed: Undisturbed, chance: Random) -> str | None:
 
 def end_after_kill(process: Process) -> None:
     """Waits for the end of a process after it or another one of a cluster was killed."""
-    with suppress(AssertionError):
-        process.wait(PATIENCE)
-    if process.code is None:
-        process.kill()  # waits for the other to join again
+    end = time.monotonic() + PATIENCE
+    while process.code is None and time.monotonic() < end:
+        time.sleep(POLL)
+    process.kill()  # one that waits for another to join again
     output = process.output
     assert process.code in (0, 1, -signal.SIGKILL) and "Traceback" not in output, output[-SHOWN:]
 

@@ -129,7 +129,7 @@ def test_reuse_adds_no_variable_and_gives_the_same_logits(graph):
         logits = [narrow(images, create_aux_logits=False)[0] for _ in range(2)]
         assert len(tf.global_variables()) == count
         session.run(tf.global_variables_initializer())
-        np.testing.assert_array_equal(*session.run(logits))
+        np.testing.assert_allclose(*session.run(logits), rtol=1e-5, atol=1e-6)
 
 
 def test_dropout_leaves_the_layout_optimizer_alone():

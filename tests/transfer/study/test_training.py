@@ -1,5 +1,6 @@
 """Fine-tuning in the transfer study: the processes that it runs, interrupts and resumes."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -8,7 +9,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +22,14 @@ from slim.evaluation.predictions import read_results
 from slim.features.files import find_split
 from slim.transfer.study import training
 from tests.conftest import NUM_VALIDATION, recipe_weights
-from tests.support import ROOT, SMALL_NETWORK, SMALL_SIZE, variable_shapes, write_checkpoint
+from tests.support import (
+    ROOT,
+    SMALL_NETWORK,
+    SMALL_SIZE,
+    variable_shapes,
+    wait_until,
+    write_checkpoint,
+)
 from tests.transfer.study.world import (
     PLAIN,
     modified,
@@ -34,7 +41,7 @@ from tests.transfer.study.world import (
 )
 
 FAKE_COMMANDS = """\
-import json, os, signal, sys, time
+import json, os, signal, sys
 from pathlib import Path
 module = sys.argv[2]
 flags = dict(flag[2:].partition("=")[::2] for flag in sys.argv[3:])
@@ -49,13 +56,11 @@ elif "plants" in str(folder) and BEHAVIOUR == "fail":
     sys.exit("error: the loss is not finite")
 else:
     if BEHAVIOUR == "slow":
-        def save(*_):
-            (folder / "model.ckpt-2.index").touch()
-            sys.exit(143)
-        signal.signal(signal.SIGTERM, save)
-        time.sleep(0.5)  # until the study waits for this process
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         (folder / "started").touch()
-        time.sleep(60)
+        signal.sigwait([signal.SIGTERM])
+        (folder / "model.ckpt-2.index").touch()
+        sys.exit(143)
     for step in (0, 4):
         (folder / f"model.ckpt-{step}.index").touch()
 """
@@ -125,19 +130,19 @@ def test_only_a_failed_training_is_repeated(world, commands, fine_tuning, monkey
     (tried,) = (world / "study/fine_tuned/plants").iterdir()
     commands("good")
     before = modified(finished)
-    # A process that a killed study left running holds the lock until it ends.
-    monkeypatch.setattr(training, "LOCK_SECONDS", 0.1)
+    # A process that a killed study left running holds the lock until the study waits for it.
     lock = (tried / training.LOCK).open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     calls = (tried / "calls.txt").read_text()
     seen = []
 
-    def release() -> None:
+    async def release(seconds: float) -> None:
         seen.append((tried / "calls.txt").read_text())
         lock.close()
 
-    threading.Timer(1, release).start()
-    done = run_study(world, **fine_tuning)
+    with monkeypatch.context() as changed:
+        changed.setattr(asyncio, "sleep", release)
+        done = run_study(world, **fine_tuning)
     assert done.code == 0, done.error
     assert "plants -> colours: fine-tuned: waiting for the training" in done.output
     assert seen == [calls]
@@ -191,21 +196,25 @@ def test_one_study_at_a_time_writes_to_a_folder(world, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_trainings_save_checkpoints_when_the_study_is_stopped(world, commands, fine_tuning, number):
+def test_trainings_save_checkpoints_when_the_study_is_stopped(
+    world, commands, fine_tuning, monkeypatch, number
+):
     commands("slow")
+    wait, waited_for = asyncio.subprocess.Process.wait, []
+
+    async def note(process: asyncio.subprocess.Process) -> int:
+        waited_for.append(process)
+        return await wait(process)
 
     def stop_when_started() -> None:
-        limit = time.monotonic() + 60
-        while time.monotonic() < limit:
-            if len(list(world.glob("study/fine_tuned/*/*/started"))) == 2:
-                os.kill(os.getpid(), number)
-                break
-            time.sleep(0.05)
+        wait_until(
+            lambda: len(waited_for) == len(list(world.glob("study/fine_tuned/*/*/started"))) == 2
+        )
+        os.kill(os.getpid(), number)
 
-    thread = threading.Thread(target=stop_when_started)
-    thread.start()
+    monkeypatch.setattr(asyncio.subprocess.Process, "wait", note)
+    threading.Thread(target=stop_when_started, daemon=True).start()
     done = run_study(world, **fine_tuning)
-    thread.join()
     assert done.code == 128 + number
     assert "training saves a checkpoint" in done.output
     assert len(list(world.glob("study/fine_tuned/*/*/model.ckpt-2.index"))) == 2
