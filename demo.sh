@@ -7,7 +7,7 @@
 # Usage: [SEED=1] ./demo.sh [--full]
 #
 # SEED is the seed of all trainings. Results of another seed need a folder of their own, as in
-# `python -m benchmarks.demo_seeds`.
+# `python -m demo.seeds`.
 set -eu
 cd "$(dirname "$0")"
 
@@ -61,7 +61,7 @@ if [ ! -e inat_minival.txt ] && ! .venv/bin/python -m slim.datasets.minival 2>/d
 fi
 
 echo "== 1 of 6: draw and convert the toy datasets"
-.venv/bin/python -m slim.datasets.toy
+.venv/bin/python -m demo.toy
 for name in $SOURCES toy_birds; do
     .venv/bin/python convert_dataset.py --dataset_name="$name" --num_shards=4
 done
@@ -186,4 +186,4 @@ cat <<EOF
 images and shards: data; checkpoints and event files: checkpoints; features and notebooks: feature
 training curves: .venv/bin/tensorboard --logdir=checkpoints --reload_multifile=true
 EOF
-.venv/bin/python -m benchmarks.demo "$@"
+.venv/bin/python -m demo.claims "$@"

@@ -161,7 +161,7 @@ def derive(module: str, flag: str, inputs: Inputs, folder: Path) -> list[Command
 
 def draw_toy(inputs: Inputs, folder: Path) -> list[Command]:
     flags = ["--domains=toy_cars", "--image_size=32", f"--dataset_dir={folder / OUT}"]
-    return [["slim.datasets.toy", *flags]]
+    return [["demo.toy", *flags]]
 
 
 def download(inputs: Inputs, folder: Path) -> list[Command]:

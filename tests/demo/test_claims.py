@@ -1,16 +1,13 @@
-"""The claims of the demo: figures counted by hand, made-up results, and the table over seeds."""
+"""The claims of the demo: figures counted by hand, and made-up results."""
 
-import asyncio
 import json
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import claims, demo, demo_seeds
-from benchmarks.claims import POINTS, Claim, write_claims
+from demo import claims
+from demo.claims import Claim, SourcePair
 from slim.checkpoints.description import ModelDescription, write_model_description
 from slim.common.errors import UserError
 from slim.datasets.registry import DESCRIPTION, DatasetDescription, SplitDescription
@@ -19,8 +16,7 @@ from slim.evaluation.predictions import Predictions
 from slim.transfer.domain_similarity import SimilarityTable
 from slim.transfer.features import load_features
 from slim.transfer.linear_classifier import classify
-from tests.conftest import run
-from tests.support import ROOT, invoke
+from tests.support import invoke
 
 CLASSES, IMAGES = 3, 20  # of each made-up domain; images per class and split
 
@@ -40,14 +36,16 @@ def values(found: list[Claim]) -> dict[str, float]:
 )
 def test_a_claim_between_two_bounds(figure, verdict, margin):
     estimate = Estimate(figure, figure - 1, figure + 1)
-    claim = Claim(key="k", statement="s", estimate=estimate, unit=POINTS, least=-3, most=3)
+    claim = Claim("k", "s", estimate, least=-3, most=3)
     assert (claim.verdict, claim.margin) == (verdict, margin)
 
 
 def test_accuracies_of_the_nearer_and_the_farther_source():
     correct = {("a", "x"): right(0.7), ("b", "x"): right(0.5), ("a", "y"): right(0.4)}
     correct["b", "y"] = right(0.4)
-    found = claims.better_sources(correct, {"x": ("a", "b"), "y": ("b", "a")})
+    found = claims.source_claims(
+        [SourcePair("x", "a", "b"), SourcePair("y", "b", "a")], correct, {}
+    )
     assert values(found) == {"accuracy_x": 20, "accuracy_y": 0}
     assert found[0].statement == "x: features of a classify better than those of b"
     # Of the same images both are right or both are wrong, so there is no noise.
@@ -55,7 +53,7 @@ def test_accuracies_of_the_nearer_and_the_farther_source():
 
 
 def test_last_layer_in_times_of_chance_and_against_the_linear_classifier():
-    chance, linear = claims.last_layer("x", right(0.6), right(0.63), 1 / 12)
+    chance, linear = claims.last_layer_claims("x", right(0.6), right(0.63), 1 / 12)
     assert chance.estimate.value == pytest.approx(7.2)
     assert linear.estimate.value == pytest.approx(-3)
     assert (chance.verdict, linear.margin) == ("holds", pytest.approx(2))
@@ -76,13 +74,13 @@ def test_tail_and_head_add_up():
     sizes = [5, 9, 20, 50, 60]
     before = predictions([0.1, 0.3, 0.9, 1.0, 0.8], sizes)
     after = predictions([0.5, 0.5, 0.1, 0.9, 0.7], [5] * 5)  # its own training images do not count
-    claim = claims.balanced(before, after, (10, 40))
+    claim = claims.balanced_claim(before, after, (10, 40))
     assert claim.estimate.value == pytest.approx(30 - 10)
     assert claim.verdict == "holds"
 
 
 def test_resolutions_are_compared_on_the_same_images():
-    found = claims.resolution((right(0.4), right(0.6)), (right(0.5), right(0.45)), (75, 107))
+    found = claims.resolution_claims((right(0.4), right(0.6)), (right(0.5), right(0.45)), (75, 107))
     assert values(found) == {"resolution_trained": 20, "resolution_fine_tuned": -5}
 
 
@@ -92,10 +90,10 @@ def test_union_is_compared_with_the_better_source():
         "y": {"a": 0.2, "b": 0.4, "a+b": 0.5, "s": 0.6},
     }
     correct = {(s, t): right(share) for t, row in shares.items() for s, share in row.items()}
-    found = claims.union_of_sources(correct, "a+b", ["a", "b"], ["x", "y"])
+    found = claims.union_claims(correct, "a+b", ["a", "b"], ["x", "y"])
     assert values(found) == {"union_x": -2, "union_y": 10, "union_mean": 54 - 45}
     assert [claim.margin for claim in found] == pytest.approx([1, 13, 9])
-    selected = claims.selected_classes(correct, "s", "a+b", ["x", "y"])
+    selected = claims.selection_claim(correct, "s", "a+b", ["x", "y"])
     assert selected.estimate.value == pytest.approx(55 - 54)
 
 
@@ -108,7 +106,7 @@ def test_correlation_is_the_mean_of_those_of_the_targets():
         for target, row in shares.items()
         for source, share in zip(table.sources, row, strict=True)
     }
-    claim = claims.similarity_predicts_accuracy(correct, table)
+    claim = claims.correlation_claim(correct, table)
     assert claim.estimate.value == pytest.approx((1 - 0.5) / 2)
     assert claim.verdict == "does not hold"
 
@@ -129,40 +127,40 @@ def write_network(name: str, dataset: str, image_size: int) -> None:
     """Writes the description and the predictions of a network."""
     found = predictions([0.7, 0.8, 0.9], [5, 50, 200], IMAGES)
     description = ModelDescription("inception_v3", image_size, "inception_v3", dataset, ())
-    found.save(demo.CHECKPOINTS / name)
-    write_model_description(demo.CHECKPOINTS / name, description)
+    found.save(claims.CHECKPOINTS / name)
+    write_model_description(claims.CHECKPOINTS / name, description)
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The results of a demo: random features, and predictions."""
     monkeypatch.chdir(tmp_path)
-    sources = [*demo.SOURCES, demo.UNION, demo.SELECTED]
+    sources = [*claims.SOURCES, claims.UNION, claims.SELECTED]
     for number, network in enumerate(sources):
-        for seed, name in enumerate([*demo.SOURCES, demo.SELECTED, *demo.TARGETS]):
-            write_features(demo.FEATURES / network, name, 8 + number, 10 * number + seed)
-    for name in (*demo.SOURCES, "toy_birds"):
+        for seed, name in enumerate([*claims.SOURCES, claims.SELECTED, *claims.TARGETS]):
+            write_features(claims.FEATURES / network, name, 8 + number, 10 * number + seed)
+    for name in (*claims.SOURCES, "toy_birds"):
         write_network(name, name, 107)
         split = SplitDescription(60, 0, [], "")
         written = DatasetDescription(
             CLASSES, 0, True, "fail", {"train": split, "validation": split}
         )
-        (demo.DATA / name).mkdir(parents=True)
-        (demo.DATA / name / DESCRIPTION).write_text(written.to_json())
-    for name in (demo.SMALL, *demo.FINE_TUNED, demo.BALANCED):
+        (claims.DATA / name).mkdir(parents=True)
+        (claims.DATA / name / DESCRIPTION).write_text(written.to_json())
+    for name in (claims.SMALL, *claims.FINE_TUNED, claims.BALANCED):
         write_network(name, "toy_inat", 75)
     return tmp_path
 
 
 def test_demo_tests_its_claims_on_its_own_results(folder):
-    done = invoke(demo)
+    done = invoke(claims)
     assert done.code == 0, done.error
-    written = json.loads(demo.CLAIMS.read_text())
+    written = json.loads(claims.CLAIMS.read_text())
     assert not written["full"]
     correct = {}
-    for source in demo.SOURCES:
+    for source in claims.SOURCES:
         train, val = (
-            load_features(demo.FEATURES / source, "toy_cars", s) for s in ("train", "val")
+            load_features(claims.FEATURES / source, "toy_cars", s) for s in ("train", "val")
         )
         correct[source] = classify(train, val).accuracy
     expected = 100 * (correct["toy_imagenet"] - correct["toy_inat"])
@@ -176,19 +174,19 @@ def test_demo_tests_its_claims_on_its_own_results(folder):
 
 def test_distances_do_not_depend_on_the_scale_of_one_network(folder):
     def distances():
-        images = demo.load_domains(demo.SOURCES, [*demo.SOURCES, *demo.TARGETS])
-        return demo.measure_distances(images, demo.SOURCES).emd
+        images = claims.load_domains(claims.SOURCES, [*claims.SOURCES, *claims.TARGETS])
+        return claims.measure_distances(images, claims.SOURCES).emd
 
     before = distances()
-    for path in (demo.FEATURES / "toy_inat").glob("*_feature_train.npy"):
+    for path in (claims.FEATURES / "toy_inat").glob("*_feature_train.npy"):
         np.save(path, 1000 * np.load(path))
     assert distances() == pytest.approx(before, rel=1e-4)
 
 
 def test_full_demo_tests_more_claims(folder):
-    done = invoke(demo, "--full")
+    done = invoke(claims, "--full")
     assert done.code == 0, done.error
-    written = json.loads(demo.CLAIMS.read_text())
+    written = json.loads(claims.CLAIMS.read_text())
     assert written["full"]
     assert {"balanced", "resolution_fine_tuned", "union_mean", "selected_mean", "correlation"} < (
         written["claims"].keys()
@@ -197,114 +195,16 @@ def test_full_demo_tests_more_claims(folder):
 
 
 def test_predictions_for_other_images_are_refused(folder):
-    predictions([0.5, 0.5, 0.5], [5, 5, 5], images=4).save(demo.CHECKPOINTS / "toy_birds")
-    done = invoke(demo)
+    predictions([0.5, 0.5, 0.5], [5, 5, 5], images=4).save(claims.CHECKPOINTS / "toy_birds")
+    done = invoke(claims)
     assert done.code == 1
     assert "toy_birds was evaluated on 12 images, not on the 60 images" in done.error
-    assert not demo.CLAIMS.exists()
-
-
-def write_run(folder: Path, seed: int, figure: float, *, full: bool = False) -> None:
-    """Writes the claims of a finished demo."""
-    estimate = Estimate(figure, figure - 1, figure + 1)
-    claim = {"key": "k", "statement": "a is better", "estimate": estimate, "unit": POINTS}
-    path = folder / f"seed_{seed}" / demo.CLAIMS
-    path.parent.mkdir(parents=True)
-    more = [Claim(**{**claim, "key": "f", "least": -3})] if full else []
-    write_claims(path, [Claim(**claim), *more], full=full)
-
-
-def test_finished_seeds_are_only_summarized(tmp_path):
-    for seed, figure in ((1, 3.0), (2, 5.0), (3, -1.0)):
-        write_run(tmp_path, seed, figure, full=seed < 3)
-    done = invoke(demo_seeds, "--seeds=3", "--full_seeds=2", f"--folder={tmp_path}")
-    assert done.code == 0, done.error
-    table = (tmp_path / "claims.md").read_text()
-    assert table in done.output
-    spread = np.std([3, 5, -1], ddof=1)
-    assert (
-        f"| a is better (points) | +2.3 | {spread:.1f} | -1.0 | +5.0 | {7 / 3 / spread:.1f} "
-        "| 2 of 3 | 2 holds, 1 within noise |"
-    ) in table
-    # Its margin is above -3.
-    margin = 7 / np.std([3, 5], ddof=1)
-    assert f"| +4.0 | 1.4 | +3.0 | +5.0 | {margin:.1f} | 2 of 2 | 2 holds |" in table
-    assert not (tmp_path / demo.DATA).exists()
-
-
-def test_a_demo_is_complete_with_all_its_claims(tmp_path):
-    write_run(tmp_path, 1, 3.0)
-    write_run(tmp_path, 2, 3.0, full=True)
-    one, two, three = (tmp_path / f"seed_{seed}" for seed in (1, 2, 3))
-    assert demo_seeds.Demo(1, False, one).claims and not demo_seeds.Demo(1, True, one).claims
-    assert demo_seeds.Demo(2, False, two).claims and demo_seeds.Demo(2, True, two).claims
-    assert demo_seeds.Demo(3, False, three).claims is None
-
-
-def test_the_folder_of_a_seed_has_the_scripts_and_the_shared_datasets(tmp_path):
-    runs, folder = tmp_path / "runs", tmp_path / "runs/seed_1"
-    for name in (*demo.SOURCES, *demo.TARGETS):
-        (runs / demo.DATA / name).mkdir(parents=True)
-    for _ in range(2):
-        demo_seeds.link_files(folder, runs)
-    assert (folder / "data/toy_cars").samefile(runs / "data/toy_cars")
-    assert not (folder / "data").is_symlink() and not (folder / "checkpoints").exists()
-    done = run(folder / "demo.sh", "--wrong")
-    assert (done.returncode, done.stderr) == (
-        1,
-        "error: ./demo.sh --wrong: expected nothing, or --full\n",
-    )
-
-
-def test_a_seed_is_checked_first():
-    done = run(ROOT / "demo.sh", env={"SEED": "abc"})
-    assert done.returncode == 1
-    assert done.stderr == "error: SEED=abc: expected a whole number, such as SEED=1\n"
-
-
-def start_demo(folder: Path, script: str) -> None:
-    """Runs a script as the demo with seed 5."""
-    path = folder / "demo.sh"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    asyncio.run(demo_seeds.run_demos([demo_seeds.Demo(5, True, folder)], 2))
-
-
-def test_a_demo_runs_with_its_seed_and_its_log(tmp_path, capfd):
-    start_demo(tmp_path, 'echo "seed $SEED" "$@"; exit 3')
-    assert (tmp_path / "demo.log").read_text() == "seed 5 --full\n"
-    assert "seed 5: failed with exit code 3" in capfd.readouterr().out
-
-
-def test_ctrl_c_ends_the_demos(tmp_path, capfd):
-    # Background processes of a shell ignore the signal.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            start_demo(tmp_path, "trap 'echo ended; exit' INT; sleep 1; kill -INT $PPID; sleep 60")
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert (tmp_path / "demo.log").read_text() == "ended\n"
-    assert "seed 5: interrupted, training saves a checkpoint" in capfd.readouterr().out
-
-
-def test_damaged_claims_are_an_error(tmp_path):
-    write_run(tmp_path, 1, 3.0)
-    (tmp_path / "seed_1" / demo.CLAIMS).write_text('{"full": tr')
-    done = invoke(demo_seeds, "--seeds=2", f"--folder={tmp_path}")
-    assert done.code == 1 and "claims.json is not a file of claims of the demo" in done.error
-
-
-def test_every_worker_has_cores():
-    for count in (1, 2, 5):
-        shares = demo_seeds.share_cores(count)
-        assert len(shares) == count and all(shares)
-        assert set.union(*shares) == os.sched_getaffinity(0)
+    assert not claims.CLAIMS.exists()
 
 
 def test_errors_name_missing_results(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = invoke(demo)
+    done = invoke(claims)
     assert done.code == 1 and "no file checkpoints/toy_inat" in done.error
     with pytest.raises(UserError, match="was evaluated on 3 images"):
         claims.correct_images(predictions([1], [1], 3), np.zeros(4), "x")

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from slim.datasets.toy.pen import PAINTS, Pen, divide_circle, parse_points, polar
-from slim.datasets.toy.pictures import Subject
+from demo.pen import PAINTS, Pen, divide_circle, parse_points, polar
+from demo.pictures import Subject
 
 # The foot of the rear window, the rear and the front of the roof, the foot of the windscreen.
 ROOFS = {
@@ -57,7 +57,7 @@ class Car(Subject):
     stripe: str = ""  # its colour, "" is none
 
     def draw(self, pen: Pen, rng: Random) -> None:
-        """Draws the outline of the side, extruded along the width of the car."""
+        # The outline of the side is extruded along the width of the car.
         pen = replace(pen, paints=vars(self) | {"paint": rng.choice(PAINTS)})
         yaw = rng.uniform(0.45, 0.8)
         length, width = 1 - 0.3 * yaw, 0.72 * yaw  # as seen: the side is foreshortened

@@ -4,18 +4,17 @@ import re
 from dataclasses import dataclass, replace
 from random import Random
 
-from slim.datasets.toy.pen import PAINTS, Pen
-from slim.datasets.toy.pictures import Subject
+from demo.pen import PAINTS, Pen
+from demo.pictures import Subject
 
 
 @dataclass(frozen=True)
 class Thing(Subject):
     """A kind of object, slightly distorted in every image."""
 
-    recipe: str  # see `Pen.draw`
+    recipe: str  # shapes for `Pen.draw`
 
     def draw(self, pen: Pen, rng: Random) -> None:
-        """Draws the shapes of the recipe."""
         pen = replace(pen, paints=dict(zip("ab", rng.sample(PAINTS, 2), strict=True)))
         lean = rng.uniform(-0.1, 0.1)
         axes = ((rng.uniform(0.82, 1.12), 0), (lean, rng.uniform(0.82, 1.12)))

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from demo import toy
+from demo.birds import Bird
+from demo.cars import Car
+from demo.domains import DOMAINS, Domain, draw_image
+from demo.flowers import Flower
+from demo.things import Thing
+from demo.toy import draw_domain
 from slim.common.errors import UserError
-from slim.datasets.toy import __main__ as toy
-from slim.datasets.toy import writing
-from slim.datasets.toy.birds import Bird
-from slim.datasets.toy.cars import Car
-from slim.datasets.toy.domains import DOMAINS, Domain, draw_image
-from slim.datasets.toy.flowers import Flower
-from slim.datasets.toy.things import Thing
-from slim.datasets.toy.writing import draw_domain
 from tests.conftest import run
 from tests.datasets.conftest import check, is_running, wait_until, workers_of
 from tests.support import Process
@@ -47,11 +46,11 @@ def drawn(tmp_path_factory):
     directory = tmp_path_factory.mktemp("data")
     common = (f"--dataset_dir={directory}", f"--image_size={SIZE}")
     flags = (*common, f"--domains={','.join(TARGETS)}")
-    result = run("python", "-m", "slim.datasets.toy", *flags, env={"PYTHONHASHSEED": "1"})
+    result = run("python", "-m", "demo.toy", *flags, env={"PYTHONHASHSEED": "1"})
     assert result.returncode == 0, result.stderr
     flags = (*common, f"--domains={','.join(SOURCES)}")
     blank = Image.new("RGB", (8, 8))
-    with mock.patch.object(writing, "draw_image", lambda *_, **__: blank):
+    with mock.patch.object(toy, "draw_image", lambda *_, **__: blank):
         sources = check(toy, *flags)
     assert (result.stdout + sources.output).splitlines() == [
         f"toy_birds: 1560 images of 12 classes in {directory}/toy_birds",
@@ -205,7 +204,7 @@ def test_complete_domains_are_skipped(drawn):
 def test_a_killed_run_resumes_to_the_same_bytes(drawn, tmp_path):
     directory = tmp_path / "toy_birds"
     flags = (f"--dataset_dir={tmp_path}", "--domains=toy_birds", f"--image_size={SIZE}")
-    with Process("slim.datasets.toy", *flags, log=tmp_path / "log") as process:
+    with Process("demo.toy", *flags, log=tmp_path / "log") as process:
         wait_until(lambda: len(list(directory.glob("images/*/*.jpg"))) >= 40)
         workers = workers_of(process)
         process.kill()
@@ -252,16 +251,16 @@ def test_a_folder_drawn_with_another_seed_is_not_changed(drawn):
 def test_two_runs_at_once_draw_one_domain(tmp_path, monkeypatch):
     """The folder is checked again after waiting for the other run."""
     monkeypatch.setitem(DOMAINS, "toy_birds", Domain({"wren": Bird("tan", "tan")}, (1,), 1))
-    lock = writing.writing_to
+    lock = toy.writing_to
 
     def wait(folder, flag):
-        monkeypatch.setattr(writing, "writing_to", lock)
+        monkeypatch.setattr(toy, "writing_to", lock)
         draw_domain("toy_birds", folder, seed=0)
         return lock(folder, flag)
 
-    monkeypatch.setattr(writing, "writing_to", wait)
+    monkeypatch.setattr(toy, "writing_to", wait)
     assert not draw_domain("toy_birds", tmp_path / "same", seed=0)
-    monkeypatch.setattr(writing, "writing_to", wait)
+    monkeypatch.setattr(toy, "writing_to", wait)
     with pytest.raises(UserError, match=r'has {"seed": 0, .* expected {"seed": 1, '):
         draw_domain("toy_birds", tmp_path / "other", seed=1)
     assert contents(tmp_path / "other") == contents(tmp_path / "same")
@@ -296,7 +295,7 @@ def test_an_unwritable_folder_is_reported_in_one_line(tmp_path):
 
 
 def test_tensorflow_is_not_loaded():
-    code = "import sys, slim.datasets.toy.__main__; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, demo.toy; sys.exit('tensorflow' in sys.modules)"
     assert run("python", "-c", code).returncode == 0
 
 

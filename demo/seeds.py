@@ -1,6 +1,6 @@
 """Runs `./demo.sh` with several seeds, and prints how its claims vary.
 
-    python -m benchmarks.demo_seeds --seeds=8 --full_seeds=4 --num_workers=2
+    python -m demo.seeds --seeds=8 --full_seeds=4 --num_workers=2
 
 Each seed has a folder with links to the files of the project, such as `runs/seed_1`, and its own
 checkpoints and features; the toy datasets are shared. The table is also written to
@@ -24,8 +24,7 @@ from typing import IO, Any, NamedTuple
 
 from absl import flags
 
-from benchmarks.claims import FORMS, read_claims
-from benchmarks.demo import CLAIMS, DATA, SOURCES, TARGETS
+from demo.claims import CLAIMS, DATA, FORMS, SOURCES, TARGETS, read_claims
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError
 from slim.common.files import make_folder, write_whole
@@ -52,7 +51,6 @@ class Demo(NamedTuple):
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the flags of the command."""
     define = FlagSet(values)
     define.integer("seeds", 8, "Number of seeds, from 1.", 2)
     define.integer("full_seeds", 4, "Number of these, the first ones, with ./demo.sh --full.", 0)
@@ -61,7 +59,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Runs the demos that have not finished, and prints a table of the claims of all."""
     folder = Path(values.folder).absolute()
     make_folder(folder, "folder")
     demos = [
@@ -90,7 +87,7 @@ def draw_datasets(folder: Path) -> None:
     names = [*SOURCES, *TARGETS]
     convert = ["slim.convert_dataset", f"--num_shards={SHARDS}"]
     for command in (
-        ["slim.datasets.toy", f"--domains={','.join(names)}"],
+        ["demo.toy", f"--domains={','.join(names)}"],
         *([*convert, f"--dataset_name={name}"] for name in names),
     ):
         command = [sys.executable, "-m", *command, f"--dataset_dir={folder}"]
@@ -113,7 +110,6 @@ def link_files(folder: Path, runs: Path) -> None:
 
 
 async def run_demos(demos: Sequence[Demo], num_workers: int) -> None:
-    """Runs demos in parallel."""
     workers = asyncio.Queue()
     for cores in share_cores(num_workers):
         workers.put_nowait(cores)
@@ -179,11 +175,7 @@ async def run_demo(demo: Demo, cores: set[int], log: IO[str]) -> None:
 
 
 def claims_table(found: Sequence[dict[str, dict[str, Any]]]) -> Table:
-    """Returns a table of claims over the seeds.
-
-    Args:
-        found: The claims of each seed by key, see `benchmarks.claims.write_claims`.
-    """
+    """Returns a table of claims over the seeds, given the claims of each seed by key."""
     header = ["claim", "mean", "SD", "smallest", "largest", "margin / SD", "true", "verdicts"]
     rows = []
     for key, first in {key: claim for claims in found for key, claim in claims.items()}.items():

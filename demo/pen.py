@@ -59,18 +59,12 @@ class Pen:
 
     A colour such as "red" or "red*.8", which is darker, is a name in `COLOURS` or in `paints`.
     Nothing is drawn in the colour "".
-
-    Attributes:
-        image: The image.
-        place: Maps points in the frame of the pen to pixels.
-        tint: Factors of red, green and blue.
-        paints: Further names of colours, such as the traits of a subject.
     """
 
     image: ImageDraw.ImageDraw
-    place: Callable[[np.ndarray], np.ndarray] = np.asarray
-    tint: Sequence[float] = (1, 1, 1)
-    paints: Mapping[str, str] = field(default_factory=dict)
+    place: Callable[[np.ndarray], np.ndarray] = np.asarray  # from the pen's frame to pixels
+    tint: Sequence[float] = (1, 1, 1)  # factors of red, green and blue
+    paints: Mapping[str, str] = field(default_factory=dict)  # such as the traits of a subject
 
     def frame(self, origin: ArrayLike, axes: ArrayLike = ((1, 0), (0, 1))) -> "Pen":
         """Returns a pen with another frame, given by its origin and unit vectors in this one."""
@@ -85,7 +79,6 @@ class Pen:
         return replace(self, place=lambda p: self.place(p + bend * p[:, :1] ** 2 * (0, 1)))
 
     def poly(self, points: ArrayLike, colour: str) -> None:
-        """Fills a polygon."""
         name, _, shade = colour.partition("*")
         if name := self.paints.get(name, name):
             lit = [value * tint for value, tint in zip(COLOURS[name], self.tint, strict=True)]

@@ -1,21 +1,52 @@
-"""Writing of the toy domains, resumed where an earlier run was interrupted."""
+"""Draws the toy domains: small stand-ins for the datasets of the paper.
+
+    python -m demo.toy --dataset_dir=./data
+
+The targets `toy_birds`, `toy_flowers` and `toy_cars` have 12 similar classes each. The sources for
+pre-training are `toy_inat`, 40 other birds and flowers with few images of most classes, and
+`toy_imagenet`, 40 everyday objects and vehicles with one bird among them. Each domain is a dataset
+like any other: `data/<name>/images/<class>/0007.jpg`, `train.txt`, `val.txt` and `classes.txt`.
+
+The same seed gives the same bytes. Complete domains are skipped; interrupted ones resume.
+"""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from slim.common.command_line import check_words
+from absl import flags
+
+from demo.domains import DOMAINS, draw_image
+from slim.common.command_line import FlagSet, check_words, run_command
 from slim.common.cores import available_cores
 from slim.common.errors import UserError
 from slim.common.files import replacing, write_whole, writing_to
 from slim.common.progress import progress
-from slim.common.workers import Work, WorkerError, run_jobs
+from slim.common.workers import WorkerError, run_jobs
 from slim.datasets.listed import compose_files
 from slim.datasets.lists import compose_class_names
-from slim.datasets.toy.domains import DOMAINS, draw_image
 
 VERSION = 2  # must change when the same seed gives other images
 NOTE = "toy.json"  # the settings that a folder was drawn with
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    define = FlagSet(values)
+    define.string("dataset_dir", "./data", "The folder that holds the datasets.")
+    define.words("domains", list(DOMAINS), "The domains to draw.")
+    define.integer("seed", 0, "The seed of the images.")
+    define.integer("image_size", 128, "The length of the shorter side in pixels.", 32, 2048)
+
+
+def main(values: flags.FlagValues) -> None:
+    check_words("domains", values.domains, list(DOMAINS))
+    for name in dict.fromkeys(values.domains):
+        folder, domain = Path(values.dataset_dir, name), DOMAINS[name]
+        drawn = draw_domain(name, folder, seed=values.seed, image_size=values.image_size)
+        count = sum(map(len, domain.splits().values()))
+        size = f"{count} images of {len(domain.classes)} classes"
+        print(f"{name}: {size} in {folder}{'' if drawn else ', already drawn'}", flush=True)
 
 
 def draw_domain(
@@ -64,22 +95,19 @@ def draw_domain(
         for temporary in folder.glob("images/*/*.tmp"):  # of a run that was killed
             temporary.unlink()
         images = [file for file in missing if file in labels]
-        _run(name, draw, images, num_workers or available_cores())
+        try:
+            with progress(name, len(images), " images") as shown:
+                workers = num_workers or available_cores()
+                run_jobs(draw, images, num_workers=workers, report=shown.update)
+        except WorkerError as error:
+            raise UserError(
+                f"a process that draws {name} ended early ({error}), possibly out of memory: run "
+                "the command again to resume"
+            ) from error
+        # The lists come last, so that a folder with lists has all images.
         for file, text in lists.items():
             write_whole(folder / file, text)
     return True
-
-
-def _run(name: str, draw: Work, images: Sequence[str], num_workers: int) -> None:
-    """Draws images in worker processes, with a progress bar."""
-    try:
-        with progress(name, len(images), " images") as shown:
-            run_jobs(draw, images, num_workers=num_workers, report=shown.update)
-    except WorkerError as error:
-        raise UserError(
-            f"a process that draws {name} ended early ({error}), possibly out of memory: run "
-            "the command again to resume"
-        ) from error
 
 
 def _check_folder(name: str, folder: Path, note: str, lists: Mapping[str, str]) -> None:
@@ -97,3 +125,9 @@ def _check_folder(name: str, folder: Path, note: str, lists: Mapping[str, str]) 
             raise UserError(f"{path} is not the file that is written for {name}: {remedy}")
     if (folder / "images").exists() and not drawn.exists():
         raise UserError(f"{folder / 'images'} was not drawn for {name}: {remedy}")
+
+
+command = partial(run_command, define_flags, main, description=__doc__)
+
+if __name__ == "__main__":
+    command()

@@ -6,11 +6,11 @@ from random import Random
 
 from PIL.Image import Image
 
-from slim.datasets.toy.birds import Bird
-from slim.datasets.toy.cars import Car
-from slim.datasets.toy.flowers import Flower
-from slim.datasets.toy.pictures import Subject, draw_picture
-from slim.datasets.toy.things import THINGS
+from demo.birds import Bird
+from demo.cars import Car
+from demo.flowers import Flower
+from demo.pictures import Subject, draw_picture
+from demo.things import THINGS
 
 TOY_BIRDS = {
     "two_barred_greenlet": Bird("olive", "cream", "thin", wing_bars=2, eye="ring"),

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from slim.datasets.toy.pen import COLOURS, Pen
+from demo.pen import COLOURS, Pen
 
 OVERSAMPLING = 3  # subjects are drawn this many times larger, then reduced, for smooth edges
 
@@ -29,15 +29,11 @@ SCENES = (
 
 @dataclass(frozen=True)
 class Subject:
-    """A class of objects with the same traits; all other properties are random.
+    """A class of objects with the same traits; all other properties are random."""
 
-    Attributes:
-        varying: Values of the traits that differ between the images of a coarse class.
-        on_road: Whether the object is rigid and stands on a road.
-    """
-
+    # Values of the traits that differ between the images of a coarse class.
     varying: ClassVar[Mapping[str, Sequence]] = {}
-    on_road: ClassVar[bool] = False
+    on_road: ClassVar[bool] = False  # rigid, and standing on a road
 
     def draw(self, pen: Pen, rng: Random) -> None:
         """Draws one object; its traits are colours of the pen."""
@@ -49,13 +45,8 @@ class Subject:
 
 
 def draw_picture(subject: Subject, rng: Random, image_size: int) -> Image.Image:
-    """Draws a subject in a random scene.
-
-    Args:
-        subject: The subject.
-        rng: The source of randomness; the same state gives the same picture.
-        image_size: The length of the shorter side in pixels; the other is up to a quarter longer.
-    """
+    """Draws a subject in a random scene; the same state of `rng` gives the same picture."""
+    # The image size is the shorter side; the other one is up to a quarter longer.
     size = (round(image_size * rng.choice((1, 1, 1.125, 1.25))), image_size)
     if not subject.on_road and rng.random() >= 0.7:
         size = size[::-1]

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from slim.datasets.toy.pen import Pen, parse_points
-from slim.datasets.toy.pictures import Subject
+from demo.pen import Pen, parse_points
+from demo.pictures import Subject
 
 # The outline of the bill, from the forehead around its tip to the chin.
 BILLS = {
@@ -71,7 +71,6 @@ class Bird(Subject):
     bill_colour: str = "black"
 
     def draw(self, pen: Pen, rng: Random) -> None:
-        """Draws the bird on a branch, a stone or nothing."""
         at = (0.43 + rng.uniform(-0.06, 0.06), -0.4 + rng.uniform(-0.08, 0.06))
         head = pen.turned(at, rng.uniform(-0.25, 0.25))
         wing = pen.turned((0.22, -0.06), rng.uniform(-0.12, 0.14))

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from slim.datasets.toy.pen import Pen, divide_circle, parse_points, polar
-from slim.datasets.toy.pictures import Subject
+from demo.pen import Pen, divide_circle, parse_points, polar
+from demo.pictures import Subject
 
 # One edge of a petal, from its base: distance from the centre, width (1: the petals' spacing).
 PETALS = {
@@ -49,7 +49,6 @@ class Flower(Subject):
     centre_colour: str = "yellow"
 
     def draw(self, pen: Pen, rng: Random) -> None:
-        """Draws the flower with leaves and perhaps a second bloom."""
         top, root = (rng.uniform(-0.1, 0.1), -0.25), (rng.uniform(-0.5, 0.5), 1.6)
         middle = (0.6 * top[0] + 0.4 * root[0] + rng.uniform(-0.12, 0.12), 0.5)
         pen.line((root, middle, top), "moss*.85", 0.07)

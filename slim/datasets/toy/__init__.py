@@ -1,1 +1,0 @@
-"""The toy domains: small stand-ins for the datasets of the paper."""
