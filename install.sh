@@ -1,16 +1,16 @@
 #!/bin/sh
-# Creates .venv beside this file and installs this project in it with requirements.txt, unless that
+# Creates .venv next to this file and installs this project in it with requirements.txt, unless that
 # is done already. The Python API and the entry points then work from any folder.
 # Usage: ./install.sh [pip arguments]
 #
-# The interpreter is $PYTHON, else the newest Python from 3.10 to 3.13 on the PATH. If nvidia-smi
-# runs, TensorFlow is installed with its CUDA libraries.
+# The interpreter is $PYTHON, otherwise the newest Python from 3.10 to 3.13 on the PATH. If
+# nvidia-smi runs, TensorFlow is installed with its CUDA libraries.
 set -eu
 cd "$(dirname "$0")"
 
 cuda=
 if nvidia-smi >/dev/null 2>&1; then
-    cuda=$(sed -n 's/^tensorflow\([<>=][^ ]*\).*/tensorflow[and-cuda]\1/p' requirements.txt)
+    cuda=$(sed -n 's/^tensorflow\([<>=][^ ]*\).*/tensorflow[and-cuda]\1/p' requirements-library.txt)
 fi
 stamp=.venv/installed-$(cat pyproject.toml requirements*.txt tests/requirements.txt | cksum |
     tr ' ' -)
@@ -40,7 +40,7 @@ echo "installing the project with requirements.txt ${*}${cuda:+ and $cuda}"
 quiet=--quiet
 if [ -t 1 ]; then quiet=; fi  # some minutes of progress, only for a terminal
 .venv/bin/python -m pip install $quiet --disable-pip-version-check --no-compile \
-    --editable . "$@" ${cuda:+"$cuda"}
+    --editable . --requirement requirements.txt "$@" ${cuda:+"$cuda"}
 # On all cores; pip would use one. Some packages contain files that are not meant to be compiled.
 .venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 touch "$stamp"

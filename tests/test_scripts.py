@@ -310,8 +310,9 @@ def test_invalid_recipes_are_errors_of_one_line(scripts, script):
 
 
 def test_install_names_its_requirements(tmp_path):
-    for name in ("install.sh", "pyproject.toml", "requirements.txt", "tests/requirements.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "tests").mkdir()
+    names = [path.name for path in ROOT.glob("requirements*.txt")]
+    for name in ("install.sh", "pyproject.toml", *names, "tests/requirements.txt"):
         shutil.copy(ROOT / name, tmp_path / name)
     done = run(tmp_path / "install.sh", env={"PYTHON": "/nowhere/python"})
     assert done.returncode == 1
@@ -342,6 +343,7 @@ def test_install_shows_the_progress_of_pip_in_a_terminal(tmp_path, terminal):
     commands = python.with_name("python.log").read_text().splitlines()
     (install,) = [command for command in commands if command.startswith("-m pip install ")]
     assert ("--quiet" in install) != terminal
+    assert install.endswith("--editable . --requirement requirements.txt")
 
 
 def test_an_installation_is_not_repeated(tmp_path):

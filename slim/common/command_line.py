@@ -77,6 +77,12 @@ def run_command(
         )
         _discard_output()
         raise SystemExit(1) from None
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        needs = "figures need Matplotlib; run 'pip install -r requirements-notebooks.txt'"
+        print(f"error: {needs}", file=sys.stderr)
+        raise SystemExit(1) from None
     except (UserError, flags.Error) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -7,7 +7,7 @@ import sys
 import pytest
 from absl import flags
 
-from slim.common.command_line import FlagSet, python_command
+from slim.common.command_line import FlagSet, python_command, run_command
 from tests.support import ROOT
 
 
@@ -62,3 +62,14 @@ def test_output_to_a_full_disk_is_an_error_of_one_line(flag):
         done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
     expected = "error: cannot write the output: No space left on device; free some space, then"
     assert (done.returncode, done.stderr) == (1, f"{expected} run the command again\n")
+
+
+def test_figures_without_matplotlib_are_an_error_of_one_line(monkeypatch, capsys):
+    def draw(values):
+        import matplotlib  # noqa: F401
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda values: None, draw, ["command"])
+    expected = "figures need Matplotlib; run 'pip install -r requirements-notebooks.txt'"
+    assert (ended.value.code, capsys.readouterr().err) == (1, f"error: {expected}\n")
