@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from slim.common.command_line import FlagSet, run_command
-from slim.datasets.prepare.archives import MINIVAL
+from slim.datasets.prepare.archives import MINIVAL, read_minival
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -21,8 +21,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Fetches the list of iNaturalist 2017's validation images, or checks an existing one."""
-    from slim.datasets.prepare.minival import read_minival
-
     path = Path(values.path)
     MINIVAL.fetch(path)
     print(f"{path}: {len(read_minival(path)):,} images, as published")

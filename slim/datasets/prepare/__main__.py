@@ -10,17 +10,13 @@ written last, each whole. They depend on the archive only: the same archive give
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
 
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError, did_you_mean
-from slim.datasets.registry import KNOWN, new_dataset_folder
+from slim.datasets.registry import KNOWN, conversion_command, new_dataset_folder
 from slim.datasets.tfrecord import LISTS
-
-if TYPE_CHECKING:
-    from slim.datasets.listed import ListedDataset
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -52,27 +48,52 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Prepares a dataset from its archive, folders of images, or TensorFlow Datasets."""
-    from slim.datasets.prepare.checks import check_dataset
-    from slim.datasets.prepare.statistics import report_statistics
-    from slim.datasets.prepare.tfds import dataset_name
-    from slim.datasets.prepare.writing import summarize_dataset, write_dataset
+    from slim.datasets.prepare import archives, folders, prepared, readers, statistics, tfds
 
+    # 1. Decide what to do. A dataset of TFDS gives its name: a:1.0.0 becomes a_1.0.0. --stats
+    #    alone describes a dataset that is prepared already.
     if values.from_tfds and not values.dataset_name:
-        values.dataset_name = dataset_name(values.from_tfds)
-    folder = new_dataset_folder(values.dataset_name or "", values.dataset_dir, "dataset_name")
+        values.dataset_name = values.from_tfds.replace("/", "_").replace(":", "_")
+    name, allow_partial = values.dataset_name or "", values.allow_partial
+    folder = new_dataset_folder(name, values.dataset_dir, "dataset_name")
     is_prepared = all((folder / list_name).is_file() for list_name in LISTS.values())
-    other_flags = ("archive_dir", "download", "from_folders", "from_tfds", "copy")
-    asks_for_more = any(values[name].value for name in other_flags)
-    stats_only = values.stats and is_prepared and not asks_for_more
-    _check_flags(values, stats_only)
+    sources = ("archive_dir", "download", "from_folders", "from_tfds", "copy")
+    stats_only = values.stats and is_prepared and not any(values[s].value for s in sources)
+    check_flags(values, stats_only)
+
     try:
-        if not stats_only:
-            dataset = _gather(values, folder)
-            dataset = check_dataset(dataset, values.dataset_name, values.allow_partial)
-            write_dataset(folder, dataset, values.copy)
-            print(summarize_dataset(folder, dataset), flush=True)
+        # 2. Read the images and labels from their source, after downloading it on request.
+        archive_dir = Path(values.archive_dir or folder / "archive")
+        if stats_only:
+            dataset = None
+        elif values.from_folders:
+            root, fraction = Path(values.from_folders), values.val_fraction
+            dataset = folders.read_folders(root, fraction, values.seed, allow_partial=allow_partial)
+        elif values.from_tfds:
+            dataset = tfds.read_tfds(values.from_tfds, values.tfds_splits, archive_dir)
+        else:
+            if values.download:
+                archives.download(name, archive_dir)
+            dataset = readers.read_archive(name, archive_dir)
+            if name == "inat2017":  # the paper validates on a part of the validation images
+                path = Path(values.minival_path)
+                if not path.exists():
+                    archives.MINIVAL.fetch(path)
+                minival = archives.read_minival(path, allow_other=allow_partial)
+                dataset = readers.hold_out(dataset, minival)
+
+        # 3. Check that all is there, then place the images and write the lists.
+        if dataset:
+            dataset = prepared.check_dataset(dataset, name, allow_partial)
+            prepared.write_dataset(folder, dataset, values.copy)
+            images = folder / prepared.IMAGES
+            origin = f"linked to {images.readlink()}" if images.is_symlink() else "copied"
+            command = conversion_command(name, values.dataset_dir)
+            print(f"{folder}: {dataset.sizes}, images {origin}\nnext: {command}", flush=True)
+
+        # 4. Describe the long tail.
         if values.stats:
-            report_statistics(folder)
+            statistics.report_statistics(folder)
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: {error.strerror}: fix this, then run the command again "
@@ -80,10 +101,10 @@ def main(values: flags.FlagValues) -> None:
         ) from error
 
 
-def _check_flags(values: flags.FlagValues, stats_only: bool) -> None:
+def check_flags(values: flags.FlagValues, stats_only: bool) -> None:
     """Checks the flags before anything is read."""
     name = values.dataset_name or ""
-    own = "for images of your own set --from_folders"
+    own = "for your own images, set --from_folders"
     if not name:
         raise UserError(f"--dataset_name is missing: {did_you_mean('', list(KNOWN))}; {own}")
     if values.tfds_splits and not (values.from_tfds and len(values.tfds_splits) == 2):
@@ -100,32 +121,6 @@ def _check_flags(values: flags.FlagValues, stats_only: bool) -> None:
             f"--dataset_name={name} has no official archive: {did_you_mean(name, list(KNOWN))}; "
             f"{own}"
         )
-
-
-def _gather(values: flags.FlagValues, folder: Path) -> "ListedDataset":
-    """Reads a dataset from the source that the flags name, after downloading it on request."""
-    from slim.datasets.prepare.archives import MINIVAL, download
-    from slim.datasets.prepare.folders import read_folders
-    from slim.datasets.prepare.layouts import read_archive
-    from slim.datasets.prepare.minival import hold_out, read_minival
-    from slim.datasets.prepare.tfds import read_tfds
-
-    name, allow_partial = values.dataset_name, values.allow_partial
-    if values.from_folders:
-        root = Path(values.from_folders)
-        return read_folders(root, values.val_fraction, values.seed, allow_partial=allow_partial)
-    archive_dir = Path(values.archive_dir or folder / "archive")
-    if values.from_tfds:
-        return read_tfds(values.from_tfds, values.tfds_splits, archive_dir)
-    if values.download:
-        download(name, archive_dir)
-    dataset = read_archive(name, archive_dir)
-    if name == "inat2017":
-        minival = Path(values.minival_path)
-        if not minival.exists():
-            MINIVAL.fetch(minival)
-        dataset = hold_out(dataset, read_minival(minival, allow_other=allow_partial))
-    return dataset
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

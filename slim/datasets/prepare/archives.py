@@ -1,18 +1,19 @@
-"""Addresses, hashes and sizes of the official archives, and downloads of them.
+"""The nine official archives: their addresses, hashes and sizes, and downloads of them.
 
 The hashes are published by iNaturalist and CaltechDATA, or are those by which TensorFlow Datasets
 (sha256) and torchvision and others (md5) check the same addresses.
 """
 
-from collections.abc import Mapping
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from slim.common.command_line import python_command
 from slim.common.downloads import fetch
-from slim.common.errors import UserError, did_you_mean
+from slim.common.errors import UserError, warn
 from slim.common.files import exclusive, make_folder
 from slim.common.unpacking import refuse_existing, unpack, unpacked
 
@@ -109,6 +110,7 @@ SOURCES = {
 }
 # fmt: on
 
+# The images that validate iNaturalist 2017 in the paper.
 MINIVAL = RemoteFile(
     "https://raw.githubusercontent.com/richardaecn/cvpr18-inaturalist-transfer/HEAD/"
     "inat_minival.txt",
@@ -117,43 +119,52 @@ MINIVAL = RemoteFile(
 )
 
 
-def download(name: str, folder: Path, sources: Mapping[str, ArchiveSource] = SOURCES) -> None:
+def download(name: str, folder: Path) -> None:
     """Downloads and unpacks the archives of a dataset; resumes an interrupted call.
 
     An archive, of up to 199 GB, is removed after it is unpacked; there must be room for both. A
     hidden file in the folder marks it as unpacked, so that another call skips it.
-
-    Raises:
-        UserError: A download or an archive is invalid, or the dataset requires a login.
     """
-    where = where_to_get(name, sources)
-    if not sources[name].files:
-        raise UserError(f"{name} cannot be downloaded automatically: {where}")
+    if not SOURCES[name].files:
+        raise UserError(f"{name} cannot be downloaded automatically: {where_to_get(name)}")
     make_folder(folder, "archive_dir")
     with exclusive(folder):
-        for file in sources[name].files:
-            _download(file, folder)
+        for file in SOURCES[name].files:
+            path, into = folder / file.name, folder / file.into
+            if file.top is None:
+                file.fetch(path)
+                continue
+            if not unpacked(path, into):
+                refuse_existing(into / file.top, file.name)
+                file.fetch(path)
+                unpack(path, into)
+            path.unlink(missing_ok=True)
 
 
-def _download(file: RemoteFile, folder: Path) -> None:
-    """Downloads one file; an archive is then unpacked and removed."""
-    path, into = folder / file.name, folder / file.into
-    if file.top is None:
-        file.fetch(path)
-        return
-    if not unpacked(path, into):
-        refuse_existing(into / file.top, file.name)
-        file.fetch(path)
-        unpack(path, into)
-    path.unlink(missing_ok=True)
-
-
-def where_to_get(name: str, sources: Mapping[str, ArchiveSource] = SOURCES) -> str:
+def where_to_get(name: str) -> str:
     """Returns a clause that says where the archive of a dataset comes from, for errors."""
-    if name not in sources:
-        raise UserError(f"--dataset_name={name}: unknown, {did_you_mean(name, list(sources))}")
-    source = sources[name]
+    source = SOURCES[name]
     if source.by_hand:
         return f"it comes from {source.page}; {source.by_hand}"
     size = tqdm.format_sizeof(sum(file.size for file in source.files))
     return f"it comes from {source.page}; --download fetches it ({size}B)"
+
+
+def read_minival(path: Path, *, allow_other: bool = False) -> frozenset[str]:
+    """Reads names of images, such as `train_val_images/Aves/Corvus cornix/....jpg`.
+
+    Raises:
+        UserError: The file is missing, or is another list and `allow_other` is not set.
+    """
+    remedy = f"{python_command()} -m slim.datasets.minival --path={path} fetches it"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: {remedy}") from error
+    found = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    if found != MINIVAL.known_hash:
+        problem = f"{path} is not the published list: {found}, expected {MINIVAL.known_hash}"
+        if not allow_other:
+            raise UserError(f"{problem}: move it away; then {remedy}")
+        warn(problem)
+    return frozenset(content.decode(errors="surrogateescape").splitlines())

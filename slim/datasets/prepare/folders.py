@@ -8,7 +8,7 @@ from slim.common.errors import UserError
 from slim.datasets.images import ENDINGS
 from slim.datasets.listed import ListedDataset
 from slim.datasets.lists import Entry
-from slim.datasets.prepare.checks import count_some, report_faults
+from slim.datasets.prepare.prepared import count_some, report_faults
 
 SPLITS = {"train": "train", "validation": "val"}  # the folder of each split
 
@@ -33,23 +33,25 @@ def read_folders(
     """
     if not root.is_dir():
         raise UserError(f"--from_folders={root}: no such folder; expected one subfolder per class")
-    one_sided = []
+    ignored, one_sided = [], []
+
+    # 1. Split as the folders are, or at random.
     if all((root / folder).is_dir() for folder in SPLITS.values()):
-        scans = {split_name: _find_images(root, folder) for split_name, folder in SPLITS.items()}
-        found = {split_name: classes for split_name, (classes, _) in scans.items()}
+        found = {name: _find_images(root, folder, ignored) for name, folder in SPLITS.items()}
         others = (path.name for path in sorted(root.iterdir()) if path.name[0] != ".")
-        ignored = [path for _, paths in scans.values() for path in paths]
         ignored += [name for name in others if name not in SPLITS.values()]
         one_sided = sorted(found["train"].keys() ^ found["validation"].keys())
     else:
-        classes, ignored = _find_images(root, "")
+        classes = _find_images(root, "", ignored)
         most = max(map(len, classes.values()), default=0)
         if most > 1 and round(val_fraction * most) == most:
             raise UserError(
                 f"--val_fraction={val_fraction} leaves no image to train on, the largest class "
-                f"has {most}: give a smaller fraction"
+                f"has {most}: set a smaller fraction"
             )
         found = split_classes(classes, val_fraction, seed)
+
+    # 2. Number the classes of both splits.
     names = sorted(found["train"].keys() | found["validation"].keys())
     splits = {
         split_name: [
@@ -57,6 +59,8 @@ def read_folders(
         ]
         for split_name, classes in found.items()
     }
+
+    # 3. Report what is missing and what was passed over.
     if empty := [split_name for split_name, images in splits.items() if not images]:
         raise UserError(
             f"--from_folders={root}: no images for {empty[0]}; expected one subfolder per class "
@@ -69,25 +73,24 @@ def read_folders(
     return ListedDataset(root, splits, names)
 
 
-def _find_images(root: Path, below: str) -> tuple[Classes, list[str]]:
-    """Returns the images of each class in a folder below the root, and the ignored paths."""
-    classes, ignored = {}, []
+def _find_images(root: Path, below: str, ignored: list[str]) -> Classes:
+    """Returns the images of each class in a folder below the root; adds to the ignored paths."""
+    classes, others = {}, []
     for top in sorted((root / below).iterdir()):
         if top.name.startswith("."):
             continue
         images = []
         for folder, subfolders, files in os.walk(top):
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            for name in files:
-                if not name.startswith("."):
-                    path = Path(folder, name)
-                    is_image = path.suffix.lower() in ENDINGS
-                    (images if is_image else ignored).append(path.relative_to(root).as_posix())
+            for path in (Path(folder, name) for name in files if not name.startswith(".")):
+                is_image = path.suffix.lower() in ENDINGS
+                (images if is_image else others).append(path.relative_to(root).as_posix())
         if images:
             classes[top.name] = sorted(images)
         else:
-            ignored.append(top.relative_to(root).as_posix())
-    return classes, sorted(ignored)
+            others.append(top.relative_to(root).as_posix())
+    ignored += sorted(others)
+    return classes
 
 
 def split_classes(classes: Classes, val_fraction: float, seed: int) -> dict[str, Classes]:

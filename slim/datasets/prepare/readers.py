@@ -1,213 +1,343 @@
-"""Readers of the nine archives.
+"""Readers of the nine official archives, once unpacked.
 
-A reader receives the path of each part of an unpacked archive by its official path. It returns the
-images of each split in the order of the official lists, labels from 0 and class names. It checks
-neither the numbers of images nor that the images exist.
+A reader receives the path of each part of an archive by its official path. It returns the images
+of each split in the order of the official lists, labels from 0 and class names. It checks neither
+the numbers of images nor that the images exist. Invalid content of a file is a `UserError`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+from scipy.io import loadmat
 
 from slim.common.errors import UserError
 from slim.datasets.listed import ListedDataset
 from slim.datasets.lists import Entry
 from slim.datasets.prepare.archives import where_to_get
-from slim.datasets.prepare.tables import read_labels, read_lines, read_mat, read_structs, read_table
 
 Parts = Mapping[str, Path]
+# The folder of the images, the training and the validation images, and the names of the classes.
+Content = tuple[Path, list[Entry], list[Entry], list[str]]
 
-DEVKIT = "ILSVRC2012_devkit_t12/data"
-INAT_IMAGES = "train_val_images"
+_DEVKIT = "ILSVRC2012_devkit_t12/data"
+_INAT_IMAGES = "train_val_images"
 
 
-def read_birds(parts: Parts) -> ListedDataset:
-    """Reads CUB-200-2011 or NABirds: tables of paths, classes and splits.
+def read_archive(name: str, archive_dir: Path) -> ListedDataset:
+    """Reads an unpacked archive.
 
-    Labels are the ranks of the class ids that images have: all of 1..200 for CUB-200-2011, 555 of
-    0..1010 for NABirds, whose other ids are groups of birds.
+    Args:
+        name: One of the nine datasets.
+        archive_dir: The folder that the archive was unpacked to, or one above or within it.
+
+    Raises:
+        UserError: A part is missing or invalid.
     """
-    names = read_table(parts["classes.txt"])
-    class_of = read_table(parts["image_class_labels.txt"])
-    is_training = read_table(parts["train_test_split.txt"])
-    if invalid := [class_id for class_id in class_of.values() if not class_id.isdecimal()]:
-        raise UserError(f"{parts['image_class_labels.txt']}: '{invalid[0]}' is not a class id")
-    used = sorted(set(class_of.values()), key=int)
-    label_of = {class_id: label for label, class_id in enumerate(used)}
-    splits = {"train": [], "validation": []}
-    for image, path in read_table(parts["images.txt"]).items():
-        split_name = "train" if is_training[image] == "1" else "validation"
-        splits[split_name].append(Entry(path, label_of[class_of[image]]))
-    return ListedDataset(parts["images"], splits, [names[class_id] for class_id in used])
-
-
-def read_aircraft(parts: Parts) -> ListedDataset:
-    """Reads FGVC-Aircraft by variant; its training and validation images become `train`."""
-    label_of = read_labels(parts["variants.txt"])
-    splits = {
-        split_name: [
-            Entry(f"{image}.jpg", label_of[variant])
-            for image, variant in read_table(parts[f"images_variant_{part}.txt"]).items()
-        ]
-        for split_name, part in (("train", "trainval"), ("validation", "test"))
-    }
-    return ListedDataset(parts["images"], splits, list(label_of))
-
-
-def read_flowers(parts: Parts) -> ListedDataset:
-    """Reads Oxford Flowers 102, whose classes have no names; `trnid` and `valid` become `train`."""
-    (labels,) = read_mat(parts["imagelabels.mat"], "labels")
-    train, valid, test = (
-        ids.astype(int).tolist() for ids in read_mat(parts["setid.mat"], "trnid", "valid", "tstid")
-    )
-    numbers = {"train": train + valid, "validation": test}
-    if invalid := [i for split in numbers.values() for i in split if not 0 < i <= len(labels)]:
+    if not archive_dir.is_dir():
         raise UserError(
-            f"{parts['setid.mat']} has image {invalid[0]}, {parts['imagelabels.mat']} has labels "
-            f"of images 1 to {len(labels)}: get both files again"
+            f"no folder {archive_dir}: unpack the archive of {name} there or set --archive_dir; "
+            f"{where_to_get(name)}"
         )
-    splits = {
-        split_name: [Entry(f"image_{i:05d}.jpg", int(labels[i - 1]) - 1) for i in split]
-        for split_name, split in numbers.items()
-    }
-    names = [f"flower_{label:03d}" for label in range(1, int(labels.max()) + 1)]
-    return ListedDataset(parts["jpg"], splits, names)
+
+    # 1. Find the layout and the folder with the fewest missing parts.
+    below = sorted(path for path in archive_dir.iterdir() if path.is_dir())
+    choices = []
+    for layout in LAYOUTS[name]:
+        steps = PurePosixPath(layout.folder).parts
+        roots = [archive_dir.joinpath(*steps[start:]) for start in range(len(steps))]
+        choices += [(layout, root) for root in (*roots, archive_dir, *below)]
+    above = [(layout, archive_dir.resolve().parent) for layout in LAYOUTS[name]]
+    complete = (choice for choice in (*choices, *above) if not _missing_parts(*choice))
+    layout, root = next(complete, None) or min(choices, key=lambda c: len(_missing_parts(*c)))
+
+    # 2. Read its parts.
+    if missing := _missing_parts(layout, root):
+        raise _missing_part(name, missing[0], root)
+    names = f"{layout.parts} {layout.optional}".split()
+    parts = {part: path for part in names if (path := _locate(root, part))}
+    folder, train, validation, class_names = layout.read(parts)
+    return ListedDataset(folder, {"train": train, "validation": validation}, class_names)
 
 
-def read_food(parts: Parts) -> ListedDataset:
-    """Reads Food-101, where the folder of an image is its class."""
-    label_of = read_labels(parts["meta/classes.txt"])
-    splits = {
-        split_name: [
-            Entry(f"{image}.jpg", label_of[image.split("/")[0]])
-            for image in read_lines(parts[f"meta/{part}.txt"])
-        ]
-        for split_name, part in (("train", "train"), ("validation", "test"))
-    }
-    return ListedDataset(parts["images"], splits, list(label_of))
+def _missing_parts(layout: "Layout", root: Path) -> list[str]:
+    return [part for part in layout.parts.split() if not _locate(root, part)]
 
 
-def read_dogs(parts: Parts) -> ListedDataset:
-    """Reads Stanford Dogs, where the folder of an image is the name of its class."""
-    splits, names = {}, {}
-    for split_name, part in (("train", "train"), ("validation", "test")):
-        files, labels = read_mat(parts[f"lists/{part}_list.mat"], "file_list", "labels")
-        pairs = zip(files.tolist(), labels.tolist(), strict=True)
-        splits[split_name] = [Entry(path, int(label) - 1) for path, label in pairs]
-        names.update({image.label: image.path.split("/")[0] for image in splits[split_name]})
-    return ListedDataset(parts["Images"], splits, [names[label] for label in sorted(names)])
+def _locate(root: Path, part: str) -> Path | None:
+    """Returns the path of a part: a file may also lie next to the folder that it belongs in."""
+    places = (root / part, root / PurePosixPath(part).name)
+    return next((place for place in places if place.exists()), None)
 
 
-def read_cars(parts: Parts) -> ListedDataset:
-    """Reads Stanford Cars in one folder."""
-    path = parts["cars_annos.mat"]
-    files, labels, in_test = read_structs(path, "annotations", "relative_im_path", "class", "test")
-    splits = {"train": [], "validation": []}
-    for file, label, test in zip(files, labels, in_test, strict=True):
-        image = Entry(PurePosixPath(file).name, int(label) - 1)
-        splits["validation" if test else "train"].append(image)
-    (names,) = read_mat(path, "class_names")
-    return ListedDataset(parts["car_ims"], splits, names.tolist())
-
-
-def read_split_cars(parts: Parts) -> ListedDataset:
-    """Reads Stanford Cars in two folders with a development kit."""
-    splits = {}
-    for split_name, folder, part in (
-        ("train", "cars_train", "devkit/cars_train_annos.mat"),
-        ("validation", "cars_test", "devkit/cars_test_annos_withlabels.mat"),
-    ):
-        files, labels = read_structs(parts[part], "annotations", "fname", "class")
-        pairs = zip(files, labels, strict=True)
-        splits[split_name] = [Entry(f"{folder}/{name}", int(label) - 1) for name, label in pairs]
-    if meta := parts.get("devkit/cars_meta.mat"):
-        names = read_mat(meta, "class_names")[0].tolist()
-    else:
-        num_classes = 1 + max(image.label for split in splits.values() for image in split)
-        names = [f"car_{label:03d}" for label in range(1, num_classes + 1)]
-    return ListedDataset(parts["cars_train"].parent, splits, names)
-
-
-def read_imagenet(parts: Parts) -> ListedDataset:
-    """Reads ILSVRC2012; labels are the ranks of the WordNet ids, the subfolders of `train`.
-
-    Validation images lie in such subfolders, too, or directly in `val`; then their classes come
-    from the development kit. Images of classes without training images are left out.
-    """
-    wnids = _subfolders(parts["train"])
-    label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    train = [
-        Entry(f"train/{path}", label_of[wnid]) for path, wnid in _photographs(parts["train"], wnids)
-    ]
-    wnid_of, words = {}, {}
-    if meta := parts.get(f"{DEVKIT}/meta.mat"):
-        synsets = read_structs(meta, "synsets", "ILSVRC2012_ID", "WNID", "words")
-        wnid_of = {str(int(number)): wnid for number, wnid, _ in zip(*synsets, strict=True)}
-        words = dict(zip(*synsets[1:], strict=True))
-    if folders := _subfolders(parts["val"]):
-        classes = _photographs(parts["val"], folders)
-    else:
-        truth = f"{DEVKIT}/ILSVRC2012_validation_ground_truth.txt"
-        for needed in (f"{DEVKIT}/meta.mat", truth):
-            if needed not in parts:
-                raise missing_part(
-                    "ILSVRC2012", f"{needed}, and no val/<wnid>/,", parts["train"].parent
-                )
-        numbers = enumerate(read_lines(parts[truth]), start=1)
-        classes = [(f"ILSVRC2012_val_{i:08d}.JPEG", wnid_of.get(number)) for i, number in numbers]
-    validation = [
-        Entry(f"val/{path}", label_of[wnid])
-        for path, wnid in sorted(classes, key=lambda pair: PurePosixPath(pair[0]).name)
-        if wnid in label_of
-    ]
-    splits = {"train": train, "validation": validation}
-    return ListedDataset(parts["train"].parent, splits, [words.get(wnid, wnid) for wnid in wnids])
-
-
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir())
-
-
-def _photographs(folder: Path, wnids: list[str]) -> list[tuple[str, str]]:
-    """Returns the path and WordNet id of each JPEG file in these subfolders, sorted."""
-    return [
-        (f"{wnid}/{path.name}", wnid)
-        for wnid in wnids
-        for path in sorted((folder / wnid).iterdir())
-        if path.suffix.lower() in (".jpeg", ".jpg")
-    ]
-
-
-def missing_part(name: str, part: str, folder: Path) -> UserError:
-    """Returns the error for an archive that lacks a part."""
+def _missing_part(name: str, part: str, folder: Path) -> UserError:
     return UserError(
         f"no {part} in {folder}: the archive of {name} is incomplete; {where_to_get(name)}"
     )
 
 
-def read_inat(parts: Parts) -> ListedDataset:
+def _read_birds(parts: Parts) -> Content:
+    """Reads CUB-200-2011 or NABirds: tables of paths, classes and splits.
+
+    Labels are the ranks of the class ids that images have: all of 1..200 for CUB-200-2011, 555 of
+    0..1010 for NABirds, whose other ids are groups of birds.
+    """
+    names = _read_table(parts["classes.txt"])
+    class_of = _read_table(parts["image_class_labels.txt"])
+    is_training = _read_table(parts["train_test_split.txt"])
+    if invalid := [class_id for class_id in class_of.values() if not class_id.isdecimal()]:
+        raise UserError(f"{parts['image_class_labels.txt']}: '{invalid[0]}' is not a class id")
+    used = sorted(set(class_of.values()), key=int)
+    label_of = {class_id: label for label, class_id in enumerate(used)}
+    train, test = [], []
+    for image, path in _read_table(parts["images.txt"]).items():
+        split = train if is_training[image] == "1" else test
+        split.append(Entry(path, label_of[class_of[image]]))
+    return parts["images"], train, test, [names[class_id] for class_id in used]
+
+
+def _read_aircraft(parts: Parts) -> Content:
+    """Reads FGVC-Aircraft by variant; its training and validation images become `train`."""
+    label_of = _read_labels(parts["variants.txt"])
+    train, test = (
+        [Entry(f"{image}.jpg", label_of[variant]) for image, variant in _read_table(path).items()]
+        for path in (parts["images_variant_trainval.txt"], parts["images_variant_test.txt"])
+    )
+    return parts["images"], train, test, list(label_of)
+
+
+def _read_flowers(parts: Parts) -> Content:
+    """Reads Oxford Flowers 102, whose classes have no names; `trnid` and `valid` become `train`."""
+    (labels,) = _read_mat(parts["imagelabels.mat"], "labels")
+    ids = _read_mat(parts["setid.mat"], "trnid", "valid", "tstid")
+    train, valid, test = (some.astype(int).tolist() for some in ids)
+    if invalid := [i for i in train + valid + test if not 0 < i <= len(labels)]:
+        raise UserError(
+            f"{parts['setid.mat']} has image {invalid[0]}, {parts['imagelabels.mat']} has labels "
+            f"of images 1 to {len(labels)}: get both files again"
+        )
+    train, test = (
+        [Entry(f"image_{i:05d}.jpg", int(labels[i - 1]) - 1) for i in split]
+        for split in (train + valid, test)
+    )
+    names = [f"flower_{label:03d}" for label in range(1, int(labels.max()) + 1)]
+    return parts["jpg"], train, test, names
+
+
+def _read_food(parts: Parts) -> Content:
+    """Reads Food-101, where the folder of an image is its class."""
+    label_of = _read_labels(parts["meta/classes.txt"])
+    train, test = (
+        [Entry(f"{image}.jpg", label_of[image.split("/")[0]]) for image in _read_lines(path)]
+        for path in (parts["meta/train.txt"], parts["meta/test.txt"])
+    )
+    return parts["images"], train, test, list(label_of)
+
+
+def _read_dogs(parts: Parts) -> Content:
+    """Reads Stanford Dogs, where the folder of an image is the name of its class."""
+    train, test = (
+        [
+            Entry(path, int(label) - 1)
+            for path, label in zip(*_read_mat(list_, "file_list", "labels"), strict=True)
+        ]
+        for list_ in (parts["lists/train_list.mat"], parts["lists/test_list.mat"])
+    )
+    names = {image.label: image.path.split("/")[0] for image in train + test}
+    return parts["Images"], train, test, [names[label] for label in sorted(names)]
+
+
+def _read_cars(parts: Parts) -> Content:
+    """Reads Stanford Cars in one folder."""
+    path, fields = parts["cars_annos.mat"], ("relative_im_path", "class", "test")
+    train, test = [], []
+    for file, label, in_test in _read_structs(path, "annotations", *fields):
+        image = Entry(PurePosixPath(file).name, int(label) - 1)
+        (test if in_test else train).append(image)
+    (names,) = _read_mat(path, "class_names")
+    return parts["car_ims"], train, test, names.tolist()
+
+
+def _read_split_cars(parts: Parts) -> Content:
+    """Reads Stanford Cars in two folders with a development kit."""
+    train, test = (
+        [
+            Entry(f"{folder}/{name}", int(label) - 1)
+            for name, label in _read_structs(parts[part], "annotations", "fname", "class")
+        ]
+        for folder, part in (
+            ("cars_train", "devkit/cars_train_annos.mat"),
+            ("cars_test", "devkit/cars_test_annos_withlabels.mat"),
+        )
+    )
+    if meta := parts.get("devkit/cars_meta.mat"):
+        names = _read_mat(meta, "class_names")[0].tolist()
+    else:
+        num_classes = 1 + max(image.label for image in train + test)
+        names = [f"car_{label:03d}" for label in range(1, num_classes + 1)]
+    return parts["cars_train"].parent, train, test, names
+
+
+def _read_imagenet(parts: Parts) -> Content:
+    """Reads ILSVRC2012; labels are the ranks of the WordNet ids, the subfolders of `train`.
+
+    Validation images lie in such subfolders, too, or directly in `val`; then their classes come
+    from the development kit. Images of classes without training images are left out.
+    """
+    folders = {
+        name: sorted(path for path in parts[name].iterdir() if path.is_dir())
+        for name in ("train", "val")
+    }
+    wnids = [folder.name for folder in folders["train"]]
+    label_of = {wnid: label for label, wnid in enumerate(wnids)}
+    found = {
+        name: [
+            (f"{folder.name}/{path.name}", folder.name)
+            for folder in folders[name]
+            for path in sorted(folder.iterdir())
+            if path.suffix.lower() in (".jpeg", ".jpg")
+        ]
+        for name in ("train", "val")
+    }
+    wnid_of, words = {}, {}
+    if meta := parts.get(f"{_DEVKIT}/meta.mat"):
+        fields = ("ILSVRC2012_ID", "WNID", "words")
+        for number, wnid, text in _read_structs(meta, "synsets", *fields):
+            wnid_of[str(int(number))], words[wnid] = wnid, text
+    if not folders["val"]:
+        truth = f"{_DEVKIT}/ILSVRC2012_validation_ground_truth.txt"
+        for needed in (f"{_DEVKIT}/meta.mat", truth):
+            if needed not in parts:
+                part = f"{needed}, and no val/<wnid>/,"
+                raise _missing_part("ILSVRC2012", part, parts["train"].parent)
+        numbers = enumerate(_read_lines(parts[truth]), start=1)
+        found["val"] = [
+            (f"ILSVRC2012_val_{i:08d}.JPEG", wnid_of.get(number)) for i, number in numbers
+        ]
+    found["val"].sort(key=lambda image: PurePosixPath(image[0]).name)
+    train, validation = (
+        [Entry(f"{name}/{path}", label_of[wnid]) for path, wnid in images if wnid in label_of]
+        for name, images in found.items()
+    )
+    names = [words.get(wnid, wnid) for wnid in wnids]
+    return parts["train"].parent, train, validation, names
+
+
+def _read_inat(parts: Parts) -> Content:
     """Reads the official splits of iNaturalist 2017."""
     train, names = _read_coco(parts["train_val2017/train2017.json"])
     validation, more_names = _read_coco(parts["train_val2017/val2017.json"])
-    names = _in_label_order(names | more_names)
+    names = dict(sorted((names | more_names).items()))
     label_of = {class_id: label for label, class_id in enumerate(names)}
-    splits = {
-        split_name: [
-            Entry(path.removeprefix(f"{INAT_IMAGES}/"), label_of[class_id])
+    train, validation = (
+        [
+            Entry(path.removeprefix(f"{_INAT_IMAGES}/"), label_of[class_id])
             for path, class_id in images
         ]
-        for split_name, images in (("train", train), ("validation", validation))
-    }
-    return ListedDataset(parts[INAT_IMAGES], splits, list(names.values()))
+        for images in (train, validation)
+    )
+    return parts[_INAT_IMAGES], train, validation, list(names.values())
 
 
 def inat_class_names(train: Path, validation: Path) -> dict[int, str]:
     """Reads the names of the classes of iNaturalist 2017 by id, in the order of their labels."""
-    return _in_label_order(_read_coco(train)[1] | _read_coco(validation)[1])
+    return dict(sorted((_read_coco(train)[1] | _read_coco(validation)[1]).items()))
 
 
-def _in_label_order(names: dict[int, str]) -> dict[int, str]:
-    return dict(sorted(names.items()))
+def hold_out(dataset: ListedDataset, minival: frozenset[str]) -> ListedDataset:
+    """Splits iNaturalist 2017 as in the paper: validation images outside minival become `train`."""
+    held_out, others = [], []
+    for image in dataset.splits["validation"]:
+        (held_out if f"{_INAT_IMAGES}/{image.path}" in minival else others).append(image)
+    splits = {"train": dataset.splits["train"] + others, "validation": held_out}
+    return replace(dataset, splits=splits)
+
+
+class Layout(NamedTuple):
+    """A layout in which an archive is published."""
+
+    folder: str  # the folder of the parts; "" is the top of the archive
+    parts: str  # files and folders that must exist, separated by spaces
+    read: Callable[[Parts], Content]
+    optional: str = ""  # files that may be missing
+
+
+_BIRDS = "images images.txt image_class_labels.txt train_test_split.txt classes.txt"
+_VARIANTS = "images variants.txt images_variant_trainval.txt images_variant_test.txt"
+_FOOD = "images meta/classes.txt meta/train.txt meta/test.txt"
+_CARS = "cars_train cars_test devkit/cars_train_annos.mat devkit/cars_test_annos_withlabels.mat"
+_DOGS = "Images lists/train_list.mat lists/test_list.mat"
+_TRUTH = f"{_DEVKIT}/meta.mat {_DEVKIT}/ILSVRC2012_validation_ground_truth.txt"
+_INAT = f"{_INAT_IMAGES} train_val2017/train2017.json train_val2017/val2017.json"
+
+LAYOUTS = {
+    "cub_200": (Layout("CUB_200_2011", _BIRDS, _read_birds),),
+    "aircraft": (Layout("fgvc-aircraft-2013b/data", _VARIANTS, _read_aircraft),),
+    "flower_102": (Layout("", "jpg imagelabels.mat setid.mat", _read_flowers),),
+    "food_101": (Layout("food-101", _FOOD, _read_food),),
+    "nabirds": (Layout("nabirds", _BIRDS, _read_birds),),
+    "stanford_cars": (
+        Layout("", "car_ims cars_annos.mat", _read_cars),
+        Layout("", _CARS, _read_split_cars, optional="devkit/cars_meta.mat"),
+    ),
+    "stanford_dogs": (Layout("", _DOGS, _read_dogs),),
+    "ILSVRC2012": (Layout("", "train val", _read_imagenet, optional=_TRUTH),),
+    "inat2017": (Layout("", _INAT, _read_inat),),
+}
+
+
+class _Table(dict):
+    """Values by key, in the order of the lines of a file."""
+
+    def __init__(self, path: Path, items: Iterable[Sequence]) -> None:
+        super().__init__(items)
+        self._path = path
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise UserError(f"{self._path} has no line for '{key}', which the other files mention")
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Returns the lines of a text file without surrounding spaces and empty lines."""
+    text = path.read_text("utf-8", errors="surrogateescape")
+    return [stripped for line in text.split("\n") if (stripped := line.strip())]
+
+
+def _read_table(path: Path) -> _Table:
+    """Reads lines of a key, a space and a value, which may contain spaces."""
+    lines = [line.split(maxsplit=1) for line in _read_lines(path)]
+    if short := [line for line in lines if len(line) < 2]:
+        raise UserError(f"{path}: expected two words on each line, found only '{short[0][0]}'")
+    return _Table(path, lines)
+
+
+def _read_labels(path: Path) -> _Table:
+    """Returns the label of each line of a file of class names."""
+    return _Table(path, ((name, label) for label, name in enumerate(_read_lines(path))))
+
+
+def _read_mat(path: Path, *names: str) -> list[np.ndarray]:
+    """Reads variables of a MATLAB file as one-dimensional arrays."""
+    try:
+        content = loadmat(path, squeeze_me=True)
+    except Exception as error:  # damaged files raise many types
+        raise UserError(
+            f"{path} cannot be read as a MATLAB file ({error}): get the file again"
+        ) from None
+    if missing := [name for name in names if name not in content]:
+        raise UserError(f"{path} has no variable '{missing[0]}': get the right file")
+    return [np.atleast_1d(content[name]) for name in names]
+
+
+def _read_structs(path: Path, variable: str, *fields: str) -> Iterator[tuple]:
+    """Reads fields of each struct of an array of a MATLAB file."""
+    (structs,) = _read_mat(path, variable)
+    if missing := [field for field in fields if field not in (structs.dtype.names or ())]:
+        raise UserError(f"{path}: '{variable}' has no field '{missing[0]}': get the right file")
+    return zip(*(structs[field].tolist() for field in fields), strict=True)
 
 
 def _read_coco(path: Path) -> tuple[list[tuple[str, int]], dict[int, str]]:

@@ -1,17 +1,13 @@
 """Numbers of images per class of a prepared dataset: the long tail."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from slim.common.figures import save_figure
 from slim.common.tables import Table
 from slim.datasets.listed import read_dataset
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PLOT = "statistics.png"
 SMALL = (10, 50, 100)  # images; classes with fewer are counted
@@ -21,16 +17,16 @@ Counts = Mapping[str, np.ndarray]  # [C] images per class, by split
 
 
 def report_statistics(folder: Path) -> None:
-    """Prints and plots the numbers of images per class of a dataset.
-
-    Raises:
-        UserError: A list is missing or has invalid lines.
-    """
+    """Prints and plots the numbers of images per class of a dataset."""
     dataset = read_dataset(folder.name, folder.parent)
     counts = dataset.count_images()
     print(f"\n{summarize_counts(dataset.name, counts)}\n")
-    print(name_extremes(counts["train"], dataset.class_names))
-    save_figure(plot_counts(dataset.name, counts), folder / PLOT)
+    train = counts["train"]
+    order = np.argsort(-train, kind="stable")
+    for kind, labels in (("largest", order[:NAMED]), ("smallest", order[::-1][:NAMED])):
+        named = (f"{dataset.class_names[label]} ({train[label]:,})" for label in labels)
+        print(f"{kind} training classes: {', '.join(named)}")
+    _plot_counts(dataset.name, counts, folder / PLOT)
     print(f"plot: {folder / PLOT}")
 
 
@@ -67,17 +63,7 @@ def summarize_counts(name: str, counts: Counts) -> str:
     return str(Table([name, *counts], rows, numeric=range(1, 1 + len(counts))))
 
 
-def name_extremes(counts: np.ndarray, class_names: Sequence[str]) -> str:
-    """Returns the names of the classes with the most and the fewest images."""
-    order = np.argsort(-counts, kind="stable")
-    lines = []
-    for kind, labels in (("largest", order[:NAMED]), ("smallest", order[::-1][:NAMED])):
-        named = ", ".join(f"{class_names[label]} ({counts[label]:,})" for label in labels)
-        lines.append(f"{kind} training classes: {named}")
-    return "\n".join(lines)
-
-
-def plot_counts(name: str, counts: Counts) -> "Figure":
+def _plot_counts(name: str, counts: Counts, path: Path) -> None:
     """Plots the images per class on a logarithmic scale, the largest training classes first."""
     # Importing Matplotlib takes longer than preparing most datasets.
     from matplotlib.figure import Figure
@@ -97,4 +83,4 @@ def plot_counts(name: str, counts: Counts) -> "Figure":
     axes.set_ylim(0.8, 1.3 * max(column.max() for column in counts.values()))
     axes.set_title(f"{name}: {counts['train'].sum():,} training images, {len(order):,} classes")
     axes.legend()
-    return figure
+    save_figure(figure, path)

@@ -1,6 +1,6 @@
 """Datasets of TensorFlow Datasets (TFDS), by name."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,6 @@ IMAGE, LABEL = "image", "label"  # the features that TFDS' classification datase
 _ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PN": ".png", b"GIF": ".gif", b"BM": ".bmp"}
 
 
-def dataset_name(name: str) -> str:
-    """Returns the name that a dataset of TFDS gets by default: `a_1.0.0` for `a:1.0.0`."""
-    return name.replace("/", "_").replace(":", "_")
-
-
 def read_tfds(name: str, splits: Sequence[str], folder: Path) -> ListedDataset:
     """Downloads a dataset with TFDS, and writes its images, as they are encoded, to files.
 
@@ -35,9 +30,7 @@ def read_tfds(name: str, splits: Sequence[str], folder: Path) -> ListedDataset:
         UserError: TFDS is not installed, does not have the dataset or the split, or cannot download
             it; or the dataset does not consist of images with one label each.
     """
-    builder = _make_builder(name)
-    _check_features(name, builder.info.features)
-    _download(name, builder)
+    builder = _download(name)
     available = list(builder.info.splits)
     if not splits:
         splits = ("train", "validation" if "validation" in available else "test")
@@ -51,47 +44,38 @@ def read_tfds(name: str, splits: Sequence[str], folder: Path) -> ListedDataset:
     make_folder(folder, "dataset_dir")
     with exclusive(folder):
         found = {
-            split_name: list(_write_images(builder, split, folder))
+            split_name: _write_images(builder, split, folder)
             for split_name, split in zip(("train", "validation"), splits, strict=True)
         }
     return ListedDataset(folder, found, builder.info.features[LABEL].names)
 
 
-def _make_builder(name: str) -> "tfds.core.DatasetBuilder":
+def _download(name: str) -> "tfds.core.DatasetBuilder":
     try:
         import tensorflow_datasets as tfds
+        from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+        from tensorflow_datasets.core.download.extractor import ExtractError
+        from tensorflow_datasets.core.download.util import DownloadError
     except ImportError as error:
         raise UserError(
             f"--from_tfds={name} requires TensorFlow Datasets ({error}): install it with "
             "'pip install tensorflow-datasets importlib_resources'"
         ) from error
     try:
-        return tfds.builder(name)
+        builder = tfds.builder(name)
     except (tfds.core.DatasetNotFoundError, ValueError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"--from_tfds={name}: TensorFlow Datasets has no such dataset ({reason}); expected a "
             "name of its catalog, such as oxford_flowers102"
         ) from error
-
-
-def _check_features(name: str, features: "tfds.features.FeaturesDict") -> None:
-    import tensorflow_datasets as tfds
-
-    expected = {IMAGE: tfds.features.Image, LABEL: tfds.features.ClassLabel}
-    for key, kind in expected.items():
+    features = builder.info.features
+    for key, kind in {IMAGE: tfds.features.Image, LABEL: tfds.features.ClassLabel}.items():
         if key not in features or not isinstance(features[key], kind):
             raise UserError(
                 f"--from_tfds={name}: has the features {', '.join(features)}, expected an image "
                 f"'{IMAGE}' and a class '{LABEL}'"
             )
-
-
-def _download(name: str, builder: "tfds.core.DatasetBuilder") -> None:
-    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
-    from tensorflow_datasets.core.download.extractor import ExtractError
-    from tensorflow_datasets.core.download.util import DownloadError
-
     try:
         builder.download_and_prepare()
     except ImportError as error:
@@ -101,10 +85,11 @@ def _download(name: str, builder: "tfds.core.DatasetBuilder") -> None:
         raise UserError(
             f"--from_tfds={name} cannot be downloaded ({reason}); run the command again to resume"
         ) from error
+    return builder
 
 
-def _write_images(builder: "tfds.core.DatasetBuilder", split: str, folder: Path) -> Iterator[Entry]:
-    """Writes the images of a split unless they exist, and yields their paths and labels."""
+def _write_images(builder: "tfds.core.DatasetBuilder", split: str, folder: Path) -> list[Entry]:
+    """Writes the images of a split unless they exist, and returns their paths and labels."""
     import tensorflow_datasets as tfds
 
     examples = tfds.as_numpy(
@@ -115,15 +100,13 @@ def _write_images(builder: "tfds.core.DatasetBuilder", split: str, folder: Path)
         )
     )
     (folder / split).mkdir(exist_ok=True)
-    total = builder.info.splits[split].num_examples
+    entries, total = [], builder.info.splits[split].num_examples
     for index, example in enumerate(progress(split, total, " images", items=examples, delay=1)):
         content = example[IMAGE]
-        path = Path(split, f"{index:06d}{_ending(content)}")
+        endings = (ending for start, ending in _ENDINGS.items() if content.startswith(start))
+        path = Path(split, f"{index:06d}{next(endings, '.jpg')}")
         if not (folder / path).exists():
             with replacing(folder / path) as temporary:
                 temporary.write_bytes(content)
-        yield Entry(path.as_posix(), int(example[LABEL]))
-
-
-def _ending(content: bytes) -> str:
-    return next((ending for start, ending in _ENDINGS.items() if content.startswith(start)), ".jpg")
+        entries.append(Entry(path.as_posix(), int(example[LABEL])))
+    return entries

@@ -22,6 +22,7 @@ TRAIN, VALIDATION = "train", "validation"
 class Miniature:
     """An unpacked archive and the expected result of preparation."""
 
+    name: str  # of the dataset
     root: Path  # the folder of the unpacked archive
     images: Path  # the folder of the images
     splits: dict[str, list[tuple[str, int]]]  # paths and labels in the official order
@@ -85,7 +86,7 @@ def cub_200(folder: Path) -> Miniature:
     ]
     birds(root, [str(i + 1) for i in range(len(images))], images, [1, 2, 3])
     write_lines(root / "classes.txt", (f"{i + 1} {name}" for i, name in enumerate(names)))
-    return Miniature(folder, root / "images", split_of(images), names)
+    return Miniature("cub_200", folder, root / "images", split_of(images), names)
 
 
 def nabirds(folder: Path) -> Miniature:
@@ -110,7 +111,9 @@ def nabirds(folder: Path) -> Miniature:
     write_lines(root / "classes.txt", (f"{number} {name}" for number, name in names.items()))
     parents = ["1 0", "295 1", "81 0", "817 0", "1010 0"]
     write_lines(root / "hierarchy.txt", parents)
-    return Miniature(folder, root / "images", split_of(images), [names[number] for number in used])
+    return Miniature(
+        "nabirds", folder, root / "images", split_of(images), [names[number] for number in used]
+    )
 
 
 def aircraft(folder: Path) -> Miniature:
@@ -127,7 +130,7 @@ def aircraft(folder: Path) -> Miniature:
         TRAIN: [(f"{image}.jpg", label) for image, label in train],
         VALIDATION: [(f"{image}.jpg", label) for image, label in test],
     }
-    return Miniature(folder, root / "images", splits, names)
+    return Miniature("aircraft", folder, root / "images", splits, names)
 
 
 def flower_102(folder: Path) -> Miniature:
@@ -142,7 +145,9 @@ def flower_102(folder: Path) -> Miniature:
         TRAIN: [(names[i - 1], labels[i - 1] - 1) for i in train + valid],
         VALIDATION: [(names[i - 1], labels[i - 1] - 1) for i in test],
     }
-    return Miniature(folder, folder / "jpg", splits, ["flower_001", "flower_002", "flower_003"])
+    return Miniature(
+        "flower_102", folder, folder / "jpg", splits, ["flower_001", "flower_002", "flower_003"]
+    )
 
 
 def food_101(folder: Path) -> Miniature:
@@ -159,7 +164,7 @@ def food_101(folder: Path) -> Miniature:
         TRAIN: [(f"{image}.jpg", label) for image, label in train],
         VALIDATION: [(f"{image}.jpg", label) for image, label in test],
     }
-    return Miniature(folder, root / "images", splits, names)
+    return Miniature("food_101", folder, root / "images", splits, names)
 
 
 CARS = ["AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012", "smart fortwo 2012"]
@@ -185,7 +190,7 @@ def stanford_cars(folder: Path) -> Miniature:
         savemat(path, {"annotations": structs((1, len(names)), **labelled)})
     savemat(folder / "devkit" / "cars_meta.mat", {"class_names": cell(CARS, (1, 3))})
     draw(folder, (path for split in splits.values() for path, _ in split))
-    return Miniature(folder, folder, splits, CARS)
+    return Miniature("stanford_cars", folder, folder, splits, CARS)
 
 
 def stanford_cars_in_one_folder(folder: Path) -> Miniature:
@@ -201,7 +206,7 @@ def stanford_cars_in_one_folder(folder: Path) -> Miniature:
     savemat(folder / "cars_annos.mat", content)
     draw(folder / "car_ims", names)
     images = [(n, k, not test) for n, k, test in zip(names, labels, in_test, strict=True)]
-    return Miniature(folder, folder / "car_ims", split_of(images), CARS)
+    return Miniature("stanford_cars", folder, folder / "car_ims", split_of(images), CARS)
 
 
 def stanford_dogs(folder: Path) -> Miniature:
@@ -226,7 +231,7 @@ def stanford_dogs(folder: Path) -> Miniature:
         savemat(folder / "lists" / f"{part}_list.mat", content)
         splits[split_name] = images
     draw(folder / "Images", (path for split in splits.values() for path, _ in split))
-    return Miniature(folder, folder / "Images", splits, names)
+    return Miniature("stanford_dogs", folder, folder / "Images", splits, names)
 
 
 # The class numbers of ILSVRC2012 are not in the order of the WordNet ids.
@@ -268,7 +273,7 @@ def ilsvrc2012(folder: Path, id_type: type = np.uint16) -> Miniature:
     savemat(kit / "meta.mat", {"synsets": synsets})
     words = dict(SYNSETS.values())
     splits = {TRAIN: IMAGENET_TRAIN, VALIDATION: validation}
-    return Miniature(folder, folder, splits, [words[wnid] for wnid in IMAGENET])
+    return Miniature("ILSVRC2012", folder, folder, splits, [words[wnid] for wnid in IMAGENET])
 
 
 def ilsvrc2012_in_folders(folder: Path) -> Miniature:
@@ -280,7 +285,7 @@ def ilsvrc2012_in_folders(folder: Path) -> Miniature:
     ]
     draw(folder, (path for path, _ in IMAGENET_TRAIN + validation))
     splits = {TRAIN: IMAGENET_TRAIN, VALIDATION: validation}
-    return Miniature(folder, folder, splits, IMAGENET)
+    return Miniature("ILSVRC2012", folder, folder, splits, IMAGENET)
 
 
 def inat2017(folder: Path) -> Miniature:
@@ -328,18 +333,18 @@ def inat2017(folder: Path) -> Miniature:
         VALIDATION: [validation[1], validation[3]],
     }
     options = (f"--minival_path={minival}",)
-    return Miniature(folder, folder / "train_val_images", splits, names, options)
+    return Miniature("inat2017", folder, folder / "train_val_images", splits, names, options)
 
 
 NINE: dict[str, Callable[[Path], Miniature]] = {
-    "cub_200": cub_200,
+    "ILSVRC2012": ilsvrc2012,
+    "inat2017": inat2017,
     "aircraft": aircraft,
+    "cub_200": cub_200,
     "flower_102": flower_102,
     "food_101": food_101,
     "nabirds": nabirds,
     "stanford_cars": stanford_cars,
     "stanford_dogs": stanford_dogs,
-    "ILSVRC2012": ilsvrc2012,
-    "inat2017": inat2017,
 }
 OTHER_LAYOUTS = {"stanford_cars": stanford_cars_in_one_folder, "ILSVRC2012": ilsvrc2012_in_folders}

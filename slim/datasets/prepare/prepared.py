@@ -1,0 +1,176 @@
+"""The last steps of preparation: checks, lists, and links to the images or copies of them."""
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from slim.common.errors import UserError, warn
+from slim.common.files import exclusive, replacing, write_whole
+from slim.common.progress import progress
+from slim.datasets.listed import ListedDataset, compose_files
+from slim.datasets.lists import compose_class_names
+from slim.datasets.prepare.archives import where_to_get
+from slim.datasets.registry import KNOWN
+
+IMAGES = "images"  # the link or the folder of copies, the first part of every path in the lists
+COPYING = ".images"  # the folder of copies until all exist
+SHOWN = 3  # names in an error
+
+
+def count_some(what: str, names: Sequence[object]) -> str:
+    """Returns a phrase with the number of names and the first few of them."""
+    shown = [str(name) for name in names[:SHOWN]] + ["..."] * (len(names) > SHOWN)
+    return f"{what} ({len(names)}): {', '.join(shown)}"
+
+
+def report_faults(
+    faults: Sequence[str], subject: str, allow_partial: bool, *, origin: str = ""
+) -> None:
+    """Warns of faults if `allow_partial`; otherwise raises an error.
+
+    `origin` says where to get the complete subject.
+    """
+    if faults and not allow_partial:
+        raise UserError(
+            f"{subject}: {'; '.join(faults)}; nothing was written: complete it{origin}, or set "
+            "--allow_partial to use it as it is"
+        )
+    for fault in faults:
+        warn(f"{subject}: {fault}")
+
+
+def check_dataset(dataset: ListedDataset, name: str, allow_partial: bool) -> ListedDataset:
+    """Checks a dataset, and returns it without images that are missing or cannot be listed.
+
+    The numbers of images and classes are checked if the dataset is one of the paper's nine.
+
+    Raises:
+        UserError: There are faults and `allow_partial` is not set, or a split has no images left.
+    """
+    subject = f"{name} in {dataset.folder}"
+    missing = _find_missing(dataset)
+    unlistable = [image.path for image in dataset.images if "\n" in image.path]
+    omitted = {*missing, *unlistable}
+    splits = {
+        split_name: [image for image in images if image.path not in omitted]
+        for split_name, images in dataset.splits.items()
+    }
+    kept = replace(dataset, splits=splits)
+    labels, used = ({image.label for image in some.images} for some in (dataset, kept))
+    valid = range(dataset.num_classes)
+    groups = {
+        f"labels that are not 0 to {valid.stop - 1}": sorted(labels - set(valid)),
+        "missing images": missing,
+        "file names with a line break": unlistable,
+        "classes without images": [dataset.class_names[i] for i in valid if i not in used],
+    }
+    faults = [count_some(what, names) for what, names in groups.items() if names]
+    if (expected := KNOWN.get(name, dataset.sizes)) != dataset.sizes:
+        faults.insert(0, f"found {dataset.sizes}, expected {expected}")
+    origin = f" ({where_to_get(name)})" if name in KNOWN else ""
+    report_faults(faults, subject, allow_partial, origin=origin)
+    if empty := [split_name for split_name, images in splits.items() if not images]:
+        raise UserError(f"{subject}: no images for {' and '.join(empty)}: add some there")
+    return kept
+
+
+def _find_missing(dataset: ListedDataset) -> list[str]:
+    """Returns the images that do not exist, sorted; lists each folder once, which is faster."""
+    expected = defaultdict(set)
+    for image in dataset.images:
+        folder, _, name = image.path.rpartition("/")
+        expected[folder].add(name)
+    missing = []
+    items = expected.items()
+    for folder, names in progress("checking images", len(items), " folders", items=items, delay=1):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            names = names.difference(os.listdir(dataset.folder / folder))  # noqa: PTH208
+        missing += [f"{folder}/{name}" if folder else name for name in names]
+    return sorted(missing)
+
+
+def write_dataset(folder: Path, dataset: ListedDataset, copy: bool) -> None:
+    """Links to the images or copies them, then writes the lists; `train.txt` comes last.
+
+    Raises:
+        UserError: The folder has other lists or images, or another process writes to it.
+        OSError: A file cannot be written.
+    """
+    # 1. Compose the lists. Names of classes may hold any character.
+    names = (
+        " ".join(name.encode("utf-8", "replace").decode().split()) for name in dataset.class_names
+    )
+    splits = {
+        split_name: [(f"{IMAGES}/{image.path}", image.label) for image in images]
+        for split_name, images in dataset.splits.items()
+    }
+    lists = compose_files(splits, compose_class_names(names))
+
+    # 2. Keep out of the archive, which may have files of the same names.
+    source = dataset.folder.resolve()
+    if folder.resolve() == source or (folder.name in KNOWN and folder.resolve() == source.parent):
+        raise UserError(
+            f"{dataset.folder} is where the lists of {folder.name} go; nothing was written: move "
+            f"the content of {folder} to another folder, such as {folder / 'archive'}"
+        )
+
+    # 3. Write, unless this would change an existing list.
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder):
+        for list_name, text in lists.items():
+            path = folder / list_name
+            if path.exists() and path.read_bytes() != text.encode("utf-8", "surrogateescape"):
+                raise UserError(
+                    f"{path} exists with other content; nothing was written: move it away (mv "
+                    f"{path} {path}.before) or set another --dataset_dir"
+                )
+        _place_images(folder, dataset, copy)
+        for list_name, text in lists.items():
+            write_whole(folder / list_name, text)
+
+
+def _place_images(folder: Path, dataset: ListedDataset, copy: bool) -> None:
+    """Makes the link to the images or the folder of copies; copying resumes where it stopped."""
+
+    def is_copied(path: str, to: Path) -> bool:
+        source = dataset.folder / path
+        return (to / path).is_file() and (to / path).stat().st_size == source.stat().st_size
+
+    # 1. An earlier run has placed them, or something else is there.
+    images, source = folder / IMAGES, dataset.folder.resolve()
+    if not copy and images.is_dir() and images.resolve() == source:
+        return
+    if images.is_dir() and not images.is_symlink():
+        if all(is_copied(image.path, images) for image in dataset.images):
+            return
+        found = "a folder of other images"
+    else:
+        found = f"a link to {images.readlink()}" if images.is_symlink() else "a file"
+    if images.is_symlink() or images.exists():
+        expected = "a folder of copies" if copy else f"a link to {source}"
+        raise UserError(
+            f"{images} is {found}, expected {expected} or nothing; nothing was written: move it "
+            "away or set another --dataset_dir"
+        )
+
+    # 2. Link, with a relative path if the images are in the dataset's folder.
+    if not copy:
+        within = source.is_relative_to(folder.resolve())
+        images.symlink_to(source.relative_to(folder.resolve()) if within else source)
+        return
+
+    # 3. Or copy what is not there yet.
+    copies, total = folder / COPYING, len(dataset.images)
+    for image in progress("copying", total, " images", items=dataset.images, delay=1):
+        source = dataset.folder / image.path
+        if not source.is_file():
+            raise UserError(f"{source} is not a regular file: remove it, then run this again")
+        if not is_copied(image.path, copies):
+            (copies / image.path).parent.mkdir(parents=True, exist_ok=True)
+            with replacing(copies / image.path) as temporary:
+                shutil.copyfile(source, temporary)
+    copies.rename(images)
