@@ -9,13 +9,13 @@ from benchmarks.networks import (
     write_checkpoint,
 )
 from benchmarks.photographs import NAME, NUM_CLASSES
-from slim.checkpoints.reading import by_name, read_values
+from slim.checkpoints.freezing import FrozenNetwork, build_network, freeze
+from slim.checkpoints.reading import read_tensors
 from slim.common.compat import tf
 from slim.common.devices import session_config
 from slim.datasets.input import evaluation_batches
 from slim.datasets.registry import get_dataset
 from slim.evaluation.evaluator import build_outputs, run_batches
-from slim.nets.frozen import FrozenNetwork, build_network, freeze
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 
@@ -29,10 +29,15 @@ def measure(settings: Settings) -> list[Comparison]:
     def logits(images: tf.Tensor) -> tf.Tensor:
         return network_fn(images, create_aux_logits=False)[0]
 
-    network = build_network(logits, settings.image_size)
+    network = build_network(
+        settings.model_name,
+        NUM_CLASSES,
+        settings.image_size,
+        outputs=lambda logits, _: logits,
+        precision=settings.precision,
+    )
     checkpoint = write_checkpoint(network, settings.folder / "evaluation.ckpt")
-    restored = by_name(network.variables)
-    frozen = freeze(network, read_values(checkpoint, restored))
+    frozen = freeze(network, read_tensors(checkpoint, [v.op.name for v in network.variables]))
     tasks = [
         evaluation_task(frozen, settings),
         one_image_task(logits, settings),

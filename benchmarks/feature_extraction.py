@@ -5,11 +5,11 @@ from itertools import cycle, islice
 from benchmarks.measure import PEER, THIS, Comparison, Settings, Task, alternate
 from benchmarks.networks import bare_task, keras, keras_model, one_image_task, write_checkpoint
 from benchmarks.photographs import NAME, image_files
+from slim.checkpoints.freezing import FrozenNetwork, build_network, pool_features
 from slim.common.compat import tf
-from slim.features.extractor import Extractor, build_features, load_network
+from slim.features.extractor import Extractor, load_network
 from slim.features.files import Settings as Extraction
-from slim.nets.frozen import FrozenNetwork, build_network
-from slim.nets.nets_factory import get_network
+from slim.nets.nets_factory import get_network, get_network_fn
 
 
 def measure(settings: Settings) -> list[Comparison]:
@@ -24,10 +24,18 @@ def measure(settings: Settings) -> list[Comparison]:
         settings.precision,
     )
 
-    def features(images: tf.Tensor) -> tf.Tensor:
-        return build_features(images, extraction)
+    network_fn = get_network_fn(settings.model_name, None, dtype=tf.as_dtype(settings.precision))
 
-    network = build_network(features, settings.image_size)
+    def features(images: tf.Tensor) -> tf.Tensor:
+        return pool_features(network_fn(images)[1], endpoint)
+
+    network = build_network(
+        settings.model_name,
+        None,
+        settings.image_size,
+        outputs=lambda _, end_points: pool_features(end_points, endpoint),
+        precision=settings.precision,
+    )
     checkpoint = write_checkpoint(network, settings.folder / "extraction.ckpt")
     frozen = load_network(extraction, checkpoint)
     tasks = [

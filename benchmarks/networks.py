@@ -8,11 +8,11 @@ import numpy as np
 
 from benchmarks.measure import LIMIT, PEER, Settings, Task
 from benchmarks.photographs import NUM_CLASSES, image_files
+from slim.checkpoints.freezing import FrozenNetwork, InferenceGraph
 from slim.common.command_line import PRECISIONS
 from slim.common.compat import tf
 from slim.common.devices import session_config
 from slim.datasets.input import InputSettings
-from slim.nets.frozen import FrozenNetwork, InferenceGraph
 from slim.preprocessing.decoding import decode_image
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 

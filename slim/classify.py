@@ -5,13 +5,21 @@ likeliest classes per image; with --json a JSON array with one object per image:
 {"image": path, "predictions": [{"class_name": ..., "label": ..., "probability": ...}, ...]}.
 """
 
+import json
+import sys
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from slim.common.command_line import FlagSet, require_checkpoint, run_command
+from slim.common.command_line import FlagSet, python_command, require_checkpoint, run_command
 from slim.common.errors import UserError
-from slim.serving.flags import classifier_flags, define_classifier_flags
+from slim.serving.classifier_flags import classifier_flags, define_classifier_flags
+
+if TYPE_CHECKING:
+    from slim.serving.classifier import Classifier
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -26,16 +34,85 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Prints the likeliest classes of images."""
-    from slim.serving.classification import classify_images, find_images, print_json, print_text
     from slim.serving.classifier import load_classifier
 
+    # Everything that can be wrong with the command line is found before the network is loaded.
     images = find_images(values.images)
     require_checkpoint(values)
     with load_classifier(**classifier_flags(values), batch_size=values.batch_size) as classifier:
-        results = classify_images(classifier, images, values.top_k)
-        failed = print_json(results, len(images)) if values.json else print_text(results)
+        failed = classify_images(classifier, images, values.top_k, as_json=values.json)
     if failed:
         raise UserError(f"{failed} of {len(images)} images could not be classified, see above")
+
+
+def find_images(names: Sequence[str]) -> list[Path]:
+    """Returns the image files of the command line; a folder stands for its images, sorted."""
+    from slim.datasets.images import ENDINGS
+
+    if not names:
+        raise UserError(
+            f"IMAGE is missing: {python_command()} -m slim.classify IMAGE... "
+            "--checkpoint_path=..., with image files or folders of image files"
+        )
+    images = []
+    for name in names:
+        if not name:
+            raise UserError("an IMAGE is empty: expected an image file or a folder")
+        if not Path(name).is_dir():
+            images.append(Path(name))
+            continue
+        found = [
+            path
+            for path in sorted(Path(name).rglob("*"))
+            if path.suffix.lower() in ENDINGS and not path.name.startswith(".")
+        ]
+        if not found:
+            raise UserError(f"no image in the folder {name}: expected {' '.join(ENDINGS)}")
+        images += found
+    if not any(image.exists() for image in images):
+        raise UserError(f"no image at {images[0]}: expected an image file or a folder")
+    return images
+
+
+def classify_images(
+    classifier: "Classifier", images: Sequence[Path], top_k: int, *, as_json: bool
+) -> int:
+    """Prints the likeliest classes of image files, and returns the number of problems.
+
+    Text appears image by image, JSON as a whole. Problems go to stderr.
+    """
+    import numpy as np
+    from tqdm import tqdm
+
+    from slim.common.progress import progress
+    from slim.datasets.images import ImageError
+    from slim.serving.classifier import PROBABILITIES
+
+    rows = classifier.rows(images, PROBABILITIES)
+    if as_json:
+        rows = progress("classifying", len(images), " images", items=rows)
+    else:
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
+    found, failed = [], 0
+    for image, row in zip(images, rows, strict=True):
+        problem = row if isinstance(row, ImageError) else None
+        if problem is None and not np.isfinite(row).all():
+            problem = "the network's probabilities are not finite"
+        if problem:
+            failed += 1
+            tqdm.write(f"{image}: {problem}", file=sys.stderr)
+            continue
+        predictions = classifier.likeliest(row, top_k)
+        if as_json:
+            named = [prediction._asdict() for prediction in predictions]
+            found.append(json.dumps({"image": str(image), "predictions": named}))
+            continue
+        print(image)
+        for prediction in predictions:
+            print(f"  {prediction.probability:6.1%}  {prediction.class_name}", flush=True)
+    if as_json:
+        print("[\n" + ",\n".join(found) + "\n]")
+    return failed
 
 
 command = partial(run_command, define_flags, main, description=__doc__, positional="images")

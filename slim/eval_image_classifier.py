@@ -127,7 +127,7 @@ def evaluate_mean(
     Raises:
         UserError: A checkpoint does not match, or the split cannot be read.
     """
-    from slim.checkpoints.reading import find_checkpoint
+    from slim.checkpoints.finding import find_checkpoint
     from slim.evaluation.evaluator import evaluate_ensemble, make_evaluator
     from slim.evaluation.results import have_own_runs, run_name
 

@@ -72,7 +72,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Writes the features and labels of the images of one or more datasets."""
-    from slim.checkpoints.reading import find_checkpoint
+    from slim.checkpoints.finding import find_checkpoint
     from slim.features.extractor import choose_settings
     from slim.features.splits import extract_missing, merge, warn_if_stale
 

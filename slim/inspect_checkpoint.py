@@ -1,11 +1,15 @@
 """Shows which network a checkpoint holds: `python -m slim.inspect_checkpoint CHECKPOINT`."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from slim.common.command_line import FlagSet, python_command, run_command
 from slim.common.errors import UserError
+
+if TYPE_CHECKING:
+    from slim.checkpoints.contents import Contents, NetworkMatch
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -22,32 +26,60 @@ def main(values: flags.FlagValues) -> None:
             f"CHECKPOINT is missing: {python_command()} -m slim.inspect_checkpoint CHECKPOINT, for "
             "example checkpoints/cub_200/model.ckpt-20000, or a folder of checkpoints"
         )
-    from slim.checkpoints import contents as found
-    from slim.checkpoints.reading import check_readable, find_checkpoint, read_shapes, read_step
+    from slim.checkpoints.contents import (
+        classifier_size,
+        identify,
+        is_auxiliary,
+        scope_variables,
+        sort_variables,
+    )
+    from slim.checkpoints.finding import find_checkpoint
+    from slim.checkpoints.reading import check_readable, read_shapes, read_step
     from slim.nets.nets_factory import NETWORKS, get_network
 
     if values.model_name:
         get_network(values.model_name)
     checkpoint = find_checkpoint(values.checkpoint_path, "CHECKPOINT")
     check_readable(checkpoint)
-    contents = found.sort_variables(read_shapes(checkpoint))
+    contents = sort_variables(read_shapes(checkpoint))
     show("checkpoint", checkpoint)
     show("step", read_step(checkpoint))
-    if values.model_name:
-        matches = {values.model_name: found.match_network(values.model_name, contents)}
-    else:
-        matches = found.match_networks(contents)
-    held = found.identify(matches)
-    show("network", found.network_text(held, matches))
+    held, network, matches = identify(contents, values.model_name)
+    show("network", network)
     if held:
-        show("classes", found.classifier_size(held, contents) or "none: features only")
-        auxiliary = any(map(found.is_auxiliary, found.scope_variables(held, contents)))
+        show("classes", classifier_size(held, contents) or "none: features only")
+        auxiliary = any(map(is_auxiliary, scope_variables(held, contents)))
         show("auxiliary classifier", "yes" if auxiliary else "no")
-    show("averages", found.averages_text(contents))
+    show("averages", averages_text(contents))
     kinds = sorted({name.rpartition("/")[2] for name in contents.slots})
     show("optimizer slots", ", ".join(kinds) or "none")
     for name in [values.model_name] if values.model_name else NETWORKS:
-        show(name, found.match_text(name, matches.get(name)))
+        without = f"missing all variables (there is no {get_network(name).scope}/)"
+        show(name, match_text(matches[name]) if name in matches else without)
+
+
+def averages_text(contents: "Contents") -> str:
+    """Returns which variables have moving averages, as text."""
+    if not contents.averaged:
+        return "none"
+    if contents.averaged >= contents.plain:
+        alone = "" if contents.plain else ", which have no plain value"
+        return f"of all {len(contents.averaged)} variables{alone}"
+    return f"of {len(contents.averaged)} of {len(contents.shapes)} variables"
+
+
+def match_text(match: "NetworkMatch") -> str:
+    """Returns how a network matches a checkpoint, as text."""
+    from slim.checkpoints.reading import first_few
+
+    if match.fits:
+        return f"fits: all {match.count} variables"
+    differences = {
+        f"missing {len(match.missing)} of {match.count} variables": match.missing,
+        f"extra {len(match.extra)}": match.extra,
+        f"of another shape {len(match.other_shape)}": match.other_shape,
+    }
+    return "; ".join(f"{what}: {first_few(names)}" for what, names in differences.items() if names)
 
 
 def show(label: str, text: object) -> None:

@@ -16,19 +16,17 @@ from pathlib import Path
 
 from absl import flags
 
-from slim.checkpoints import released
-from slim.checkpoints.provision import provide_files
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError, warn
+from slim.weights.catalogue import ADDRESS, FEATURES
+from slim.weights.fetching import provide_files
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Adds the command's flags."""
     define = FlagSet(values)
     define.string("feature_dir", "./feature/", "The folder with the authors' features.")
-    define.string(
-        "address", released.ADDRESS, "The address of the features; {id} is their Google Drive id."
-    )
+    define.string("address", ADDRESS, "The address of the features; {id} is their Google Drive id.")
 
 
 def main(values: flags.FlagValues) -> None:
@@ -38,7 +36,7 @@ def main(values: flags.FlagValues) -> None:
     folder = Path(values.feature_dir)
     if reproduction.find_missing(folder):
         try:
-            provide_files(released.FEATURES, folder, values.address)
+            provide_files(FEATURES, folder, values.address)
         except UserError as error:
             warn(str(error))  # other numbers may have all that they need
     reproductions = reproduction.reproduce(folder)

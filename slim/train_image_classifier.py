@@ -19,7 +19,7 @@ from slim.training.flags import define_training_flags as define_flags
 def main(values: flags.FlagValues) -> None:
     """Trains an image classifier on the shards that convert_dataset.py wrote."""
     from slim.checkpoints.description import write_model_description
-    from slim.checkpoints.reading import find_checkpoint
+    from slim.checkpoints.finding import find_checkpoint
     from slim.common.devices import describe_devices
     from slim.datasets.registry import get_dataset
     from slim.deployment.cluster import Cluster, find_cluster, place_clones

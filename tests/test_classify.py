@@ -9,11 +9,11 @@ from PIL import Image
 
 from slim import classify
 from slim.checkpoints.description import ModelDescription
+from slim.classify import classify_images
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_views
-from slim.serving.classification import classify_images, print_json
 from slim.serving.classifier import Classifier, Outputs
 from tests.conftest import COLOURS, NUM_CLASSES
 from tests.support import SMALL_NETWORK, SMALL_SIZE, beyond_memory, invoke
@@ -94,8 +94,7 @@ def test_images_that_cannot_be_read_or_give_no_number(tmp_path, capsys):
         return {"probabilities": tf.fill([tf.size(encoded), 3], np.float32(np.nan))}
 
     with classifier(diverged, batch_size=1) as model:
-        results = list(classify_images(model, [missing, image], top_k=5))
-    assert print_json(results, total=2) == 2
+        assert classify_images(model, [missing, image], 5, as_json=True) == 2
     out, error = capsys.readouterr()
     assert json.loads(out) == []
     assert error.splitlines() == [
@@ -120,7 +119,7 @@ def test_errors(classifier_dir, tmp_path):
         ([image, good, "--model_name=resnet50"], "unknown network 'resnet50'; did you mean"),
         (
             [image, good, "--model_name=inception_v3"],
-            f"--model_name=inception_v3: checkpoint .* has variables of {SMALL_NETWORK}; leave the",
+            f"--model_name=inception_v3: checkpoint .* has variables of {SMALL_NETWORK}; omit the",
         ),
         ([image, good, "--image_size=100000"], "100000x100000 is too large, .* at most 4096x4096"),
         ([image, good, "--moving_average_decay=2"], "expected a finite number >= 0 and <= 1"),
@@ -143,6 +142,6 @@ def test_out_of_memory_is_one_line(tmp_path):
 
     with (
         classifier(classify, batch_size=8) as model,
-        pytest.raises(UserError, match=r"^batch_size=8: out of memory; give a smaller one"),
+        pytest.raises(UserError, match=r"^batch_size=8: out of memory; pass a smaller one"),
     ):
-        list(classify_images(model, [tmp_path / "image.png"], top_k=1))
+        classify_images(model, [tmp_path / "image.png"], 1, as_json=False)

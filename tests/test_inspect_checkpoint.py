@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slim import inspect_checkpoint
-from slim.checkpoints.contents import averages_text, sort_variables
+from slim.checkpoints.contents import sort_variables
 from slim.checkpoints.reading import AVERAGE
 from slim.common.compat import slim, tf
 from slim.nets.nets_factory import NETWORKS, get_network_fn
@@ -101,7 +101,7 @@ def test_averages_alone_are_seen_as_such():
     name = f"InceptionV3/Conv2d_1a_3x3/weights{AVERAGE}"
     contents = sort_variables({name: [3, 3, 3, 32], "global_step": []})
     assert contents.shapes == {"InceptionV3/Conv2d_1a_3x3/weights": [3, 3, 3, 32]}
-    said = averages_text(contents)
+    said = inspect_checkpoint.averages_text(contents)
     assert said == "of all 1 variables, which have no plain value"
 
 

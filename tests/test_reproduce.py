@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from slim import reproduce
-from slim.checkpoints.released import DRIVE_IDS, FEATURES
 from slim.transfer.domain_similarity import emd
 from slim.transfer.prototypes import Prototypes
 from slim.transfer.reproduction import DISTANCES, PUBLISHED, TARGETS, emd_as_published
+from slim.weights.catalogue import DRIVE_IDS, FEATURES
 from tests.loopback import Loopback
 from tests.support import Result, invoke
 

@@ -12,9 +12,9 @@ from absl import flags
 
 import slim.eval_image_classifier as evaluation
 import slim.train_image_classifier as training
-from slim.checkpoints.released import MODELS
 from slim.datasets.registry import KNOWN
 from slim.nets.nets_factory import NETWORKS
+from slim.weights.catalogue import MODELS
 from tests.conftest import ROOT, run
 from tests.support import TIMEOUT, invoke
 

@@ -10,10 +10,26 @@ from pathlib import Path
 
 from absl import flags
 
-from slim.checkpoints.provision import list_published, provide_files, provide_model
-from slim.checkpoints.released import ADDRESS, DATA, FEATURES, HUB, KERAS, MODELS, get_model
+from slim.checkpoints.keras_layers import MODELS as KERAS_MODELS
+from slim.checkpoints.paths import is_complete
 from slim.common.command_line import FlagSet, python_command, run_command
 from slim.common.errors import UserError
+from slim.weights.catalogue import (
+    ADDRESS,
+    CLASSES,
+    CONVERTED,
+    DATA,
+    FEATURES,
+    HUB,
+    HUB_MODELS,
+    IMAGENET,
+    KERAS,
+    MODELS,
+    get_model,
+)
+from slim.weights.fetching import count_files, find_placed, provide_files, provide_model
+
+_ROW = "{:<40}{:<24}{:<21}{:<15}{:<16}{}"
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -47,19 +63,38 @@ def main(values: flags.FlagValues) -> None:
             f"{MODELS[1].name}; --list shows all names, --data and --features fetch other archives"
         )
     if (file := values.weights or values.path) and (len(converted) != 1 or models):
-        raise UserError(f"{file}: give the name of one model, such as keras:InceptionV3")
+        raise UserError(f"{file}: pass the name of one model, such as keras:InceptionV3")
     if values.list:
-        for line in list_published(checkpoints_dir, folders):
-            print(line)
+        print_list(checkpoints_dir, folders)
     for model in models:
         provide_model(model, checkpoints_dir / model.kind, values.address, values.mirror)
     for name in converted:
-        from slim.checkpoints.converted import provide_converted
+        from slim.weights.converting import provide_converted
 
         provide_converted(name, checkpoints_dir, file and Path(file), values.mirror)
     for name, folder in folders.items():
         if requested[name]:
             provide_files(name, folder, values.address, values.mirror)
+
+
+def print_list(checkpoints_dir: Path, folders: dict[str, Path]) -> None:
+    """Prints a table of everything to fetch, with its place on this machine."""
+    rows = [("name", "network", "trained on", "size", "classes", "here")]
+    for model in MODELS:
+        here = find_placed(model, checkpoints_dir / model.kind)
+        sizes = ", then ".join(map(str, model.sizes))
+        classes = " or ".join(map(str, CLASSES[model.trained_on]))
+        rows.append((model.name, model.network, model.trained_on, sizes, classes, here or "-"))
+    others = [(KERAS, name, network, IMAGENET, 299, 1000) for name, network in KERAS_MODELS.items()]
+    others += [(HUB, name, *row[:3], "features only") for name, row in HUB_MODELS.items()]
+    for library, name, *row in others:
+        folder = checkpoints_dir / library / name
+        rows.append((f"{library}:{name}", *row, folder if is_complete(folder / CONVERTED) else "-"))
+    for name, folder in folders.items():
+        here = f"{folder} ({count} files)" if (count := count_files(folder)) else "-"
+        rows.append((f"the {name} folder's files", "", "", "", "", here))
+    for row in rows:
+        print(_ROW.format(*map(str, row)))
 
 
 command = partial(run_command, define_flags, main, description=__doc__, positional="names")

@@ -1,4 +1,4 @@
-"""The description of the network that training writes beside its checkpoints, `model.json`.
+"""The description of the network that training writes next to its checkpoints, `model.json`.
 
 Nothing here requires TensorFlow.
 """
@@ -18,21 +18,13 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """The properties of a network in a checkpoint.
-
-    Attributes:
-        model_name: The network.
-        image_size: Height and width of the training images in pixels.
-        preprocessing_name: The preprocessing.
-        dataset_name: The dataset it was trained on; empty if unknown.
-        class_names: Names of all classes in the order of their labels.
-    """
+    """The properties of a network in a checkpoint."""
 
     model_name: str
-    image_size: int
+    image_size: int  # height and width of the training images in pixels
     preprocessing_name: str
-    dataset_name: str
-    class_names: tuple[str, ...]
+    dataset_name: str  # that it was trained on; empty if unknown
+    class_names: tuple[str, ...]  # of all classes in the order of their labels
 
 
 def write_model_description(folder: Path, description: ModelDescription) -> None:
@@ -42,11 +34,7 @@ def write_model_description(folder: Path, description: ModelDescription) -> None
 
 
 def read_model_description(folder: Path) -> ModelDescription | None:
-    """Reads `model.json`; returns None without one.
-
-    Raises:
-        UserError: The file is invalid.
-    """
+    """Reads `model.json`; returns None without one, and refuses an invalid one."""
     path = folder / MODEL
     try:
         content = json.loads(path.read_bytes())
@@ -66,7 +54,7 @@ def read_model_description(folder: Path) -> ModelDescription | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is not valid for this version ({error}): delete it, and give --model_name, "
+            f"{path} is not valid for this version ({error}): delete it, and pass --model_name, "
             "--image_size and --dataset_name"
         ) from None
     return description

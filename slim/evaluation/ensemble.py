@@ -1,12 +1,11 @@
 """The networks that are evaluated together."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from absl import flags
 
+from slim.checkpoints.choosing import choose_input
 from slim.checkpoints.description import PUBLISHED_MODEL
-from slim.checkpoints.trained_input import choose_input
 from slim.common.command_line import check_names
 from slim.common.errors import UserError
 from slim.nets.nets_factory import check_image_size
@@ -41,7 +40,7 @@ class EnsembleMember:
             UserError: `model.json` is invalid, or the images are too small.
         """
         chosen = choose_input(
-            Path(checkpoint).parent,
+            checkpoint,
             self.model_name,
             self.image_size,
             self.preprocessing_name,

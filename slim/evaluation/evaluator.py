@@ -9,8 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from slim.checkpoints.loading import choose_averages, find_variables, freeze_checkpoint
-from slim.checkpoints.reading import read_step
+from slim.checkpoints.freezing import (
+    InferenceGraph,
+    build_network,
+    find_variables,
+    freeze_checkpoint,
+)
+from slim.checkpoints.reading import choose_averages, read_step
 from slim.common.compat import tf
 from slim.common.devices import describe_run, session_config
 from slim.common.errors import UserError
@@ -24,8 +29,6 @@ from slim.datasets.input import (
 from slim.datasets.registry import Dataset
 from slim.evaluation.ensemble import EnsembleMember
 from slim.evaluation.predictions import NOT_FINITE, TOP_K
-from slim.nets.frozen import InferenceGraph, build_network
-from slim.nets.nets_factory import get_network_fn
 from slim.nets.sizes import count_parameters
 from slim.preprocessing.preprocessing_factory import get_views
 
@@ -148,12 +151,12 @@ def make_evaluator(
         UserError: The network or preprocessing is unknown.
     """
     preprocess = get_views(member.preprocessing_name, settings.num_crops, member.central_fraction)
-    network_fn = get_network_fn(
-        member.model_name, settings.num_classes, dtype=tf.as_dtype(settings.precision)
-    )
-    # The checkpoint need not have the variables of the auxiliary classifier.
     graph = build_network(
-        lambda images: network_fn(images, create_aux_logits=False)[0], member.image_size
+        member.model_name,
+        settings.num_classes,
+        member.image_size,
+        outputs=lambda logits, _: logits,
+        precision=settings.precision,
     )
     line = describe_run(
         member.model_name,

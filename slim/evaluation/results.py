@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from slim.checkpoints.reading import find_checkpoint, latest_checkpoint, new_checkpoints
-from slim.checkpoints.trained_input import trained_size
+from slim.checkpoints.choosing import trained_size
+from slim.checkpoints.finding import find_checkpoint, latest_checkpoint, new_checkpoints
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.common.files import make_folder, remove_stale, this_process, write_whole

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from slim.checkpoints.freezing import FrozenNetwork
 from slim.common import ray_cluster
 from slim.common.compat import tf
 from slim.common.cores import available_cores
@@ -14,7 +15,6 @@ from slim.common.errors import UserError
 from slim.common.workers import WorkerError
 from slim.features.extractor import Extractor, refuse_unreadable
 from slim.features.files import Settings
-from slim.nets.frozen import FrozenNetwork
 
 BATCHES_PER_CALL = 4  # so that a worker prepares images while the network runs
 

@@ -8,18 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from slim.checkpoints.loading import choose_averages, freeze_checkpoint
-from slim.checkpoints.trained_input import choose_input
+from slim.checkpoints.choosing import choose_input
+from slim.checkpoints.freezing import (
+    FrozenNetwork,
+    build_network,
+    freeze_checkpoint,
+    pool_features,
+)
+from slim.checkpoints.reading import choose_averages
 from slim.common.command_line import PRECISIONS
 from slim.common.compat import tf
 from slim.common.cores import available_cores
 from slim.common.devices import describe_run, session_config
-from slim.common.errors import UserError, count, did_you_mean, show_problems
+from slim.common.errors import UserError, count, show_problems
 from slim.datasets.images import ImageError, load_image
 from slim.datasets.input import prefetch
 from slim.features.files import PUBLISHED_NAMES, Settings, hash_checkpoint
-from slim.nets.frozen import FrozenNetwork, build_network
-from slim.nets.nets_factory import get_network, get_network_fn
+from slim.nets.nets_factory import get_network
 from slim.preprocessing.preprocessing_factory import get_preprocessing, preprocessing_kind
 
 
@@ -47,8 +52,8 @@ def choose_settings(
     Raises:
         UserError: See `choose_input` and `choose_averages`.
     """
-    folder, name = Path(checkpoint).parent, PUBLISHED_NAMES.get(model_name, model_name)
-    chosen = choose_input(folder, name, image_size, preprocessing_name)
+    name = PUBLISHED_NAMES.get(model_name, model_name)
+    chosen = choose_input(checkpoint, name, image_size, preprocessing_name)
     return Settings(
         chosen.model_name,
         hash_checkpoint(checkpoint),
@@ -70,7 +75,13 @@ def load_network(settings: Settings, checkpoint: str) -> FrozenNetwork:
     Raises:
         UserError: The end point is unknown, or the checkpoint does not match.
     """
-    network = build_network(lambda images: build_features(images, settings), settings.image_size)
+    network = build_network(
+        settings.model_name,
+        None,
+        settings.image_size,
+        outputs=lambda _, end_points: pool_features(end_points, settings.endpoint),
+        precision=settings.precision,
+    )
     hint = f"does it match --model_name={settings.model_name}?"
     return freeze_checkpoint(network, checkpoint, averages=settings.averages, hint=hint)
 
@@ -173,24 +184,6 @@ def image_batches(
 
     images = tf.data.Dataset.from_tensor_slices(paths).map(prepare, num_parallel_calls=num_threads)
     return prefetch(images.batch(batch_size))
-
-
-def build_features(images: tf.Tensor, settings: Settings) -> tf.Tensor:
-    """Builds the end point averaged over its positions, float32 `[batch, depth]`.
-
-    Raises:
-        UserError: The end point is unknown.
-    """
-    network_fn = get_network_fn(
-        settings.model_name, num_classes=None, dtype=tf.as_dtype(settings.precision)
-    )
-    _, end_points = network_fn(images)
-    if settings.endpoint not in end_points:
-        raise UserError(
-            f"--endpoint={settings.endpoint}: {did_you_mean(settings.endpoint, list(end_points))}"
-        )
-    net = end_points[settings.endpoint]
-    return tf.reduce_mean(net, [1, 2]) if len(net.shape) == 4 else net
 
 
 def refuse_unreadable(paths: Sequence[str], num_threads: int) -> None:

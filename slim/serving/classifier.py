@@ -11,18 +11,23 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from slim.checkpoints.choosing import describe_classifier
 from slim.checkpoints.description import ModelDescription
-from slim.checkpoints.loading import choose_averages, freeze_checkpoint
-from slim.checkpoints.reading import find_checkpoint
+from slim.checkpoints.finding import find_checkpoint
+from slim.checkpoints.freezing import (
+    FrozenNetwork,
+    build_network,
+    freeze_checkpoint,
+    pool_features,
+)
+from slim.checkpoints.reading import choose_averages
 from slim.common.compat import tf
 from slim.common.cores import available_cores
 from slim.common.devices import session_config
 from slim.common.errors import UserError
 from slim.datasets.images import ImageError, convert_image, load_image, to_rgb
-from slim.nets.frozen import FrozenNetwork, build_network
-from slim.nets.nets_factory import get_network, get_network_fn
+from slim.nets.nets_factory import get_network
 from slim.preprocessing.preprocessing_factory import get_views
-from slim.serving.description import describe_classifier
 
 Outputs = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 AnyImage = str | PathLike[str] | bytes | Image.Image | np.ndarray
@@ -136,7 +141,7 @@ class Classifier:
     def _array(self, images: Sequence[AnyImage], output: str) -> np.ndarray:
         one = (str, bytes, PathLike, Image.Image)
         if isinstance(images, one) or (isinstance(images, np.ndarray) and images.ndim < 4):
-            raise TypeError("images is one image, expected a sequence: give [image]")
+            raise TypeError("images is one image, expected a sequence: pass [image]")
         images = list(images)
         rows = list(self.rows(images, output))
         for index, (image, row) in enumerate(zip(images, rows, strict=True)):
@@ -150,7 +155,7 @@ class Classifier:
             return self._session.run(self._fetches[output], {self._encoded: encoded})
         except tf.errors.ResourceExhaustedError as error:
             raise UserError(
-                f"batch_size={self._batch_size}: out of memory; give a smaller one"
+                f"batch_size={self._batch_size}: out of memory; pass a smaller one"
             ) from error
 
 
@@ -188,26 +193,20 @@ def load_classifier(
 def load_network(
     checkpoint: str, description: ModelDescription, moving_average_decay: float | None
 ) -> FrozenNetwork:
-    """Loads the network of a classifier, from ready images to `probabilities` and `features`.
-
-    Args:
-        checkpoint: The prefix of the checkpoint.
-        description: The result of `describe_classifier`.
-        moving_average_decay: See `load_classifier`.
-
-    Raises:
-        UserError: The checkpoint does not match.
-    """
+    """Loads the network of a classifier, from ready images to `probabilities` and `features`."""
     name = description.model_name
-    network_fn = get_network_fn(name, len(description.class_names))
-
-    def outputs(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits, end_points = network_fn(images, create_aux_logits=False)
-        features = tf.reduce_mean(end_points[get_network(name).feature_endpoint], [1, 2])
-        return {PROBABILITIES: tf.nn.softmax(logits), FEATURES: features}
-
+    endpoint = get_network(name).feature_endpoint
+    graph = build_network(
+        name,
+        len(description.class_names),
+        description.image_size,
+        outputs=lambda logits, end_points: {
+            PROBABILITIES: tf.nn.softmax(logits),
+            FEATURES: pool_features(end_points, endpoint),
+        },
+    )
     return freeze_checkpoint(
-        build_network(outputs, description.image_size),
+        graph,
         checkpoint,
         averages=choose_averages(checkpoint, moving_average_decay),
         hint=f"does it match --model_name={name}?",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from slim.checkpoints.reading import by_name, changed_variables, latest_checkpoint
+from slim.checkpoints.finding import latest_checkpoint
+from slim.checkpoints.reading import by_name, changed_variables
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError, count
 from slim.common.files import writing_to

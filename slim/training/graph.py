@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slim.checkpoints.reading import latest_checkpoint
+from slim.checkpoints.finding import latest_checkpoint
 from slim.common.compat import slim, tf
 from slim.deployment.model_deploy import optimize_clones
 from slim.deployment.replicas import Gradients, Replicas

@@ -7,15 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from slim.checkpoints.reading import (
-    by_name,
-    check_fits,
-    find_checkpoint,
-    latest_checkpoint,
-    read_shapes,
-    read_step,
-    repair_state,
-)
+from slim.checkpoints.finding import find_checkpoint, latest_checkpoint, repair_state
+from slim.checkpoints.reading import by_name, check_fits, read_shapes, read_step
 from slim.common.compat import slim, tf
 from slim.common.files import make_folder, writing_to
 from slim.deployment.all_reduce import AllReduce

@@ -14,9 +14,9 @@ import numpy as np
 
 from slim import convert_dataset
 from slim.checkpoints.description import ModelDescription, write_model_description
-from slim.checkpoints.released import DRIVE_IDS
 from slim.common.compat import tf
 from slim.datasets.tfrecord import LISTS
+from slim.weights.catalogue import DRIVE_IDS
 from tests.conftest import COLOURS, NUM_CLASSES, draw_images, recipe_weights
 from tests.loopback import Loopback, pack
 from tests.support import (

@@ -117,7 +117,7 @@ def test_errors(model, classifier_dir, tmp_path):
         with pytest.raises(UserError, match=message):
             model.predict([image, wrong])
     for one in (image, np.zeros((4, 4, 3), np.uint8), "image.jpg", Path("image.jpg"), b"content"):
-        with pytest.raises(TypeError, match=r"images is one image, .*: give \[image\]"):
+        with pytest.raises(TypeError, match=r"images is one image, .*: pass \[image\]"):
             model.predict(one)
     with pytest.raises(TypeError, match="an image is a int, expected a path, bytes"):
         model.predict([5])

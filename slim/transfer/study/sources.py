@@ -8,7 +8,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from slim.checkpoints.reading import find_checkpoint, read_shapes
+from slim.checkpoints.finding import find_checkpoint
+from slim.checkpoints.reading import read_shapes
 from slim.common.errors import UserError
 from slim.common.files import writing_to
 from slim.features.extractor import Extractor, choose_settings, load_network

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 from slim.checkpoints import __main__ as command
-from slim.checkpoints import class_names, released
 from slim.checkpoints.description import read_model_description
-from slim.checkpoints.reading import find_checkpoint
-from slim.checkpoints.released import CLASSES, DRIVE_IDS, MODELS
+from slim.checkpoints.finding import find_checkpoint
 from slim.common import files
 from slim.common.compat import tf
 from slim.common.files import exclusive
 from slim.datasets.prepare.archives import RemoteFile
 from slim.nets.nets_factory import NETWORKS
+from slim.weights import catalogue, class_names
+from slim.weights.catalogue import CLASSES, DRIVE_IDS, MODELS
 from tests.conftest import run
 from tests.loopback import Loopback, pack
 from tests.support import ROOT, SMALL_NETWORK, invoke, variable_shapes, write_checkpoint
@@ -52,7 +52,7 @@ def drive(monkeypatch) -> Iterator[Loopback]:
             ("_INAT_ARCHIVE", RemoteFile(f"{drive.address}/inat.zip", None, 0)),
         ):
             monkeypatch.setattr(class_names, name, value)
-        monkeypatch.setattr(released, "TF_SLIM_ADDRESS", f"{drive.address}/{{name}}.tar.gz")
+        monkeypatch.setattr(catalogue, "TF_SLIM_ADDRESS", f"{drive.address}/{{name}}.tar.gz")
         yield drive
 
 
@@ -61,7 +61,7 @@ def fetch(drive, tmp_path, small_network, monkeypatch):
     """The command, for which `RESNET` is a small network: exit code, output, lines on stderr."""
     small = (RESNET, TF_SLIM)
     models = [replace(m, network=small_network) if m.name in small else m for m in MODELS]
-    for module in (released, command):
+    for module in (catalogue, command):
         monkeypatch.setattr(module, "MODELS", models)
 
     def fetch(*arguments: str) -> tuple[int, str, list[str]]:

@@ -1,4 +1,4 @@
-"""SavedModels of classifiers."""
+"""Exports as SavedModels, with preprocessing: from encoded images to class probabilities."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,8 +15,6 @@ from slim.serving.classifier import Outputs
 
 SIGNATURE = "serving_default"
 SAVED_MODEL = "saved_model.pb"  # the file that makes a folder a SavedModel
-
-
 EXAMPLE = """\
 import tensorflow as tf
 model = tf.saved_model.load({folder!r})
@@ -32,7 +30,7 @@ def default_folder(checkpoint: str) -> Path:
     """Returns a folder named after the step, as TensorFlow Serving expects.
 
     A checkpoint that is not called `model.ckpt` gets a folder of its own, because others may be
-    beside it.
+    next to it.
     """
     path = Path(checkpoint)
     folder = path.parent / "export"
@@ -42,33 +40,22 @@ def default_folder(checkpoint: str) -> Path:
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
-    """Checks that no other files would be overwritten.
-
-    Raises:
-        UserError: The folder is not empty, and is not a SavedModel or must not be replaced.
-    """
+    """Checks that nothing but a SavedModel would be replaced, and that only with `overwrite`."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / SAVED_MODEL).is_file():
-        raise UserError(f"--output_dir={folder}: exists but is not a SavedModel; give a new folder")
+        raise UserError(f"--output_dir={folder}: exists but is not a SavedModel; pass a new folder")
     if not overwrite:
         raise UserError(
-            f"{folder} exists already: give --overwrite to replace it, or another --output_dir"
+            f"{folder} exists already: pass --overwrite to replace it, or another --output_dir"
         )
 
 
 @contextmanager
 def replacing_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """Yields a temporary path beside a folder, and renames it to the folder on success.
+    """Yields a temporary path next to a folder, and renames it to the folder on success.
 
-    One process at a time exports to the folder.
-
-    Args:
-        folder: The folder.
-        overwrite: Whether it may replace a SavedModel.
-
-    Raises:
-        UserError: The folder cannot be written or must not be replaced, see `check_folder`.
+    One process at a time exports to the folder; see `check_folder`.
     """
     temporary, replaced = (
         folder.with_name(f"{folder.name}.{name}.tmp") for name in ("new", "replaced")
@@ -87,20 +74,15 @@ def replacing_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
             shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
-            f"--output_dir={folder}: cannot be written ({error}); give another folder"
+            f"--output_dir={folder}: cannot be written ({error}); pass another folder"
         ) from error
 
 
 def save(outputs: Outputs, class_names: tuple[str, ...], folder: Path) -> None:
-    """Writes a SavedModel with the signature `serving_default`.
+    """Writes a SavedModel with the signature `serving_default` to a new folder.
 
     TensorFlow Serving expects the batch as the first dimension of every output, so class names are
     repeated for each image.
-
-    Args:
-        outputs: See `Classifier`.
-        class_names: Names of all classes.
-        folder: The new folder.
     """
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])

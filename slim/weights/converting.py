@@ -7,31 +7,29 @@ from pathlib import Path
 
 import numpy as np
 
-from slim.checkpoints import keras_models
-from slim.checkpoints.class_names import fetch_class_names
+from slim.checkpoints import keras_layers
 from slim.checkpoints.description import (
     ModelDescription,
     read_model_description,
     write_model_description,
 )
-from slim.checkpoints.loading import variable_shapes
-from slim.checkpoints.reading import STATE, latest_checkpoint
-from slim.checkpoints.released import (
+from slim.checkpoints.finding import latest_checkpoint
+from slim.checkpoints.freezing import variable_shapes
+from slim.checkpoints.paths import STATE
+from slim.common.compat import tf
+from slim.common.errors import UserError, did_you_mean
+from slim.common.files import write_whole, writing_to
+from slim.nets.nets_factory import get_network
+from slim.weights.catalogue import (
     ADDRESS,
     CONVERTED,
     HUB,
     HUB_MODELS,
     IMAGENET,
     KERAS,
-    KERAS_MODELS,
-    fetch_archive,
-    record_hash,
-    unpacked_beside,
 )
-from slim.common.compat import tf
-from slim.common.errors import UserError, did_you_mean, warn
-from slim.common.files import write_whole, writing_to
-from slim.nets.nets_factory import get_network
+from slim.weights.class_names import try_class_names
+from slim.weights.fetching import fetch_archive, record_hash, unpacked_beside
 
 _IMAGENET_CLASSES = 1000
 
@@ -45,14 +43,14 @@ def provide_converted(
         name: `keras:` and a key of `KERAS_MODELS`, or `hub:` and a key of `HUB_MODELS`.
         checkpoints_dir: Receives `keras/<name>/` or `hub/<name>/`.
         path: A file of Keras, or a SavedModel, a folder or an archive. Default: it is downloaded.
-        mirrors: For models of the hub, see `fetch_archive`.
+        mirrors: For models of the hub, see `fetching.provide_model`.
 
     Raises:
         UserError: The name is unknown, the weights cannot be downloaded or are of another model,
             the checkpoint exists, or another process uses the folder.
     """
     library, _, key = name.partition(":")
-    models = {KERAS: KERAS_MODELS, HUB: HUB_MODELS}[library]
+    models = {KERAS: keras_layers.MODELS, HUB: HUB_MODELS}[library]
     if key not in models:
         known = [f"{library}:{known}" for known in models]
         raise UserError(f"unknown model '{name}'; {did_you_mean(name, known)}")
@@ -67,33 +65,36 @@ def provide_converted(
             _convert_keras(key, folder, path)
         else:
             _convert_hub(key, folder, path, mirrors)
-        _name_classes(folder)
+        # Classes of ImageNet have numbers until their names could be fetched.
+        described = read_model_description(folder)
+        numbers = tuple(map(str, range(len(described.class_names))))
+        if (
+            described.dataset_name == IMAGENET
+            and described.class_names == numbers
+            and (names := try_class_names(IMAGENET, len(numbers), checkpoints_dir))
+        ):
+            write_model_description(folder, replace(described, class_names=names))
     print(f"path: {folder}", flush=True)
 
 
-def _name_classes(folder: Path) -> None:
-    """Replaces the numbers of the classes of ImageNet in `model.json` by their names."""
-    described = read_model_description(folder)
-    numbers = _numbers(len(described.class_names))
-    if described.dataset_name != IMAGENET or described.class_names != numbers:
-        return
-    if names := try_class_names(IMAGENET, len(numbers), folder.parent.parent):
-        write_model_description(folder, replace(described, class_names=names))
-
-
-def _numbers(num_classes: int) -> tuple[str, ...]:
-    return tuple(map(str, range(num_classes)))
-
-
 def _convert_keras(name: str, folder: Path, weights: Path | None) -> None:
-    model = keras_models.load_model(name, weights) if weights else _download(name)
-    network, _ = KERAS_MODELS[name]
-    values = keras_models.network_values(name, model)
-    num_classes = model.output_shape[-1]
+    if weights:
+        model = keras_layers.load_model(name, weights)
+    else:
+        try:
+            model = keras_layers.build_model(name, _IMAGENET_CLASSES, weights="imagenet")
+        except Exception as error:  # Keras raises this type if a download fails
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(
+                f"{KERAS}:{name}: Keras cannot download its weights ({reason}); run the command "
+                "again, or pass a file with --weights"
+            ) from error
+    network, num_classes = keras_layers.MODELS[name], model.output_shape[-1]
+    values = keras_layers.network_values(name, model)
     size = model.input_shape[1] or get_network(network).default_image_size
     dataset_name = IMAGENET if num_classes == _IMAGENET_CLASSES else ""
-    description = ModelDescription(network, size, network, dataset_name, _numbers(num_classes))
-    write_network(folder, values, description)
+    numbers = tuple(map(str, range(num_classes)))
+    _write_network(folder, values, ModelDescription(network, size, network, dataset_name, numbers))
     print(f"{KERAS}:{name} is {network} with {num_classes:,} classes")
 
 
@@ -103,37 +104,31 @@ def _convert_hub(name: str, folder: Path, path: Path | None, mirrors: Sequence[s
     if not archive.exists():
         raise UserError(f"--path={path}: no such file or folder; expected a SavedModel")
     with nullcontext(archive) if archive.is_dir() else unpacked_beside(archive) as contents:
-        values = saved_model_values(contents, network)
+        values = _saved_model_values(contents, network)
     if path is None:
         record_hash(name, archive)
-    write_network(folder, values, ModelDescription(network, size, network, trained_on, ()))
+    _write_network(folder, values, ModelDescription(network, size, network, trained_on, ()))
     print(f"{HUB}:{name} is {network} without classifier")
 
 
-def saved_model_values(folder: Path, model_name: str) -> dict[str, np.ndarray]:
+def _saved_model_values(folder: Path, model_name: str) -> dict[str, np.ndarray]:
     """Returns the values of a network's variables in a SavedModel, without the classifier.
 
-    Args:
-        folder: A SavedModel of TensorFlow 2, or a module of TensorFlow Hub for TensorFlow 1.
-        model_name: The network.
-
-    Raises:
-        UserError: There is no SavedModel, or not of this network.
+    The SavedModel is one of TensorFlow 2, or a module of TensorFlow Hub for TensorFlow 1.
     """
     found = sorted(folder.rglob("saved_model.pb"))
     if len(found) != 1:
         raise UserError(f"{folder} has {len(found)} files saved_model.pb, expected one")
+    source = found[0].parent
     try:
         try:
-            model = tf.saved_model.load_v2(str(found[0].parent))
-        except (
-            ValueError,
-            RuntimeError,
-        ):  # it has two graphs, of which that for training has a tag
-            model = tf.saved_model.load_v2(str(found[0].parent), tags=[])
+            model = tf.saved_model.load_v2(str(source))
+        except (ValueError, RuntimeError):
+            # It has two graphs, of which that for training has a tag.
+            model = tf.saved_model.load_v2(str(source), tags=[])
     except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{found[0].parent} cannot be loaded ({reason})") from error
+        raise UserError(f"{source} cannot be loaded ({reason})") from error
     scope = f"{get_network(model_name).scope}/"
     held = {}
     # Of TensorFlow 1, variables are an attribute; of TensorFlow 2, anywhere below.
@@ -146,49 +141,15 @@ def saved_model_values(folder: Path, model_name: str) -> dict[str, np.ndarray]:
     values = {}
     for key, shape in variable_shapes(model_name, None).items():
         if key not in held or tuple(held[key].shape) != shape:
-            raise UserError(
-                f"{found[0].parent} is not {model_name}: {key} {list(shape)} is missing"
-            )
+            raise UserError(f"{source} is not {model_name}: {key} {list(shape)} is missing")
         values[key] = held[key].numpy()
     return values
 
 
-def _download(name: str) -> "keras_models.keras.Model":
-    try:
-        return keras_models.build_model(name, _IMAGENET_CLASSES, weights="imagenet")
-    except Exception as error:  # Keras raises this type if a download fails
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"{KERAS}:{name}: Keras cannot download its weights ({reason}); run the command again, "
-            "or give a file with --weights"
-        ) from error
-
-
-def try_class_names(trained_on: str, num_classes: int, folder: Path) -> tuple[str, ...] | None:
-    """Fetches class names; if that fails, says why on stderr and returns None."""
-    try:
-        return fetch_class_names(trained_on, num_classes, folder)
-    except UserError as error:
-        warn(
-            f"the classes have numbers instead of names: {error}; run the command again, or give "
-            "the dataset with --dataset_name"
-        )
-        return None
-
-
-def write_network(
+def _write_network(
     folder: Path, values: Mapping[str, np.ndarray], description: ModelDescription
-) -> str:
-    """Writes a checkpoint of step 0, and its `model.json`; the checkpoint appears whole.
-
-    Args:
-        folder: The folder.
-        values: Values by the name of the variable, float32.
-        description: The network and its classes.
-
-    Returns:
-        The prefix.
-    """
+) -> None:
+    """Writes a checkpoint of step 0, and its `model.json`; the checkpoint appears whole."""
     write_model_description(folder, description)
     temporary = folder / f"{CONVERTED}.tmp"
     names = list(values)
@@ -201,4 +162,3 @@ def write_network(
     for suffix in (".data-00000-of-00001", ".index"):
         Path(f"{temporary}{suffix}").replace(folder / f"{CONVERTED}{suffix}")
     write_whole(folder / STATE, f'model_checkpoint_path: "{CONVERTED}"\n')
-    return str(folder / CONVERTED)

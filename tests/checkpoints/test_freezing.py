@@ -1,19 +1,37 @@
-"""Frozen networks against networks with variables: equal outputs, and the folded batch norms."""
+"""Frozen networks against networks with variables, and the values that they are frozen with."""
 
 import pickle
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from slim.checkpoints.freezing import (
+    FrozenNetwork,
+    InferenceGraph,
+    build_network,
+    freeze,
+    freeze_checkpoint,
+    pool_features,
+)
+from slim.checkpoints.reading import choose_averages
 from slim.common.compat import slim, tf
-from slim.nets.frozen import FrozenNetwork, InferenceGraph, build_network, freeze
+from slim.common.errors import UserError
 from slim.nets.layers import LINEAR, conv_arg_scope
-from slim.nets.nets_factory import get_network, get_network_fn
+from slim.nets.nets_factory import get_network
 from tests.conftest import recipe_weights
 from tests.nets.conftest import plain_session
+from tests.support import write_checkpoint
 
 SMALL = 12
+
+
+def build(outputs: Callable[[tf.Tensor], object], size: int) -> InferenceGraph:
+    """A network of any layers, from images to outputs."""
+    with tf.Graph().as_default():
+        images = tf.placeholder(tf.float32, [None, size, size, 3])
+        return InferenceGraph(images, outputs(images), slim.get_model_variables())
 
 
 def draw(size: int) -> np.ndarray:
@@ -51,12 +69,10 @@ def operations(frozen: FrozenNetwork) -> Counter:
 def test_logits_and_features_of_every_family(name, stay):
     known = get_network(name)
 
-    def outputs(images: tf.Tensor) -> tf.Tensor:
-        logits, end_points = get_network_fn(name, 4)(images, create_aux_logits=False)
-        features = tf.reduce_mean(end_points[known.feature_endpoint], [1, 2])
-        return tf.concat([logits, features], axis=1)
+    def outputs(logits: tf.Tensor, end_points: dict[str, tf.Tensor]) -> tf.Tensor:
+        return tf.concat([logits, pool_features(end_points, known.feature_endpoint)], axis=1)
 
-    network = build_network(outputs, known.smallest_image_size)
+    network = build_network(name, 4, known.smallest_image_size, outputs=outputs)
     values = weights_of(network)
     frozen = freeze(network, values)
     images = draw(known.smallest_image_size)
@@ -85,7 +101,7 @@ def small_network(dtype: tf.DType = tf.float32) -> InferenceGraph:
             net = slim.conv2d(net, 3, 1, activation_fn=None, scope="last")
             return tf.cast(net, tf.float32)
 
-    return build_network(outputs, SMALL)
+    return build(outputs, SMALL)
 
 
 @pytest.mark.parametrize("xla", [False, True], ids=["", "xla"])
@@ -109,7 +125,7 @@ def test_outputs_come_in_the_structure_that_was_asked_for():
         norm = slim.batch_norm(conv, is_training=False, scope="norm")
         return {"norm": norm, "parts": (conv, [tf.nn.relu(norm)])}
 
-    network = build_network(outputs, SMALL)
+    network = build(outputs, SMALL)
     values = weights_of(network)
     frozen = pickle.loads(pickle.dumps(freeze(network, values)))
     found = run_frozen(frozen, draw(SMALL))
@@ -130,3 +146,38 @@ def test_one_network_is_frozen_with_values_after_values():
         expected = run_variables(network, values, draw(SMALL))
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
     assert len(network.images.graph.get_operations()) == before
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> str:
+    """A checkpoint whose plain factor is 2, and whose average is 3."""
+    values = {"factor": np.float32(2), "factor/ExponentialMovingAverage": np.float32(3)}
+    return write_checkpoint(tmp_path_factory.mktemp("both") / "model.ckpt-1", values)
+
+
+@pytest.mark.parametrize(
+    ("decay", "default", "expected"),
+    [(None, True, 3), (None, False, 2), (0, True, 2), (0, False, 2), (0.9, False, 3)],
+)
+def test_values_and_the_line_about_them(both, decay, default, expected, capsys):
+    def times_factor(images: tf.Tensor) -> tf.Tensor:
+        variable = tf.get_variable(
+            "factor", [], collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES]
+        )
+        return images * variable
+
+    averages = choose_averages(both, decay, default=default)
+    network = freeze_checkpoint(build(times_factor, 2), both, averages=averages, hint="no hint")
+    with tf.Graph().as_default(), tf.Session() as session:
+        found = session.run(network(tf.ones([1, 2, 2, 3])))
+    np.testing.assert_array_equal(found, np.full([1, 2, 2, 3], expected))
+    chosen, other = ("moving averages", "plain variables")[:: 1 if expected == 3 else -1]
+    line = capsys.readouterr().err
+    assert line.startswith(f"{both}: {chosen} ({other} with --moving_average_decay=")
+
+
+def test_averages_that_a_checkpoint_lacks(tmp_path):
+    plain = write_checkpoint(tmp_path / "model.ckpt-1", {"factor": np.float32(2)})
+    assert not choose_averages(plain, None)
+    with pytest.raises(UserError, match="has no moving averages; omit the flag"):
+        choose_averages(plain, 0.9)

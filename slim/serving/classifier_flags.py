@@ -1,4 +1,4 @@
-"""The flags that the commands of this room share: a checkpoint and its properties."""
+"""The flags of the commands that use a classifier."""
 
 from typing import Any
 
@@ -10,20 +10,20 @@ from slim.common.command_line import FlagSet, define_averages_flag
 def define_classifier_flags(define: FlagSet) -> None:
     """Adds the flags of a checkpoint and of properties that override its `model.json`."""
     define.string("checkpoint_path", None, "A checkpoint, or a folder for its newest checkpoint.")
-    define.string("model_name", None, "The network. Default: from model.json, else inferred.")
+    define.string("model_name", None, "The network. Default: from model.json, otherwise inferred.")
     define.integer(
         "image_size",
         None,
-        "Height and width of the images in pixels. Default: from model.json, else the size that "
-        "the network was designed for.",
+        "Height and width of the images in pixels. Default: from model.json, otherwise the size "
+        "that the network was designed for.",
         1,
     )
     define.string("preprocessing_name", None, "inception or vgg. Default: from model.json.")
     define.string(
         "dataset_name",
         None,
-        "The dataset whose classes.txt names the classes. Default: names from model.json, else "
-        "numbers.",
+        "The dataset whose classes.txt names the classes. Default: names from model.json, "
+        "otherwise numbers.",
     )
     define.string("dataset_dir", "./data/", "The folder that holds the datasets.")
     define_averages_flag(define)

@@ -1,14 +1,66 @@
-"""Tests of the properties of a classifier: from flags, `model.json` and variable names."""
+"""Network, image size, preprocessing and classes: of flags, of `model.json`, or inferred."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from slim.checkpoints.choosing import choose_input, describe_classifier
 from slim.checkpoints.description import ModelDescription, write_model_description
 from slim.common.compat import tf
 from slim.common.errors import UserError
-from slim.serving.description import describe_classifier
+
+NETWORK = "inception_v3"
+
+
+@pytest.mark.parametrize(
+    ("trained", "size", "preprocessing", "expected", "notes"),
+    [
+        (None, None, None, (299, NETWORK), []),
+        (None, 107, "vgg", (107, "vgg"), []),
+        ((107, "vgg"), None, None, (107, "vgg"), []),
+        ((107, NETWORK), 0, None, (299, NETWORK), ["--eval_image_size=299: trained at 107"]),
+        ((107, NETWORK), 107, "inception", (107, "inception"), []),
+        ((107, NETWORK), 299, None, (299, NETWORK), ["--eval_image_size=299: trained at 107"]),
+        (
+            (107, NETWORK),
+            299,
+            "vgg",
+            (299, "vgg"),
+            ["--eval_image_size=299: trained at 107", "--preprocessing_name=vgg: .* inception"],
+        ),
+    ],
+)
+def test_flags_take_precedence_and_notes_name_differences(
+    trained, size, preprocessing, expected, notes, tmp_path, capsys
+):
+    if trained:
+        write_model_description(tmp_path, ModelDescription(NETWORK, *trained, "birds", ("a", "b")))
+    name = None if trained else NETWORK
+    found = choose_input(
+        f"{tmp_path}/model.ckpt-1", name, size, preprocessing, size_flag="eval_image_size"
+    )
+    assert found == (NETWORK, *expected)
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == len(notes)
+    for line, note in zip(printed, notes, strict=True):
+        assert re.fullmatch(f"note: {note}, see .*model.json", line)
+
+
+@pytest.mark.parametrize(
+    ("size", "preprocessing", "message"),
+    [
+        (None, "incepton", "unknown preprocessing 'incepton'; did you mean"),
+        (30, None, "30x30 is too small for inception_v3"),
+    ],
+)
+def test_no_note_precedes_an_error(size, preprocessing, message, tmp_path, capsys):
+    write_model_description(tmp_path, ModelDescription(NETWORK, 107, NETWORK, "birds", ("a", "b")))
+    with pytest.raises(UserError, match=message):
+        choose_input(f"{tmp_path}/model.ckpt-1", NETWORK, size, preprocessing)
+    assert capsys.readouterr().err == ""
+
 
 NAMES = ("finch", "wren", "tern")
 WRITTEN = ModelDescription("resnet_v2_50", 64, "vgg", "birds", NAMES)
@@ -75,7 +127,7 @@ def test_properties_that_do_not_match_or_are_missing(checkpoint, name_classes, t
         ({**given, "dataset_name": "name"}, "no dataset 'name'.*did you mean named"),
         (
             {"model_name": "resnet_v2_50"},
-            r"--model_name=resnet_v2_50: checkpoint .* has variables of inception_v3; leave",
+            r"--model_name=resnet_v2_50: checkpoint .* has variables of inception_v3; omit",
         ),
         ({"image_size": 74}, "74x74 is too small for inception_v3"),
     ):
@@ -94,7 +146,7 @@ def test_properties_that_do_not_match_or_are_missing(checkpoint, name_classes, t
     write_model_description(Path(prefix).parent, WRITTEN)
     with pytest.raises(
         UserError,
-        match=r"--model_name=resnet_v2_50: checkpoint .* has variables of inception_v3; leave",
+        match=r"--model_name=resnet_v2_50: checkpoint .* has variables of inception_v3; omit",
     ):
         describe_classifier(prefix)
     with pytest.raises(UserError, match=r"model.json names 3 classes, but .* has 5"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slim.checkpoints.reading import find_checkpoint, latest_checkpoint, new_checkpoints
+from slim.checkpoints.finding import find_checkpoint, latest_checkpoint, new_checkpoints
 from slim.common.errors import UserError
 from tests.support import write_checkpoint
 

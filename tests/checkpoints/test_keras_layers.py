@@ -1,4 +1,4 @@
-"""Keras Applications, an independent implementation of five networks, against TF-Slim's."""
+"""Keras Applications, an independent implementation of two networks, against TF-Slim's."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from scipy.special import softmax
 
 from slim import export, load_classifier
 from slim.checkpoints import __main__ as checkpoints
-from slim.checkpoints import keras_models
-from slim.checkpoints.keras_models import (
+from slim.checkpoints import freezing
+from slim.checkpoints.keras_layers import (
     MODELS,
     fill_model,
     keras_name,
@@ -69,7 +69,7 @@ def test_logits_are_those_of_keras(name, monkeypatch):
         variables = slim.get_model_variables()
     # Building a network takes seconds.
     shapes = {v.op.name: tuple(v.shape.as_list()) for v in variables}
-    monkeypatch.setattr(keras_models, "variable_shapes", lambda *_: shapes)
+    monkeypatch.setattr(freezing, "variable_shapes", lambda *_: shapes)
     values = network_values(name, model)
     found = run_network(logits, variables, values)
     np.testing.assert_allclose(found, expected, atol=1e-4 * expected.std())
@@ -91,8 +91,8 @@ def test_weights_of_keras(tmp_path):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value)
-    with pytest.raises(UserError, match=r"keras.applications.ResNet50V2"):
-        network_values("ResNet50V2", load_model("ResNet50V2", path))
+    with pytest.raises(UserError, match=r"keras.applications.InceptionResNetV2"):
+        network_values("InceptionResNetV2", load_model("InceptionResNetV2", path))
 
 
 def test_a_keras_model_becomes_a_checkpoint_and_a_keras_model_again(tmp_path):
@@ -125,7 +125,7 @@ def test_a_keras_model_becomes_a_checkpoint_and_a_keras_model_again(tmp_path):
     labels = [f"{label} {label}" for label in range(NUM_CLASSES)]
     assert (tmp_path / "exported.classes.txt").read_text().splitlines() == labels
     for more, message in (
-        ([f"--output_dir={exported}"], "exported.keras exists already: give --overwrite"),
+        ([f"--output_dir={exported}"], "exported.keras exists already: pass --overwrite"),
         ([f"--output_dir={tmp_path}/folder"], "expected the name of a file that ends in .keras"),
         (["--num_crops=5"], "--num_crops=5: only for --format=saved_model"),
         (["--float16"], "--float16: only for --format=tflite"),

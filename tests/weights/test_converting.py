@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from slim.checkpoints import __main__ as checkpoints
-from slim.checkpoints import released
 from slim.checkpoints.description import read_model_description
 from slim.common.compat import slim, tf
 from slim.nets.nets_factory import get_network_fn
+from slim.weights.catalogue import HUB_MODELS
 from tests.conftest import recipe_weights
 from tests.loopback import Loopback, pack
 from tests.support import SMALL_NETWORK, invoke, variable_shapes
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("small_network")
 def small_model(monkeypatch):
     """Makes the module one of a small network."""
     entry = (SMALL_NETWORK, "iNat2017", SIZE, "http://127.0.0.1:9/none")
-    monkeypatch.setitem(released.HUB_MODELS, NAME, entry)
+    monkeypatch.setitem(HUB_MODELS, NAME, entry)
 
 
 def expected_values() -> dict[str, np.ndarray]:
@@ -96,7 +96,7 @@ def test_an_archive_that_is_interrupted_and_one_of_another_network(tmp_path, mon
     }
     with Loopback(model=pack({**files, "noise": os.urandom(1_500_000)})) as server:
         entry = (SMALL_NETWORK, "iNat2017", SIZE, f"{server.address}/model")
-        monkeypatch.setitem(released.HUB_MODELS, NAME, entry)
+        monkeypatch.setitem(HUB_MODELS, NAME, entry)
         server.stops_after = 1_200_000
         done = invoke(checkpoints, f"hub:{NAME}", f"--checkpoints_dir={tmp_path}")
         assert done.code == 1 and "run this again to resume" in done.error
@@ -121,7 +121,7 @@ def test_an_archive_that_is_interrupted_and_one_of_another_network(tmp_path, mon
     given = [f"--path={tmp_path / 'model'}", f"--checkpoints_dir={tmp_path}"]
     assert invoke(checkpoints, f"hub:{NAME}", *given).code == 0
     entry = ("inception_v4", "iNat2017", 299, "")
-    monkeypatch.setitem(released.HUB_MODELS, "other", entry)
+    monkeypatch.setitem(HUB_MODELS, "other", entry)
     for name, path, message in (
         (
             "other",

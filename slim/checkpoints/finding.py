@@ -1,0 +1,129 @@
+"""Finds checkpoints: by path, by folder, and as training writes them."""
+
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from slim.checkpoints.paths import STATE, checkpoints_in, is_complete
+from slim.common.compat import tf
+from slim.common.errors import UserError, warn
+from slim.common.files import write_whole
+
+FOLDER = "checkpoints"  # the default folder of all models
+POLL_SECS = 1.0
+
+
+def find_checkpoint(path: str, flag: str = "--checkpoint_path") -> str:
+    """Returns the prefix of a checkpoint, or of the newest checkpoint of a folder.
+
+    Args:
+        path: A prefix (`model.ckpt-100`), a file of a checkpoint, a folder, or the name of a model
+            that `python -m slim.checkpoints` has fetched, also as its published path.
+        flag: The name of the path in an error.
+
+    Raises:
+        UserError: There is no checkpoint.
+    """
+    if Path(path).is_dir():
+        if latest := latest_checkpoint(path) or _find_fetched(path):
+            return latest
+        raise UserError(
+            f"{flag}: the folder {path} holds no checkpoint; ./train.sh writes them, and "
+            "checkpoints/README.md lists released ones"
+        )
+    for prefix in (path.rpartition(".data-")[0], path.removesuffix(".index")):
+        if prefix and tf.train.checkpoint_exists(prefix):
+            return prefix
+    if fetched := _find_fetched(path):
+        return fetched
+    raise UserError(
+        f"{flag}: no checkpoint at {path} (expected {path}.index and its data, or a folder of "
+        "checkpoints); ./train.sh writes checkpoints, and checkpoints/README.md lists released ones"
+    )
+
+
+def _find_fetched(path: str) -> str | None:
+    """Returns the checkpoint of a fetched model by its name or its published path.
+
+    `checkpoints/inception/inception_v3_iNat_299.ckpt` also stands for the only checkpoint in the
+    folder `checkpoints/inception/inception_v3_iNat_299`: in the archive it has another name.
+    """
+    name = Path(path).name.removesuffix(".ckpt")
+    parent = Path(path).parent if "/" in path else Path(FOLDER, name.partition("_")[0])
+    if is_complete(published := parent / f"{name}.ckpt"):
+        return str(published)
+    found = checkpoints_in(parent / name)
+    return str(found[0]) if len(found) == 1 else None
+
+
+def latest_checkpoint(folder: str | Path) -> str | None:
+    """Returns the prefix of the latest checkpoint of a folder, or None.
+
+    The latest is the one that the file `checkpoint` names. If this file is missing or invalid, or
+    names a checkpoint that is not complete, it is the complete `model.ckpt-<step>` of the highest
+    step, and a warning says so.
+    """
+    named, state = _named_checkpoint(folder), Path(folder, STATE)
+    if named and is_complete(Path(named)):
+        return named
+    complete = _complete_steps(folder)
+    if not (complete or state.exists()):
+        return None
+    problem = f"names {named}, which is missing or incomplete" if named else "is not valid"
+    if not state.exists():
+        problem = "is missing"
+    newest = complete[-1] if complete else None
+    taken = f"taking the newest complete one, {newest}" if newest else "no checkpoint is complete"
+    _warn_once(f"{state} {problem}: {taken}")
+    return newest
+
+
+_warn_once = cache(warn)
+
+
+def repair_state(folder: Path) -> None:
+    """Writes the file `checkpoint` of a folder again if it does not name the latest checkpoint."""
+    latest = latest_checkpoint(folder)
+    if latest and latest != _named_checkpoint(folder):
+        names = [Path(prefix).name for prefix in _complete_steps(folder)]
+        lines = [f'model_checkpoint_path: "{names[-1]}"']
+        lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
+        write_whole(folder / STATE, "\n".join(lines) + "\n")
+
+
+def new_checkpoints(folder: str, interval_secs: float) -> Iterator[str]:
+    """Yields the latest checkpoint of a folder, then each later one, endlessly.
+
+    The folder need not exist yet. At least `interval_secs` lie between two checkpoints.
+    """
+    previous = None
+    while True:
+        begin = time.monotonic()
+        latest = latest_checkpoint(folder)
+        if latest in (None, previous):
+            time.sleep(POLL_SECS)
+        else:
+            yield latest
+            previous = latest
+            time.sleep(max(0.0, begin + interval_secs - time.monotonic()))
+
+
+def _named_checkpoint(folder: str | Path) -> str | None:
+    """Returns the prefix that the file `checkpoint` of a folder names."""
+    try:
+        state = tf.train.get_checkpoint_state(str(folder))
+    except ValueError:  # the file is empty, or not text
+        return None
+    return state.model_checkpoint_path if state else None
+
+
+def _complete_steps(folder: str | Path) -> list[str]:
+    """Returns the prefixes of the complete `model.ckpt-<step>` of a folder in order."""
+    steps = {}
+    for index in Path(folder).glob("model.ckpt-*.index"):
+        prefix = index.with_suffix("")
+        step = prefix.name.removeprefix("model.ckpt-")
+        if step.isdecimal() and is_complete(prefix):
+            steps[int(step)] = f"{str(folder).removesuffix('/')}/{prefix.name}"
+    return [steps[step] for step in sorted(steps)]
