@@ -83,8 +83,8 @@ class Classifier:
         """Returns the likeliest classes of images, ties in the order of the labels.
 
         Args:
-            images: See the class.
-            top: Maximum number of predictions per image.
+            images: Any kinds of images that the class takes.
+            top: Max number of predictions per image.
 
         Raises:
             UserError: An image cannot be read, or a batch is too large for the memory.
@@ -97,11 +97,7 @@ class Classifier:
         return self._array(images, PROBABILITIES)
 
     def features(self, images: Sequence[AnyImage]) -> np.ndarray:
-        """Returns features, float32 `[images, depth]`; see `predict`.
-
-        A feature is the feature end point of the network averaged over its positions, as in the
-        paper.
-        """
+        """Returns features as in the paper, float32 `[images, depth]`; see `predict`."""
         return self._array(images, FEATURES)
 
     def likeliest(self, probabilities: np.ndarray, top: int) -> list[Prediction]:
@@ -110,15 +106,7 @@ class Classifier:
         return [Prediction(self.class_names[i], int(i), float(probabilities[i])) for i in order]
 
     def rows(self, images: Iterable[AnyImage], output: str) -> Iterator[np.ndarray | ImageError]:
-        """Yields one row of an output per image, or the problem with the image.
-
-        Args:
-            images: See the class.
-            output: `probabilities` or `features`.
-
-        Raises:
-            UserError: A batch is too large for the memory.
-        """
+        """Yields one row of `probabilities` or `features` per image, or the problem with it."""
         remaining = iter(images)
         with ThreadPoolExecutor(available_cores()) as pool:
             while batch := list(islice(remaining, self._batch_size)):
