@@ -38,12 +38,12 @@ def test_other_content_is_refused(change, tmp_path):
     write_model_description(tmp_path, WRITTEN)
     path = tmp_path / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(UserError, match=r"model.json is not valid .*: delete it, and give --model"):
+    with pytest.raises(UserError, match=r"model.json is not valid .*: delete it, and pass --model"):
         read_model_description(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", '{"format": 1}', "[1]", '{"format": 1, "model_na'])
 def test_damage_is_refused(content, tmp_path):
     (tmp_path / "model.json").write_text(content)
-    with pytest.raises(UserError, match=r"model.json is not valid .*: delete it, and give --model"):
+    with pytest.raises(UserError, match=r"model.json is not valid .*: delete it, and pass --model"):
         read_model_description(tmp_path)
