@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -28,9 +29,9 @@ import pytest
 
 from slim.common.compat import slim, tf
 from slim.common.cores import available_cores
-from slim.nets.nets_factory import NETWORKS, NetworkSpec, get_network_fn
+from slim.common.network_table import NETWORKS
+from slim.nets.nets_factory import arg_scopes_map, get_network_fn, networks_map
 from slim.nets.resnet_v2 import resnet_v2, resnet_v2_arg_scope
-from slim.preprocessing import inception_preprocessing, preprocessing_factory
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 1800  # seconds; whatever takes longer hangs. No other limit depends on the machine.
@@ -93,19 +94,18 @@ def small_network() -> Iterator[None]:
     """Lets commands in this process know `SMALL_NETWORK`, a ResNet-V2 of two units."""
     build = partial(resnet_v2, units=(1, 1), scope=SMALL_NETWORK)
     build.default_image_size = SMALL_SIZE
-    network = NetworkSpec(
-        build,
-        SMALL_NETWORK,
-        "global_pool",
-        SMALL_DEPTH,
-        resnet_v2_arg_scope,
-        has_aux_logits=False,
+    network = replace(
+        NETWORKS["resnet_v2_50"],
+        build=SMALL_NETWORK,
+        scope=SMALL_NETWORK,
+        feature_depth=SMALL_DEPTH,
+        default_image_size=SMALL_SIZE,
         smallest_image_size=SMALL_SIZE,
     )
-    preprocessing = {SMALL_NETWORK: inception_preprocessing}
     with (
         mock.patch.dict(NETWORKS, {SMALL_NETWORK: network}),
-        mock.patch.dict(preprocessing_factory._PREPROCESSING, preprocessing),
+        mock.patch.dict(networks_map, {SMALL_NETWORK: build}),
+        mock.patch.dict(arg_scopes_map, {SMALL_NETWORK: resnet_v2_arg_scope}),
     ):
         yield
 

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from slim.common.compat import slim, tf
+from slim.common.network_table import NETWORKS
 from slim.nets.inception_utils import (
-    DEFAULT_IMAGE_SIZE,
     base_network,
     dense_network,
     inception_arg_scope,
@@ -35,16 +35,12 @@ from slim.nets.layers import (
 
 _Activation = Callable[[tf.Tensor], tf.Tensor]
 
+_SCOPES = ("InceptionResnetV2", "InceptionResnetV2SE")  # without and with squeeze-and-excitation
 _PRE_AUX, _LAST = "PreAuxLogits", "Conv2d_7b_1x1"  # end points
 
 
 def inception_resnet_v2_arg_scope(weight_decay: float = 4e-5, **options: Any) -> dict:
-    """Returns the arg scope of Inception with L2 loss on biases and Glorot initialization.
-
-    Args:
-        weight_decay: Coefficient of the L2 loss on weights and biases.
-        **options: Further arguments of `layers.conv_arg_scope`.
-    """
+    """Returns the arg scope of Inception with L2 loss on biases and Glorot initialization."""
     with (
         slim.arg_scope(inception_arg_scope(weight_decay, **options)),
         slim.arg_scope(
@@ -146,10 +142,6 @@ def _layers(se: bool, *, atrous: bool, padding: str, activation_fn: _Activation 
     }
 
 
-def _scope(se: bool) -> str:
-    return "InceptionResnetV2SE" if se else "InceptionResnetV2"
-
-
 def inception_resnet_v2_base(
     inputs: tf.Tensor,
     final_endpoint: str = _LAST,
@@ -171,15 +163,15 @@ def inception_resnet_v2_base(
             than `PreAuxLogits`.
         align_feature_maps: Whether all layers pad, so that positions of different feature maps are
             aligned.
-        scope: The variable scope. Default: `InceptionResnetV2`, or `InceptionResnetV2SE` with `se`.
+        scope: The variable scope.
         activation_fn: The activation after each sum of a residual; None for none.
         reuse: Whether to reuse the variables of the scope.
         se: Whether to add squeeze-and-excitation to every block after the stem.
 
     Returns:
-        The feature map at `final_endpoint`, `[batch, height', width', depth]` (1,536 channels at
-        `Conv2d_7b_1x1`), and the feature maps by name. As published, the last of repeated blocks
-        are not among them, except `PreAuxLogits`.
+        The feature map at `final_endpoint` (1,536 channels at `Conv2d_7b_1x1`), and the feature
+        maps by name. As published, the last of repeated blocks are not among them, except
+        `PreAuxLogits`.
 
     Raises:
         ValueError: `final_endpoint` or `output_stride` is unknown, or they do not match.
@@ -195,11 +187,11 @@ def inception_resnet_v2_base(
     names = list(layers)
     if output_stride == 8 and final_endpoint in names[names.index(_PRE_AUX) + 1 :]:
         raise ValueError(
-            f"output_stride 8 ends at {_PRE_AUX}: give final_endpoint={_PRE_AUX!r} or an earlier "
+            f"output_stride 8 ends at {_PRE_AUX}: pass final_endpoint={_PRE_AUX!r} or an earlier "
             f"one, not {final_endpoint!r}"
         )
     net, end_points = base_network(
-        inputs, layers, final_endpoint, scope=scope or _scope(se), reuse=reuse
+        inputs, layers, final_endpoint, scope=scope or _SCOPES[se], reuse=reuse
     )
     unpublished = ("Repeat", "Repeat_2", "Block8")
     return net, {name: point for name, point in end_points.items() if name not in unpublished}
@@ -220,26 +212,14 @@ def inception_resnet_v2(
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Builds Inception-ResNet-V2 with its classifiers.
 
-    Args:
-        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], at least 75 x 75.
-        num_classes: Number of classes; 0 or None for the features before the classifier.
-        is_training: Whether batch norm uses the statistics of the batch, and dropout is active.
-        dropout_keep_prob: Fraction of the features that dropout keeps.
-        reuse: Whether to reuse the variables of the scope.
-        scope: The variable scope. Default: `InceptionResnetV2`, or `InceptionResnetV2SE` with `se`.
-        create_aux_logits: Whether to add the auxiliary classifier, end point `AuxLogits`.
-        activation_fn: See `inception_resnet_v2_base`.
-        spatial_squeeze: Whether to average over all positions (see `inception_utils.average_pool`).
-        se: Whether to add squeeze-and-excitation to every block after the stem.
-
-    Returns:
-        Logits and end points; see `inception_utils.dense_network`. As published, `global_pool` is
-        not among the end points with `se`.
+    The arguments and results are those of `inception_v3`, and the `activation_fn` after each sum of
+    a residual; there are 1,536 features, and the end points include `PreLogitsFlatten` and, without
+    `se`, as published, `global_pool`.
     """
     logits, end_points = dense_network(
         inputs,
         partial(inception_resnet_v2_base, activation_fn=activation_fn, se=se),
-        scope=scope or _scope(se),
+        scope=scope or _SCOPES[se],
         aux_endpoint=_PRE_AUX,
         aux_scopes=("Conv2d_2a_5x5", "Logits"),
         num_classes=num_classes,
@@ -257,4 +237,4 @@ def inception_resnet_v2(
 inception_resnet_v2_se_base = partial(inception_resnet_v2_base, se=True)
 inception_resnet_v2_se = partial(inception_resnet_v2, se=True)
 for _network in (inception_resnet_v2, inception_resnet_v2_se):
-    _network.default_image_size = DEFAULT_IMAGE_SIZE
+    _network.default_image_size = NETWORKS["inception_resnet_v2"].default_image_size

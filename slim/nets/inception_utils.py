@@ -6,9 +6,6 @@ from typing import Any
 from slim.common.compat import slim, tf
 from slim.nets.layers import Chain, Layer, branches, conv, conv_arg_scope, max_pool, through, window
 
-DEFAULT_IMAGE_SIZE = 299
-SMALLEST_IMAGE_SIZE = 75
-
 inception_arg_scope = conv_arg_scope
 
 Depth = Callable[[int], int]
@@ -61,13 +58,6 @@ def base_network(
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Builds the layers of a network up to an end point.
 
-    Args:
-        inputs: Images, float32 `[batch, height, width, 3]`.
-        layers: All layers of the network.
-        final_endpoint: The scope of the last layer to build.
-        scope: The variable scope.
-        reuse: Whether to reuse the variables of the scope.
-
     Returns:
         The feature map at `final_endpoint`, and all feature maps by name.
 
@@ -86,15 +76,9 @@ def aux_features(net: tf.Tensor, scope: str, depth: Depth = int, **options: Any)
     The last kernel is 5 x 5, the size of the map at 299. Above 299 it stays 5 x 5, so that a
     checkpoint fits at every size, and several positions remain; below 299 it shrinks to the map.
 
-    Args:
-        net: A feature map of the network, 17 x 17 positions at 299.
-        scope: The scope of the last convolution, with two `{}` for the height and width of its
-            kernel.
-        depth: The function from the published number of channels to the actual one.
-        **options: Options of the last `slim.conv2d`.
-
-    Returns:
-        `[batch, height', width', depth(768)]`, one position at 299.
+    `scope`, that of the last convolution, has two `{}` for the height and width of the kernel.
+    `[batch, height, width, channels]`, 17 x 17 positions at 299, becomes `[batch, height', width',
+    depth(768)]`, one position at 299.
     """
     net = slim.avg_pool2d(net, window(net, 5), stride=3, padding="VALID")
     net = slim.conv2d(net, depth(128), 1, scope="Conv2d_1b_1x1")
@@ -105,17 +89,10 @@ def aux_features(net: tf.Tensor, scope: str, depth: Depth = int, **options: Any)
 
 
 def average_pool(net: tf.Tensor, spatial_squeeze: bool) -> tf.Tensor:
-    """Averages the last feature map, `[batch, height, width, channels]`.
+    """Averages the last feature map over all positions, `[batch, 1, 1, channels]`.
 
-    Args:
-        net: The feature map.
-        spatial_squeeze: Whether to average over all positions, whatever the image size. At 299 this
-            is the published 8 x 8 window. Otherwise averages over windows of 8 x 8 with stride 2,
-            as published.
-
-    Returns:
-        `[batch, 1, 1, channels]`, or `[batch, height', width', channels]` without
-        `spatial_squeeze`.
+    Without `spatial_squeeze`, the published windows of 8 x 8 positions with stride 2 are averaged,
+    `[batch, height', width', channels]`. At 299 pixels both are the same.
     """
     if spatial_squeeze:
         return tf.reduce_mean(net, [1, 2], keepdims=True, name="AvgPool_1a")
@@ -138,24 +115,9 @@ def dense_network(
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Builds Inception-V4 or Inception-ResNet-V2, whose classifiers are fully connected.
 
-    Args:
-        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], at least 75 x 75.
-        base: The function from images and `scope` to the last feature map, with 1,536 channels, and
-            the end points.
-        scope: The variable scope.
-        aux_endpoint: The end point that is the input of the auxiliary classifier.
-        aux_scopes: The scopes of its last convolution and of its fully connected layer.
-        num_classes: Number of classes; 0 or None for the features before the classifier.
-        is_training: Whether batch norm uses the statistics of the batch, and dropout is active.
-        dropout_keep_prob: Fraction of the features that dropout keeps.
-        reuse: Whether to reuse the variables of the scope.
-        create_aux_logits: Whether to add the auxiliary classifier, end point `AuxLogits`.
-        spatial_squeeze: Whether to average over all positions (see `average_pool`).
-
-    Returns:
-        Logits, float32 `[batch, num_classes]` (features `[batch, 1, 1, 1536]` without
-        `num_classes`), and the end points: the feature map of every layer, `AuxLogits`,
-        `global_pool`, `PreLogitsFlatten`, `Logits`, `Predictions`.
+    `base` builds the last feature map and the end points. `aux_endpoint` is the input of the
+    auxiliary classifier, `aux_scopes` are those of its last convolution and its fully connected
+    layer. The other arguments are those of `inception_v3`.
     """
     with (
         tf.variable_scope(scope, reuse=reuse) as variable_scope,

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from functools import partial
 
 from slim.common.compat import slim, tf
+from slim.common.network_table import NETWORKS
 from slim.nets.inception_utils import (
-    DEFAULT_IMAGE_SIZE,
     Depth,
     aux_features,
     average_pool,
@@ -29,6 +29,8 @@ from slim.nets.layers import (
     fork,
     max_pool,
 )
+
+_SCOPES = ("InceptionV3", "InceptionV3SE")  # without and with squeeze-and-excitation
 
 inception_v3_arg_scope = inception_v3_se_arg_scope = inception_arg_scope
 
@@ -132,17 +134,8 @@ def _layers(depth: Depth, se: bool) -> Chain:
     return {**v3_stem(depth), **excited}
 
 
-def _scope(se: bool) -> str:
-    return "InceptionV3SE" if se else "InceptionV3"
-
-
 def _depth(depth_multiplier: float, min_depth: int) -> Depth:
     return lambda channels: max(int(channels * depth_multiplier), min_depth)
-
-
-def feature_depth(depth_multiplier: float, min_depth: int = 16) -> int:
-    """Returns the number of channels of `Mixed_7c`."""
-    return sum(map(_depth(depth_multiplier, min_depth), (320, 384, 384, 384, 384, 192)))
 
 
 def inception_v3_base(
@@ -176,7 +169,7 @@ def inception_v3_base(
     if depth_multiplier <= 0:
         raise ValueError(f"depth_multiplier must be positive, not {depth_multiplier}")
     layers = _layers(_depth(depth_multiplier, min_depth), se)
-    return base_network(inputs, layers, final_endpoint, scope=scope or _scope(se), reuse=reuse)
+    return base_network(inputs, layers, final_endpoint, scope=scope or _SCOPES[se], reuse=reuse)
 
 
 def _aux_logits(net: tf.Tensor, num_classes: int, depth: Depth, spatial_squeeze: bool) -> tf.Tensor:
@@ -236,7 +229,7 @@ def inception_v3(
         ValueError: `depth_multiplier` is not positive.
     """
     with (
-        tf.variable_scope(scope or _scope(se), reuse=reuse) as variable_scope,
+        tf.variable_scope(scope or _SCOPES[se], reuse=reuse) as variable_scope,
         slim.arg_scope([slim.batch_norm, slim.dropout], is_training=is_training),
     ):
         net, end_points = inception_v3_base(
@@ -277,4 +270,5 @@ def inception_v3(
 
 inception_v3_se_base = partial(inception_v3_base, se=True)
 inception_v3_se = partial(inception_v3, se=True)
-inception_v3.default_image_size = inception_v3_se.default_image_size = DEFAULT_IMAGE_SIZE
+for _network in (inception_v3, inception_v3_se):
+    _network.default_image_size = NETWORKS["inception_v3"].default_image_size

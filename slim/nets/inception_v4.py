@@ -7,14 +7,16 @@ Connections on Learning". `se=True` adds squeeze-and-excitation.
 from functools import partial
 
 from slim.common.compat import tf
+from slim.common.network_table import NETWORKS
 from slim.nets.inception_utils import (
-    DEFAULT_IMAGE_SIZE,
     base_network,
     dense_network,
     inception_arg_scope,
     reduction_a,
 )
 from slim.nets.layers import Chain, Layer, avg_pool, branches, conv, excite, fork, max_pool
+
+_SCOPES = ("InceptionV4", "InceptionV4SE")  # without and with squeeze-and-excitation
 
 inception_v4_arg_scope = inception_v4_se_arg_scope = inception_arg_scope
 
@@ -117,10 +119,6 @@ def _layers(se: bool) -> Chain:
     return {**_stem(), **{scope: excite(block, se) for scope, block in blocks.items()}}
 
 
-def _scope(se: bool) -> str:
-    return "InceptionV4SE" if se else "InceptionV4"
-
-
 def inception_v4_base(
     inputs: tf.Tensor,
     final_endpoint: str = "Mixed_7d",
@@ -131,21 +129,11 @@ def inception_v4_base(
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Builds Inception-V4 up to its last feature map, without pooling and classifier.
 
-    Args:
-        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], at least 75 x 75.
-        final_endpoint: The last end point, from `Conv2d_1a_3x3` to `Mixed_7d`.
-        scope: The variable scope. Default: `InceptionV4`, or `InceptionV4SE` with `se`.
-        reuse: Whether to reuse the variables of the scope.
-        se: Whether to add squeeze-and-excitation to every block after the stem.
-
-    Returns:
-        The feature map at `final_endpoint`, `[batch, height', width', depth]` (1,536 channels at
-        `Mixed_7d`), and all feature maps by name.
-
-    Raises:
-        ValueError: `final_endpoint` is unknown.
+    The arguments and results are those of `inception_v3_base`; `Mixed_7d` has 1,536 channels.
     """
-    return base_network(inputs, _layers(se), final_endpoint, scope=scope or _scope(se), reuse=reuse)
+    return base_network(
+        inputs, _layers(se), final_endpoint, scope=scope or _SCOPES[se], reuse=reuse
+    )
 
 
 def inception_v4(
@@ -162,24 +150,13 @@ def inception_v4(
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Builds Inception-V4 with its classifiers.
 
-    Args:
-        inputs: Images, float32 `[batch, height, width, 3]` in [-1, 1], at least 75 x 75.
-        num_classes: Number of classes; 0 or None for the features before the classifier.
-        is_training: Whether batch norm uses the statistics of the batch, and dropout is active.
-        dropout_keep_prob: Fraction of the features that dropout keeps.
-        reuse: Whether to reuse the variables of the scope.
-        scope: The variable scope. Default: `InceptionV4`, or `InceptionV4SE` with `se`.
-        create_aux_logits: Whether to add the auxiliary classifier, end point `AuxLogits`.
-        spatial_squeeze: Whether to average over all positions (see `inception_utils.average_pool`).
-        se: Whether to add squeeze-and-excitation to every block after the stem.
-
-    Returns:
-        Logits and end points; see `inception_utils.dense_network`.
+    The arguments and results are those of `inception_v3`; `Mixed_7d` gives 1,536 features, and the
+    end points include `PreLogitsFlatten` and always `global_pool`.
     """
     return dense_network(
         inputs,
         partial(inception_v4_base, se=se),
-        scope=scope or _scope(se),
+        scope=scope or _SCOPES[se],
         aux_endpoint="Mixed_6h",
         aux_scopes=("Conv2d_2a", "Aux_logits"),
         num_classes=num_classes,
@@ -193,4 +170,5 @@ def inception_v4(
 
 inception_v4_se_base = partial(inception_v4_base, se=True)
 inception_v4_se = partial(inception_v4, se=True)
-inception_v4.default_image_size = inception_v4_se.default_image_size = DEFAULT_IMAGE_SIZE
+for _network in (inception_v4, inception_v4_se):
+    _network.default_image_size = NETWORKS["inception_v4"].default_image_size

@@ -73,7 +73,7 @@ def stored_in_float32(
     *args: Any,
     **kwargs: Any,
 ) -> tf.Variable | tf.Tensor:
-    """Keeps variables in float32 while layers compute in 16 bits, as a custom getter.
+    """Keeps variables in float32 while layers compute in 16 bits: a custom getter.
 
     Checkpoints, averages and small updates keep their precision. A layer with a 16-bit input gets a
     cast of its weights, through which gradients flow back. Batch norm asks for float32 itself and
@@ -136,7 +136,7 @@ def branches(*chains: Chain) -> Layer:
 
 
 def excite(block: Layer, se: bool) -> Layer:
-    """Returns a block followed by squeeze-and-excitation in its scope, if `se`, else the block."""
+    """Returns a block, followed by squeeze-and-excitation in its scope with `se`."""
 
     def excited(net: tf.Tensor, scope: str) -> tf.Tensor:
         net = block(net, scope)
@@ -166,19 +166,9 @@ def through(
     end_points: dict[str, tf.Tensor] | None = None,
     final_endpoint: str | None = None,
 ) -> tf.Tensor:
-    """Applies a chain of layers to a feature map.
+    """Applies layers to a feature map, in order, up to the scope `final_endpoint`.
 
-    Args:
-        net: The feature map.
-        chain: Layers by scope, in order.
-        end_points: If given, receives the output of each layer under its scope.
-        final_endpoint: The scope of the last layer to apply. Default: the last one.
-
-    Returns:
-        The output of the last layer applied.
-
-    Raises:
-        ValueError: `final_endpoint` is not in the chain.
+    `end_points`, if passed, receives the output of each layer under its scope.
     """
     if final_endpoint is not None and final_endpoint not in chain:
         raise ValueError(f"unknown final_endpoint {final_endpoint!r}; known: {', '.join(chain)}")

@@ -10,12 +10,8 @@ from functools import partial
 from typing import Any
 
 from slim.common.compat import slim, tf
+from slim.common.network_table import NETWORKS
 from slim.nets.layers import LINEAR, Layer, conv, conv_arg_scope, squeeze_and_excite, through
-
-DEFAULT_IMAGE_SIZE = 224
-# Smaller images build as well, thanks to padding, but one position of the last feature map stands
-# for 32 pixels.
-SMALLEST_IMAGE_SIZE = 32
 
 _ROOT_STRIDE = 4
 
@@ -127,7 +123,6 @@ def resnet_v2(
     *,
     units: tuple[int, ...],
     include_root_block: bool = True,
-    keras_pool: bool = False,
     se: bool = False,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Builds a ResNet-V2 with its classifier; `resnet_v2_50` and its siblings set `units`.
@@ -149,8 +144,6 @@ def resnet_v2(
         units: Number of units of each block.
         include_root_block: Whether to begin with the 7x7 convolution and max pooling of total
             stride 4.
-        keras_pool: Whether `pool1` pads with one zero on each side, as in Keras Applications,
-            instead of SAME padding.
         se: Whether to scale the channels of every residual by squeeze-and-excitation.
 
     Returns:
@@ -176,10 +169,7 @@ def resnet_v2(
         if include_root_block:
             net = _conv_same(64, 7, stride=2, **LINEAR)(net, "conv1")
             end_points[f"{scope}/conv1"] = net
-            if keras_pool:
-                net = tf.pad(net, [[0, 0], [1, 1], [1, 1], [0, 0]])
-            padding = "VALID" if keras_pool else "SAME"
-            net = slim.max_pool2d(net, 3, stride=2, padding=padding, scope="pool1")
+            net = slim.max_pool2d(net, 3, stride=2, padding="SAME", scope="pool1")
         net = _stages(
             net,
             units,
@@ -205,7 +195,7 @@ def resnet_v2(
 
 def _published(scope: str, units: tuple[int, ...], se: bool = False) -> Callable:
     network = partial(resnet_v2, units=units, scope=scope, se=se)
-    network.default_image_size = DEFAULT_IMAGE_SIZE
+    network.default_image_size = NETWORKS[scope].default_image_size
     return network
 
 

@@ -11,8 +11,7 @@ threads.
 from functools import partial, reduce
 
 from slim.common.compat import tf
-from slim.preprocessing.decoding import decode_crop, decode_image
-from slim.preprocessing.views import stack_views
+from slim.preprocessing.decoding import decode_crop, decode_image, stack_views
 
 CENTRAL_FRACTION = 0.875
 MIN_OBJECT_COVERED = 0.1
@@ -79,11 +78,11 @@ def preprocess_for_train(
     bbox: tf.Tensor | None = None,
     fast_mode: bool = True,
 ) -> tf.Tensor:
-    """Crops, resizes, flips and recolours an image at random; see `preprocess_image`."""
+    """Crops, resizes, flips and recolours an image at random, as `preprocess_image` describes."""
     crop_seed, seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    crop = decode_crop(image, partial(distorted_bounding_box, seed=crop_seed, bbox=bbox))
+    crop = decode_crop(image, partial(_random_box, seed=crop_seed, bbox=bbox))
     if fast_mode:
-        image = _resize(crop, height, width, tf.image.ResizeMethod.BILINEAR)
+        image = _resize(crop, height, width)
         flip, brightness, saturation = tf.unstack(tf.random.stateless_uniform([3], seed))
         return _flip_and_recolor(
             tf.ensure_shape(image, [height, width, 3]),
@@ -92,13 +91,9 @@ def preprocess_for_train(
             _between(*SATURATION_RANGE, saturation),
         )
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
-    image = _one_of(
-        seeds[0], [lambda m=m: _resize(crop, height, width, m) for m in _RESIZE_METHODS]
-    )
+    image = _one_of(seeds[0], [partial(_resize, crop, height, width, m) for m in _RESIZE_METHODS])
     image = tf.where(_uniform(seeds[1], 0, 1) < 0.5, tf.reverse(image, [1]), image) / 255
-    image = _one_of(
-        seeds[2], [lambda o=o: distort_color(image, seeds[3], o) for o in _COLOR_ORDERS]
-    )
+    image = _one_of(seeds[2], [partial(distort_color, image, seeds[3], o) for o in _COLOR_ORDERS])
     image = tf.clip_by_value(image, 0, 1)
     return tf.ensure_shape(image * 2 - 1, [height, width, 3])
 
@@ -107,8 +102,8 @@ def preprocess_for_eval(
     image: tf.Tensor, height: int, width: int, central_fraction: float = CENTRAL_FRACTION
 ) -> tf.Tensor:
     """Crops the central part and resizes it to float32 `[height, width, 3]` in [-1, 1]."""
-    crop = decode_crop(image, partial(central_box, fraction=central_fraction))
-    image = _resize(crop, height, width, tf.image.ResizeMethod.BILINEAR)
+    crop = decode_crop(image, partial(_central_box, fraction=central_fraction))
+    image = _resize(crop, height, width)
     return tf.ensure_shape(image * (2 / 255) - 1, [height, width, 3])
 
 
@@ -119,59 +114,33 @@ def preprocess_views(
     num_crops: int = 1,
     central_fraction: float = CENTRAL_FRACTION,
 ) -> tf.Tensor:
-    """Returns several views of an image; see `views`.
+    """Returns several views of an image, float32 `[num_crops, height, width, 3]` in [-1, 1].
 
-    Args:
-        image: The image; see `preprocess_image`.
-        height: Height of the views in pixels.
-        width: Width of the views in pixels.
-        num_crops: One of `views.NUM_CROPS`.
-        central_fraction: Fraction of each side that a crop covers, in (0, 1].
-
-    Returns:
-        float32 `[num_crops, height, width, 3]` in [-1, 1]; the first is that of
-        `preprocess_for_eval`.
+    The first is that of `preprocess_for_eval`.
     """
     if num_crops == 1:
         return preprocess_for_eval(image, height, width, central_fraction)[tf.newaxis]
-    pixels = decode_image(image) if image.dtype == tf.string else image
+    pixels = decode_image(image)
     views = stack_views(
         pixels,
-        *central_box(tf.shape(pixels), central_fraction),
+        *_central_box(tf.shape(pixels), central_fraction),
         num_crops,
-        partial(_resize, height=height, width=width, method=tf.image.ResizeMethod.BILINEAR),
+        partial(_resize, height=height, width=width),
     )
     return tf.ensure_shape(views * (2 / 255) - 1, [num_crops, height, width, 3])
 
 
-def central_box(shape: tf.Tensor, fraction: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the central part of an image, rounded as in `tf.image.central_crop`.
-
-    Args:
-        shape: The shape of the image, int32 `[3]`.
-        fraction: Fraction of each side, in (0, 1].
-
-    Returns:
-        Begin and size of the part, each int32 `[2]`, rows and columns.
-    """
+def _central_box(shape: tf.Tensor, fraction: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns begin and size of the central part, rounded as in `tf.image.central_crop`."""
     sides = tf.cast(shape[:2], tf.float64)
     begin = tf.cast((sides - sides * fraction) / 2, tf.int32)
     return begin, shape[:2] - 2 * begin
 
 
-def distorted_bounding_box(
-    shape: tf.Tensor, seed: tf.Tensor, bbox: tf.Tensor | None = None
+def _random_box(
+    shape: tf.Tensor, seed: tf.Tensor, bbox: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns a random crop with 5% to 100% of the area and an aspect ratio of 0.75 to 1.33.
-
-    Args:
-        shape: The shape of the image, int32 `[3]`.
-        seed: Integers `[2]`.
-        bbox: Bounding boxes; see `preprocess_image`.
-
-    Returns:
-        Begin and size of the crop, each int32 `[2]`, rows and columns.
-    """
+    """Returns begin and size of a random crop."""
     if bbox is None:
         bbox = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
     begin, size, _ = tf.compat.v2.image.stateless_sample_distorted_bounding_box(
@@ -191,7 +160,7 @@ def distorted_bounding_box(
 def _flip_and_recolor(
     image: tf.Tensor, flip: tf.Tensor, brightness: tf.Tensor, saturation: tf.Tensor
 ) -> tf.Tensor:
-    """Flips and recolours a resized image in [0, 255], for training.
+    """Flips and recolours a resized image in [0, 255].
 
     Compiled, it is one pass over the pixels. The separate TensorFlow operations take 20 times as
     long.
@@ -206,14 +175,8 @@ def adjust_saturation(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
     The value, which is the largest channel, and the hue are unchanged when the distances of all
     channels from the largest are scaled by one number. The saturation is the largest distance
-    divided by the value, and is at most 1.
-
-    Args:
-        image: float32 `[height, width, 3]`.
-        factor: The factor of the saturation, a scalar >= 0.
-
-    Returns:
-        float32 `[height, width, 3]`.
+    divided by the value, and is at most 1. `image` is float32 `[height, width, 3]`, `factor` a
+    scalar >= 0.
     """
     channels = tf.split(image, 3, axis=-1)
     value = reduce(tf.maximum, channels)
@@ -225,29 +188,17 @@ def adjust_saturation(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 def distort_color(image: tf.Tensor, seed: tf.Tensor, order: tuple[str, ...]) -> tf.Tensor:
     """Changes brightness, saturation, hue and contrast of an image in [0, 1] in the given order."""
-    seeds = dict(
-        zip(
-            ("brightness", "saturation", "hue", "contrast"),
-            tf.unstack(tf.random.experimental.stateless_split(seed, 4)),
-            strict=True,
-        )
-    )
     distortions = {
-        "brightness": lambda image, seed: (
-            image + _uniform(seed, -MAX_BRIGHTNESS_DELTA, MAX_BRIGHTNESS_DELTA)
-        ),
-        "saturation": lambda image, seed: adjust_saturation(
-            image, _uniform(seed, *SATURATION_RANGE)
-        ),
-        "hue": lambda image, seed: tf.image.adjust_hue(
-            image, _uniform(seed, -MAX_HUE_DELTA, MAX_HUE_DELTA)
-        ),
-        "contrast": lambda image, seed: tf.image.adjust_contrast(
-            image, _uniform(seed, *CONTRAST_RANGE)
-        ),
+        "brightness": (tf.add, -MAX_BRIGHTNESS_DELTA, MAX_BRIGHTNESS_DELTA),
+        "saturation": (adjust_saturation, *SATURATION_RANGE),
+        "hue": (tf.image.adjust_hue, -MAX_HUE_DELTA, MAX_HUE_DELTA),
+        "contrast": (tf.image.adjust_contrast, *CONTRAST_RANGE),
     }
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
+    seeds = dict(zip(distortions, seeds, strict=True))
     for name in order:
-        image = distortions[name](image, seeds[name])
+        distort, low, high = distortions[name]
+        image = distort(image, _uniform(seeds[name], low, high))
     return image
 
 
@@ -264,7 +215,9 @@ def _one_of(seed: tf.Tensor, functions: list) -> tf.Tensor:
     return tf.switch_case(index, functions)
 
 
-def _resize(image: tf.Tensor, height: int, width: int, method: str) -> tf.Tensor:
+def _resize(
+    image: tf.Tensor, height: int, width: int, method: str = tf.image.ResizeMethod.BILINEAR
+) -> tf.Tensor:
     # Version 1 of the operation has the corners and pixel centres of the published networks.
     # Floats are resized faster than bytes, conversion included, with equal results.
     return tf.image.resize_images(tf.cast(image, tf.float32), [height, width], method)

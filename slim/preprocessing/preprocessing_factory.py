@@ -1,49 +1,27 @@
 """Preprocessing by name."""
 
-import re
 from collections.abc import Callable
 from functools import partial
-from types import ModuleType
 
 from slim.common.compat import tf
 from slim.common.errors import UserError, did_you_mean
+from slim.common.network_table import NETWORKS, find_network
 from slim.preprocessing import inception_preprocessing, vgg_preprocessing
-from slim.preprocessing.views import NUM_CROPS
+from slim.preprocessing.decoding import NUM_CROPS
 
-# The released ResNets were trained with the preprocessing of Inception too, so every network
-# defaults to it.
-_NETWORKS = (
-    "inception_v3",
-    "inception_v3_se",
-    "inception_v4",
-    "inception_v4_se",
-    "inception_resnet_v2",
-    "inception_resnet_v2_se",
-    "resnet_v2_50",
-    "resnet_v2_101",
-    "resnet_v2_152",
-    "resnet_v2_200",
-    "resnet_v2_50_se",
-    "resnet_v2_101_se",
-    "resnet_v2_152_se",
-)
-_VARIANT = re.compile(  # see `get_network`
-    r"(inception_v3(?:_se)?)_0[1-9]\d|(resnet_v2_(?:50|101|152))_keras"
-)
-_PREPROCESSING = {
-    "inception": inception_preprocessing,
-    "vgg": vgg_preprocessing,
-    **dict.fromkeys(_NETWORKS, inception_preprocessing),
-}
+_PREPROCESSING = {"inception": inception_preprocessing, "vgg": vgg_preprocessing}
 
 
 def preprocessing_kind(name: str) -> str:
-    """Returns `inception` or `vgg` for a name that `get_preprocessing` takes.
-
-    Raises:
-        UserError: The name is unknown.
-    """
-    return "vgg" if _find(name) is vgg_preprocessing else "inception"
+    """Returns `inception` or `vgg` for a name that `get_preprocessing` takes."""
+    if name in _PREPROCESSING:
+        return name
+    if network := find_network(name):
+        return network.preprocessing
+    raise UserError(
+        f"--preprocessing_name: unknown preprocessing '{name}'; "
+        f"{did_you_mean(name, [*_PREPROCESSING, *NETWORKS])}"
+    )
 
 
 def get_preprocessing(name: str, is_training: bool = False) -> Callable[..., tf.Tensor]:
@@ -62,7 +40,8 @@ def get_preprocessing(name: str, is_training: bool = False) -> Callable[..., tf.
     Raises:
         UserError: The name is unknown.
     """
-    return partial(_find(name).preprocess_image, is_training=is_training)
+    module = _PREPROCESSING[preprocessing_kind(name)]
+    return partial(module.preprocess_image, is_training=is_training)
 
 
 def get_views(
@@ -71,8 +50,8 @@ def get_views(
     """Returns the function that makes several views of an image for evaluation.
 
     Args:
-        name: See `get_preprocessing`.
-        num_crops: 1, 5, 10 or 12; see `views`.
+        name: The name, as for `get_preprocessing`.
+        num_crops: 1, 5, 10 or 12, as for `stack_views`.
         central_fraction: Fraction of each side that a crop covers, in (0, 1]. Default: 0.875.
 
     Returns:
@@ -93,15 +72,5 @@ def get_views(
             "and at most 1"
         )
     options = {} if central_fraction is None else {"central_fraction": central_fraction}
-    return partial(_find(name).preprocess_views, num_crops=num_crops, **options)
-
-
-def _find(name: str) -> ModuleType:
-    if variant := _VARIANT.fullmatch(name):
-        name = variant[1] or variant[2]
-    if name not in _PREPROCESSING:
-        raise UserError(
-            f"--preprocessing_name: unknown preprocessing '{name}'; "
-            f"{did_you_mean(name, list(_PREPROCESSING))}"
-        )
-    return _PREPROCESSING[name]
+    module = _PREPROCESSING[preprocessing_kind(name)]
+    return partial(module.preprocess_views, num_crops=num_crops, **options)

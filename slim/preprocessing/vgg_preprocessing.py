@@ -7,8 +7,7 @@ in TF-Slim. Output images are float32, roughly in [-124, 151].
 import math
 
 from slim.common.compat import tf
-from slim.preprocessing.decoding import decode_image
-from slim.preprocessing.views import stack_views
+from slim.preprocessing.decoding import decode_image, stack_views
 
 MEANS_RGB = (123.68, 116.78, 103.94)
 RESIZE_SIDE_MIN = 256
@@ -47,8 +46,7 @@ def preprocess_image(
     scale = max(1.0, max(height, width) / _DESIGN_SIZE)
     side_min = math.ceil(resize_side_min * scale)
     side_max = math.ceil(resize_side_max * scale)
-    if image.dtype == tf.string:
-        image = decode_image(image)
+    image = decode_image(image)
     if is_training:
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
         side = tf.random.stateless_uniform([], seeds[0], side_min, side_max + 1, dtype=tf.int32)
@@ -68,25 +66,16 @@ def preprocess_views(
     num_crops: int = 1,
     central_fraction: float | None = None,
 ) -> tf.Tensor:
-    """Returns several views of an image; see `views`.
+    """Returns several views of an image, like `inception_preprocessing.preprocess_views`.
 
-    Args:
-        image: The image; see `preprocess_image`.
-        height: Height of the views in pixels.
-        width: Width of the views in pixels.
-        num_crops: One of `views.NUM_CROPS`.
-        central_fraction: Fraction of the smaller side that a crop covers, in (0, 1]. Default: that
-            of `preprocess_image`, 0.875 at 224 pixels.
-
-    Returns:
-        float32 `[num_crops, height, width, 3]`, with the mean colour subtracted.
+    A crop covers `central_fraction` of the smaller side, by default as much as that of
+    `preprocess_image`: 0.875 at 224 pixels.
     """
     scale = max(1.0, max(height, width) / _DESIGN_SIZE)
     side = math.ceil(RESIZE_SIDE_MIN * scale)
     if central_fraction is not None:
         side = math.ceil(max(height, width) / central_fraction)
-    pixels = decode_image(image) if image.dtype == tf.string else image
-    pixels = _aspect_preserving_resize(pixels, tf.constant(side))
+    pixels = _aspect_preserving_resize(decode_image(image), tf.constant(side))
     size = tf.constant([height, width])
     views = stack_views(
         pixels,

@@ -12,7 +12,8 @@ import tf_slim.nets
 
 from slim.common.compat import compared_by_identity, slim, tf
 from slim.common.errors import UserError
-from slim.nets.nets_factory import NETWORKS, check_image_size, get_network, get_network_fn
+from slim.common.network_table import NETWORKS, check_image_size, get_network
+from slim.nets.nets_factory import arg_scopes_map, get_network_fn, networks_map
 from slim.preprocessing import inception_preprocessing
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from tests.conftest import SHARED, load_recipe_weights
@@ -188,10 +189,10 @@ def test_less_than_the_smallest_size_leaves_no_position(built):
     with (
         built.graph.as_default(),
         compared_by_identity(),
-        slim.arg_scope(network.arg_scope()),
+        slim.arg_scope(arg_scopes_map[built.name]()),
         pytest.raises(ValueError, match="Negative dimension size"),
     ):
-        network.build(tf.zeros([1, too_small, too_small, 3]), None, reuse=True)
+        networks_map[built.name](tf.zeros([1, too_small, too_small, 3]), None, reuse=True)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

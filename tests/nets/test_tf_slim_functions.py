@@ -177,7 +177,7 @@ def test_dense_prediction_that_does_not_exist():
     images = tf.zeros([1, 299, 299, 3])
     with pytest.raises(ValueError, match="output_stride must be 8 or 16, not 32"):
         inception.inception_resnet_v2_base(images, output_stride=32)
-    with pytest.raises(ValueError, match="output_stride 8 ends at PreAuxLogits: give final_endp"):
+    with pytest.raises(ValueError, match="output_stride 8 ends at PreAuxLogits: pass final_endp"):
         inception.inception_resnet_v2_base(images, output_stride=8)
 
 
