@@ -18,12 +18,13 @@ from absl import flags
 
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError, warn
+from slim.common.tables import Table
+from slim.features.files import SPLITS
 from slim.weights.catalogue import ADDRESS, FEATURES
 from slim.weights.fetching import provide_files
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the command's flags."""
     define = FlagSet(values)
     define.string("feature_dir", "./feature/", "The folder with the authors' features.")
     define.string("address", ADDRESS, "The address of the features; {id} is their Google Drive id.")
@@ -31,17 +32,75 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Compares the published numbers with those computed here."""
-    from slim.transfer import reproduction
+    from slim.transfer import reproduction as published
+    from slim.transfer.domain_similarity import large_classes, similarity_table
+    from slim.transfer.features import has_features, load_features
+    from slim.transfer.linear_classifier import classify
+    from slim.transfer.prototypes import has_prototypes, load_prototypes, union
 
     folder = Path(values.feature_dir)
-    if reproduction.find_missing(folder):
+    classifier, birds = folder / published.CLASSIFIER_FEATURES, published.CLASSIFIER_DATASET
+    similarity = folder / published.SIMILARITY_FEATURES
+    files = published.SOURCES | {target: target for target in published.TARGETS}
+
+    def has_classifier() -> bool:
+        return all(has_features(classifier, birds, split=split) for split in SPLITS)
+
+    def find_missing() -> list[str]:
+        missing = [] if has_classifier() else [f"{classifier.name}/{birds}"]
+        absent = [file for file in files.values() if not has_prototypes(similarity, file)]
+        return missing + [f"{similarity.name}/{file}" for file in absent]
+
+    # 1. Fetch the authors' features, unless all of them are there.
+    if find_missing():
         try:
             provide_files(FEATURES, folder, values.address)
         except UserError as error:
             warn(str(error))  # other numbers may have all that they need
-    reproductions = reproduction.reproduce(folder)
-    print(reproduction.format_table(reproductions), flush=True)
-    reproduction.require_agreement(reproductions, folder)
+
+    # 2. Compute the numbers whose features exist, here and with the rounding of the solver.
+    found = {}
+    if has_classifier():
+        splits = [load_features(classifier, birds, split) for split in SPLITS]
+        accuracy = 100 * classify(*splits).accuracy
+        found[published.PUBLISHED_ACCURACY] = accuracy, accuracy
+    domains = {
+        name: load_prototypes(similarity, file)
+        for name, file in files.items()
+        if has_prototypes(similarity, file)
+    }
+    sources = [name for name in published.DISTANCES if domains.keys() >= set(name.split("+"))]
+    targets = [name for name in published.TARGETS if name in domains]
+    table = similarity_table(domains, sources, targets)
+    for source, distances in zip(sources, table.emd, strict=True):
+        large = large_classes(union([domains[part] for part in source.split("+")]))
+        for target, distance in zip(targets, distances, strict=True):
+            rounded = published.emd_as_published(large, domains[target])
+            found[published.PUBLISHED_DISTANCES[source, target]] = distance, rounded
+
+    # 3. Show them next to the published ones.
+    rows = []
+    for number in published.PUBLISHED:
+        form, cells = f".{number.digits}f", ["missing", "", ""]
+        if number in found:
+            here, rounded = found[number]
+            cells = [f"{here:{form}}", f"{here - number.value:+{form}}", f"{rounded:{form}}"]
+        agrees = number in found and number.agrees(found[number][1])
+        rows.append([number.name, f"{number.value:{form}}", *cells, "yes" if agrees else "no"])
+    header = ["number", "published", "here", "difference", "rounded as published", "agrees"]
+    print(Table(header, rows, numeric=range(1, 5)), flush=True)
+
+    # 4. Fail unless all of them were computed and agree.
+    problems, total = [], len(published.PUBLISHED)
+    if different := sum(not number.agrees(rounded) for number, (_, rounded) in found.items()):
+        problems.append(f"{different} of {total} numbers disagree")
+    if absent := total - len(found):
+        problems.append(
+            f"{absent} of {total} numbers were not computed, --feature_dir={folder} lacks the "
+            f"features {', '.join(find_missing())}"
+        )
+    if problems:
+        raise UserError("; ".join(problems))
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

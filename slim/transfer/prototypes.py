@@ -82,6 +82,12 @@ def class_prototypes(
     return Prototypes(name, means, counts[some], classes[some], np.full(len(means), name))
 
 
+def has_prototypes(folder: str | Path, domain: str) -> bool:
+    """Returns whether `load_prototypes` finds a domain."""
+    means = all(Path(folder, f"{domain}{ending}.npy").exists() for ending in ("", "_weight"))
+    return means or any(has_features(folder, domain, split=split) for split in ("train", None))
+
+
 def load_prototypes(folder: str | Path, domain: str, *, normalize: bool = False) -> Prototypes:
     """Loads the prototypes of a domain from a folder.
 
@@ -162,11 +168,7 @@ def side_by_side(views: Sequence[Prototypes]) -> Prototypes:
 
 
 def check_same_network(*domains: Prototypes) -> None:
-    """Checks that features have the same dimensions.
-
-    Raises:
-        UserError: Two domains differ.
-    """
+    """Checks that features have the same dimensions."""
     first = domains[0]
     for domain in domains[1:]:
         if domain.features.shape[1] != first.features.shape[1]:

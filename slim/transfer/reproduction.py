@@ -1,19 +1,13 @@
-"""The numbers that the published repository states, computed from the authors' features."""
+"""The numbers that the published repository states, and the rounding of its solver."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import ot
 from scipy.spatial.distance import cdist
 
-from slim.common.errors import UserError
-from slim.common.tables import Table
-from slim.transfer.domain_similarity import MAX_ITERATIONS, large_classes, similarity_table
-from slim.transfer.features import has_features, load_features
-from slim.transfer.linear_classifier import classify
-from slim.transfer.prototypes import Prototypes, load_prototypes, union
+from slim.transfer.domain_similarity import MAX_ITERATIONS
+from slim.transfer.prototypes import Prototypes
 
 CLASSIFIER_FEATURES = "inception_v3_iNat_299"  # folders of --feature_dir
 SIMILARITY_FEATURES = "resnet_101_JFT_299"
@@ -39,19 +33,15 @@ MILLION = 10**6  # the sum of the integer weights in the published solver
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedNumber:
-    """A number of the published repository.
-
-    Attributes:
-        name: The quantity.
-        value: The published value.
-        digits: The decimal places of the published value.
-        tolerance: The largest difference of a value that agrees.
-    """
+    """A number of the published repository."""
 
     name: str
     value: float
-    digits: int
-    tolerance: float
+    digits: int  # decimal places
+    tolerance: float  # the largest difference of a value that agrees
+
+    def agrees(self, value: float) -> bool:
+        return abs(value - self.value) <= self.tolerance
 
 
 # Half of the last printed digit, and 0.1 because the optimizer stops before it converges: fits by
@@ -72,99 +62,6 @@ PUBLISHED_DISTANCES = {
     for (target, title), value in zip(TARGETS.items(), values, strict=True)
 }
 PUBLISHED = (PUBLISHED_ACCURACY, *PUBLISHED_DISTANCES.values())
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """A published number and its value here.
-
-    Attributes:
-        published: The published number.
-        value: The value here. None if features are missing.
-        as_published: The value here with the rounding of the published solver.
-    """
-
-    published: PublishedNumber
-    value: float | None = None
-    as_published: float | None = None
-
-    @property
-    def agrees(self) -> bool:
-        """Returns whether the value, rounded as published, is the published one."""
-        if self.value is None:
-            return False
-        return abs(self.as_published - self.published.value) <= self.published.tolerance
-
-    def cells(self) -> list[str]:
-        """Returns a row of the table."""
-        number = f".{self.published.digits}f"
-        cells = [self.published.name, format(self.published.value, number)]
-        if self.value is None:
-            cells += ["missing", "", "", "no"]
-        else:
-            difference = format(self.value - self.published.value, f"+{number}")
-            cells += [format(self.value, number), difference, format(self.as_published, number)]
-            cells.append("yes" if self.agrees else "no")
-        return cells
-
-
-def find_missing(feature_dir: Path) -> list[str]:
-    """Returns the features that a published number needs and that are not there.
-
-    Args:
-        feature_dir: The folder with one subfolder per network.
-
-    Returns:
-        `<network>/<dataset>` for each.
-    """
-    missing = []
-    if not _has_classifier_features(feature_dir):
-        missing.append(f"{CLASSIFIER_FEATURES}/{CLASSIFIER_DATASET}")
-    folder = feature_dir / SIMILARITY_FEATURES
-    for domain in (*SOURCES.values(), *TARGETS):
-        if not _has_prototypes(folder, domain):
-            missing.append(f"{SIMILARITY_FEATURES}/{domain}")
-    return missing
-
-
-def reproduce(feature_dir: Path) -> list[Reproduction]:
-    """Computes the published numbers whose features exist.
-
-    Args:
-        feature_dir: The folder with one subfolder per network.
-
-    Returns:
-        One reproduction per number of `PUBLISHED`, in that order.
-
-    Raises:
-        UserError: A file with features is damaged.
-    """
-    return [_reproduce_accuracy(feature_dir), *_reproduce_distances(feature_dir)]
-
-
-def format_table(reproductions: Sequence[Reproduction]) -> Table:
-    """Returns a table with one row per number."""
-    header = ["number", "published", "here", "difference", "rounded as published", "agrees"]
-    return Table(header, [each.cells() for each in reproductions], numeric=range(1, 5))
-
-
-def require_agreement(reproductions: Sequence[Reproduction], feature_dir: Path) -> None:
-    """Checks that all published numbers were computed and agree.
-
-    Raises:
-        UserError: A number differs, or features are missing.
-    """
-    absent = sum(r.value is None for r in reproductions)
-    different = sum(not r.agrees for r in reproductions) - absent
-    problems = [f"{different} of {len(reproductions)} numbers disagree"] if different else []
-    if absent:
-        missing = ", ".join(find_missing(feature_dir))
-        problems.append(
-            f"{absent} of {len(reproductions)} numbers were not computed, --feature_dir="
-            f"{feature_dir} lacks the features {missing}"
-        )
-    if problems:
-        raise UserError("; ".join(problems))
 
 
 def emd_as_published(source: Prototypes, target: Prototypes) -> float:
@@ -188,47 +85,3 @@ def emd_as_published(source: Prototypes, target: Prototypes) -> float:
     total = supply.sum()
     distance = ot.emd2(supply / total, demand / total, cost, numItermax=MAX_ITERATIONS)
     return float(distance) * total / MILLION
-
-
-def _has_classifier_features(feature_dir: Path) -> bool:
-    folder = feature_dir / CLASSIFIER_FEATURES
-    return all(has_features(folder, CLASSIFIER_DATASET, split=split) for split in ("train", "val"))
-
-
-def _has_prototypes(folder: Path, domain: str) -> bool:
-    """Returns whether `load_prototypes` finds a domain."""
-    means = all((folder / f"{domain}{ending}.npy").exists() for ending in ("", "_weight"))
-    return means or any(has_features(folder, domain, split=split) for split in ("train", None))
-
-
-def _reproduce_accuracy(feature_dir: Path) -> Reproduction:
-    if not _has_classifier_features(feature_dir):
-        return Reproduction(PUBLISHED_ACCURACY)
-    folder = feature_dir / CLASSIFIER_FEATURES
-    splits = [load_features(folder, CLASSIFIER_DATASET, split) for split in ("train", "val")]
-    accuracy = 100 * classify(*splits).accuracy
-    return Reproduction(PUBLISHED_ACCURACY, accuracy, accuracy)
-
-
-def _reproduce_distances(feature_dir: Path) -> list[Reproduction]:
-    folder = feature_dir / SIMILARITY_FEATURES
-    files = SOURCES | {target: target for target in TARGETS}
-    domains = {
-        name: load_prototypes(folder, file)
-        for name, file in files.items()
-        if _has_prototypes(folder, file)
-    }
-    sources = [name for name in DISTANCES if domains.keys() >= set(name.split("+"))]
-    targets = [name for name in TARGETS if name in domains]
-    table = similarity_table(domains, sources, targets)
-    large = {
-        name: large_classes(union([domains[part] for part in name.split("+")])) for name in sources
-    }
-    values = {
-        (source, target): (table.emd[row, column], emd_as_published(large[source], domains[target]))
-        for row, source in enumerate(sources)
-        for column, target in enumerate(targets)
-    }
-    return [
-        Reproduction(number, *values.get(pair, ())) for pair, number in PUBLISHED_DISTANCES.items()
-    ]

@@ -11,17 +11,21 @@ and `selection.tsv`, which lists the origin of each class. Convert it like any d
 
 from functools import partial
 
+import numpy as np
 from absl import flags
 
 from slim.common.command_line import FlagSet, check_names, run_command
 from slim.common.errors import UserError
-from slim.datasets.derived.writing import define_output_flags, write_derived
+from slim.common.tables import Table
+from slim.datasets.derived.writing import DerivedDataset, define_output_flags, write_derived
+from slim.datasets.listed import read_dataset
+from slim.datasets.lists import compose_class_names
 from slim.datasets.registry import conversion_command, new_dataset_folder
+from slim.datasets.tfrecord import LISTS
 from slim.transfer import MIN_COUNT, NORMALIZE_FEATURES
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the command's flags."""
     define = FlagSet(values)
     define.string("feature_dir", None, "The features by one network: feature/<checkpoint>.")
     define.words("sources", [], "The datasets to select classes from.")
@@ -35,37 +39,71 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Writes a dataset of the source classes nearest to the targets."""
-    from slim.transfer import prototypes, selection
     from slim.transfer.domain_similarity import large_classes
+    from slim.transfer.prototypes import load_prototypes, union
+    from slim.transfer.selection import SELECTION, compare_selection, select_classes
 
     for name in ("feature_dir", "sources", "targets", "output_name"):
         if not values[name].value:
             raise UserError(f"--{name} is missing: {values[name].help}")
     for name in ("sources", "targets"):
         check_names(name, values[name].value)
-    features, data = values.feature_dir, values.dataset_dir
-    load_source, load_prototypes = (
-        partial(load, normalize=values.normalize_features)
-        for load in (selection.load_source, prototypes.load_prototypes)
+    top_k = counts_by_target(values.top_k, values.targets)
+    folder = new_dataset_folder(values.output_name, values.dataset_dir, "output_name")
+
+    # 1. The sources, as lists of images and as features of the same images, and the targets.
+    load = partial(load_prototypes, values.feature_dir, normalize=values.normalize_features)
+    lists = {name: read_dataset(name, values.dataset_dir) for name in values.sources}
+    sources = {name: load(name) for name in values.sources}
+    for name, listed in lists.items():
+        counts = listed.count_images()["train"]
+        found, labels = sources[name], np.flatnonzero(counts)
+        if not (
+            np.array_equal(found.labels, labels) and np.array_equal(found.counts, counts[labels])
+        ):
+            raise UserError(
+                f"{listed.folder / LISTS['train']} lists {counts.sum()} images of {len(labels)} "
+                f"classes, the features in {values.feature_dir} are of {found.counts.sum()} images "
+                f"of {len(found.labels)} classes or of other images: extract {name} again"
+            )
+    targets = {name: load(name) for name in values.targets}
+
+    # 2. The nearest of all source classes that are large enough.
+    source = large_classes(union(list(sources.values())), values.min_count)
+    selection = select_classes(source, targets, top_k)
+    selected = source.subset(selection.indices)
+
+    # 3. A dataset of their images.
+    origins = list(zip(selected.datasets.tolist(), selected.labels.tolist(), strict=True))
+    names = [lists[dataset].class_names[label] for dataset, label in origins]
+    derived = DerivedDataset(
+        kind="selection of classes",
+        table=SELECTION,
+        origins=origins,
+        sources=list(lists.values()),
+        class_names=names,
+        columns={
+            "source": selected.datasets,
+            "source_label": selected.labels,
+            "images": selected.counts,
+            "distance": [f"{distance:.4f}" for distance in selection.distances],
+            "nearest_target": selection.targets,
+        },
+        classes=compose_class_names(names),
     )
-    top_k = _counts_by_target(values.top_k, values.targets)
-    folder = new_dataset_folder(values.output_name, data, "output_name")
-    sources = {name: load_source(name, features, data) for name in values.sources}
-    targets = {name: load_prototypes(features, name) for name in values.targets}
-    source = prototypes.union([source.prototypes for source in sources.values()])
-    source = large_classes(source, values.min_count)
-    selected = selection.select_classes(source, targets, top_k)
-    classes = source.subset(selected.indices)
-    write_derived(folder, selection.derive_dataset(sources, classes, selected))
+    write_derived(folder, derived)
 
-    few, total = len(classes.counts), len(source.counts)
-    print(f"{folder}: {few} of {total} classes, listed in {folder / selection.SELECTION}\n")
-    rows = selection.compare_selection(source, targets, selected.indices, seed=values.seed)
-    print(selection.format_comparisons(rows, few, total))
-    print(f"\nnext: {conversion_command(values.output_name, data)}")
+    # 4. How much nearer they are than all classes, and than random ones.
+    few, total = len(selected.counts), len(source.counts)
+    print(f"{folder}: {few} of {total} classes, listed in {folder / SELECTION}\n")
+    header = ["EMD to", f"all {total}", f"these {few}", f"{few} at random"]
+    compared = compare_selection(source, targets, selection.indices, seed=values.seed)
+    rows = [(name, *(f"{distance:.3f}" for distance in rest)) for name, *rest in compared]
+    print(Table(header, rows))
+    print(f"\nnext: {conversion_command(values.output_name, values.dataset_dir)}")
 
 
-def _counts_by_target(top_k: list[str], targets: list[str]) -> dict[str, int]:
+def counts_by_target(top_k: list[str], targets: list[str]) -> dict[str, int]:
     """Returns the number of classes to select for each target."""
     expected = f"expected one number, or {len(targets)}, one for each of --targets"
     if len(top_k) not in (1, len(targets)):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from slim.transfer.prototypes import Prototypes
-from slim.transfer.selection import class_distances, compare_selection, select_classes
+from slim.transfer.selection import compare_selection, select_classes
 
 
 def line(places, counts, name="line"):
@@ -14,7 +14,8 @@ def line(places, counts, name="line"):
 
 def test_distance_of_a_class_is_to_the_nearest_prototype():
     target = line([4.2, 11.9, 30], [1, 9, 5])
-    np.testing.assert_allclose(class_distances(line([4, 11, 20], [1] * 3), target), [0.2, 0.9, 8.1])
+    chosen = select_classes(line([4, 11, 20], [1] * 3), {"birds": target}, {"birds": 3})
+    np.testing.assert_allclose(chosen.distances, [0.2, 0.9, 8.1])
 
 
 def test_best_k_of_each_target_are_united():
