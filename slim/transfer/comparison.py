@@ -1,7 +1,7 @@
-"""Comparison of sources for a target, with confidence intervals.
+"""Does the nearer source transfer better? Sources compared by distance and by accuracy.
 
-Distances are compared by the bootstrap over the training images of sources and target, accuracies
-by the paired bootstrap over the validation images of the target.
+Differences of distances have intervals by the bootstrap over the training images of sources and
+target, differences of accuracies by the paired bootstrap over the validation images of the target.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,9 @@ from slim.transfer.domain_similarity import SimilarityTable, emd, large_classes
 from slim.transfer.features import Features
 from slim.transfer.prototypes import Prototypes, class_prototypes
 
+# In [0, 1], by source and target. Pairs without a result are absent.
+Accuracies = Mapping[tuple[str, str], float]
+
 
 class SourcePair(NamedTuple):
     """Two sources of a target, in ascending distance."""
@@ -30,12 +33,11 @@ class SourcePair(NamedTuple):
 
 def source_pairs(table: SimilarityTable) -> list[SourcePair]:
     """Returns all pairs of sources for each target, the nearer source of each pair first."""
-    pairs = []
-    for column, target in enumerate(table.targets):
-        order = np.argsort(table.emd[:, column], kind="stable")
-        ascending = [table.sources[row] for row in order]
-        pairs += [SourcePair(target, *names) for names in combinations(ascending, 2)]
-    return pairs
+    return [
+        SourcePair(target, *names)
+        for target in table.targets
+        for names in combinations(table.nearest_first(target), 2)
+    ]
 
 
 def accuracy_differences(
@@ -127,8 +129,8 @@ def comparison_table(
 
     Args:
         pairs: Pairs of sources.
-        distances: Differences of distances, see `emd_differences`.
-        accuracies: Differences of accuracies, see `accuracy_differences`.
+        distances: The result of `emd_differences`.
+        accuracies: The result of `accuracy_differences`.
     """
     header = ["target", "nearer source", "farther source", "EMD, farther - nearer", "is nearer"]
     header += ["accuracy in points, nearer - farther", "classifies better"]
@@ -140,6 +142,49 @@ def comparison_table(
             cells += [accuracy.format("+.1f"), accuracy.verdict()] if accuracy else ["-", "-"]
             rows.append([*pair, *cells])
     return Table(header, rows)
+
+
+class Correlation(NamedTuple):
+    """Pearson's correlation of similarity and accuracy, NaN if one of them is constant."""
+
+    overall: float
+    within_targets: float  # of the differences from each target's means
+
+
+def transfer_correlation(table: SimilarityTable, accuracy: Accuracies) -> Correlation:
+    """Returns the correlation of domain similarity with transfer accuracy.
+
+    Args:
+        table: Similarities.
+        accuracy: Accuracies by source and target; other pairs are left out.
+    """
+    points = []  # `[sources, 2]` of each target
+    for target, similarities in zip(table.targets, table.similarity.T, strict=True):
+        here = [
+            (similarity, accuracy[source, target])
+            for source, similarity in zip(table.sources, similarities, strict=True)
+            if (source, target) in accuracy
+        ]
+        if here:
+            points.append(np.array(here))
+    centred = [place - place.mean(axis=0) for place in points]
+    return Correlation(*map(_correlation, (points, centred)))
+
+
+def best_sources(accuracy: Accuracies, target: str) -> list[str]:
+    """Returns the source with the highest accuracy, or several with the same."""
+    found = {source: value for (source, name), value in accuracy.items() if name == target}
+    return [source for source, value in found.items() if value == max(found.values())]
+
+
+def _correlation(points: Sequence[np.ndarray]) -> float:
+    """Returns Pearson's correlation of several `[N, 2]` points."""
+    if not points:
+        return float("nan")
+    joined = np.concatenate(points)
+    x, y = (joined - joined.mean(axis=0)).T
+    scale = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / scale) if scale > 0 else float("nan")
 
 
 def _draw(images: Features, random: np.random.Generator | None) -> Prototypes:

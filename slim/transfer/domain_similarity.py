@@ -131,12 +131,15 @@ class SimilarityTable:
     emd: np.ndarray  # [S, T]
     similarity: np.ndarray  # [S, T], exp(-gamma EMD)
 
+    def nearest_first(self, target: str) -> list[str]:
+        """Returns the sources in ascending distance from a target."""
+        order = np.argsort(self.emd[:, self.targets.index(target)], kind="stable")
+        return [self.sources[row] for row in order]
+
     def __str__(self) -> str:
-        """Returns a Markdown table of `EMD (similarity)` with one row per source."""
         return str(self._table())
 
     def _repr_html_(self) -> str:
-        """Returns the table in HTML, which notebooks show."""
         return self._table()._repr_html_()
 
     def _table(self) -> Table:

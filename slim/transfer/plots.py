@@ -1,16 +1,16 @@
 """Figures of features, classifiers and domains. Functions return figures and never show them."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from itertools import cycle
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from slim.common.figures import COLOURS, INK, MARKERS, draw_class_accuracy
 from slim.evaluation.confusion import confusion_colours
+from slim.transfer.comparison import Accuracies, transfer_correlation
 from slim.transfer.domain_similarity import Flow, SimilarityTable
 from slim.transfer.linear_classifier import Evaluation
 from slim.transfer.prototypes import Prototypes
@@ -62,7 +62,8 @@ def plot_similarity(table: SimilarityTable) -> Figure:
     axes.set_title("Domain similarity (EMD in brackets; ★ the nearest source)", fontsize=10)
     middle = (table.similarity.min() + table.similarity.max()) / 2
     for (row, column), similarity in np.ndenumerate(table.similarity):
-        star = "★ " if row == table.similarity[:, column].argmax() else ""
+        nearest = table.nearest_first(table.targets[column])[0]
+        star = "★ " if table.sources[row] == nearest else ""
         text = f"{star}{similarity:.3f}\n({table.emd[row, column]:.2f})"
         colour = "white" if similarity > middle else INK
         style = {"ha": "center", "va": "center", "fontsize": 9, "color": colour}
@@ -113,9 +114,7 @@ def dataset_colours(domain: Prototypes) -> dict[str, str]:
     return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
 
 
-def plot_transfers(
-    table: SimilarityTable, accuracies: Mapping[str, Mapping[tuple[str, str], float]]
-) -> Figure:
+def plot_transfers(table: SimilarityTable, accuracies: Mapping[str, Accuracies]) -> Figure:
     """Plots transfer accuracy against domain similarity, as in figure 5 of the paper.
 
     Each way of transfer has a panel. Markers are sources, colours are targets. The correlation is
@@ -127,10 +126,28 @@ def plot_transfers(
         accuracies: For each way, by name, accuracies by source and target of at least two pairs.
     """
     figure = Figure((2 + 5 * len(accuracies), 4.5), layout="constrained")
-    for axes, (name, accuracy) in zip(
-        figure.subplots(1, len(accuracies), squeeze=False)[0], accuracies.items(), strict=True
-    ):
-        _draw_transfer(axes, table, accuracy)
+    panels = figure.subplots(1, len(accuracies), squeeze=False)[0]
+    markers = dict(zip(table.sources, cycle(MARKERS), strict=False))
+    for axes, (name, accuracy) in zip(panels, accuracies.items(), strict=True):
+        # Each target is a line through its points, in ascending similarity.
+        for column, target in enumerate(table.targets):
+            colour = COLOURS[column % len(COLOURS)]
+            here = [
+                (similarity, accuracy[source, target], markers[source])
+                for source, similarity in zip(
+                    table.sources, table.similarity[:, column], strict=True
+                )
+                if (source, target) in accuracy
+            ]
+            if here:
+                x, y, _ = zip(*sorted(here), strict=True)
+                axes.plot(x, y, color=colour, linewidth=1, label=target)
+            for x, y, marker in here:
+                axes.scatter(x, y, marker=marker, color=colour, s=60, zorder=3)
+        for source in table.sources:
+            if any((source, target) in accuracy for target in table.targets):
+                style = {"marker": markers[source], "linestyle": "", "color": INK}
+                axes.plot([], [], label=f"from {source}", **style)
         r = transfer_correlation(table, accuracy)
         text = f"r = {r.overall:+.2f}, within targets r = {r.within_targets:+.2f}"
         axes.set_title(text, fontsize=10)
@@ -148,82 +165,17 @@ def plot_transfers(
     return figure
 
 
-class Correlation(NamedTuple):
-    """Correlation of similarity and accuracy, NaN if one of them is constant."""
-
-    overall: float
-    within_targets: float  # of the differences from each target's means
-
-
-def transfer_correlation(
-    table: SimilarityTable, accuracy: Mapping[tuple[str, str], float]
-) -> Correlation:
-    """Returns the correlation of domain similarity with transfer accuracy.
-
-    Args:
-        table: Similarities.
-        accuracy: Accuracies by source and target; other pairs are left out.
-    """
-    targets = [_transfer_points(table, target, accuracy) for target in table.targets]
-    points = [np.array([point[:2] for point in found]) for found in targets if found]
-    if not points:
-        return Correlation(float("nan"), float("nan"))
-    differences = [place - place.mean(axis=0) for place in points]
-    return Correlation(*(correlation(np.concatenate(parts)) for parts in (points, differences)))
-
-
-def _transfer_points(
-    table: SimilarityTable, target: str, accuracy: Mapping[tuple[str, str], float]
-) -> list[tuple[float, float, str]]:
-    """Returns similarity, accuracy and marker of each source with an accuracy for a target."""
-    column = table.targets.index(target)
-    return [
-        (table.similarity[row, column], accuracy[source, target], MARKERS[row % len(MARKERS)])
-        for row, source in enumerate(table.sources)
-        if (source, target) in accuracy
-    ]
-
-
-def _draw_transfer(
-    axes: Axes, table: SimilarityTable, accuracy: Mapping[tuple[str, str], float]
-) -> None:
-    """Draws the points of each target, connected in the order of similarity."""
-    for column, target in enumerate(table.targets):
-        here = _transfer_points(table, target, accuracy)
-        if not here:
-            continue
-        colour = COLOURS[column % len(COLOURS)]
-        place = np.array([point[:2] for point in sorted(here)])
-        axes.plot(*place.T, color=colour, linewidth=1, label=target)
-        for x, y, marker in here:
-            axes.scatter(x, y, marker=marker, color=colour, s=60, zorder=3)
-    for row, source in enumerate(table.sources):
-        if any((source, target) in accuracy for target in table.targets):
-            style = {"marker": MARKERS[row % len(MARKERS)], "linestyle": "", "color": INK}
-            axes.plot([], [], label=f"from {source}", **style)
-
-
 def plot_class_accuracy(evaluation: Evaluation) -> Figure:
     """Plots accuracy per class against training images per class, with means of similar sizes."""
-    accuracy = evaluation.class_accuracy
-    shown = accuracy[np.isfinite(accuracy) & (evaluation.class_sizes > 0)]
+    accuracy, sizes = evaluation.class_accuracy, evaluation.class_sizes
+    shown = accuracy[np.isfinite(accuracy) & (sizes > 0)]
     figure = Figure((6.5, 4), layout="constrained")
     axes = figure.add_subplot()
-    style = {
-        "colours": (COLOURS[0], COLOURS[4]),
-        "labels": ("a class", "mean of a fifth of the classes"),
-    }
-    draw_class_accuracy(axes, evaluation.class_sizes, accuracy, **style)
+    colours, labels = (COLOURS[0], COLOURS[4]), ("a class", "mean of a fifth of the classes")
+    draw_class_accuracy(axes, sizes, accuracy, colours=colours, labels=labels)
     axes.set_title(f"{len(shown)} classes, mean accuracy {shown.mean():.1%}", fontsize=10)
     axes.legend(fontsize=8, loc="lower right")
     return figure
-
-
-def correlation(points: np.ndarray) -> float:
-    """Returns Pearson's correlation of `[N, 2]` points, NaN if a coordinate is constant."""
-    x, y = (points - points.mean(axis=0)).T
-    scale = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / scale) if scale > 0 else float("nan")
 
 
 def readable(name: str) -> str:

@@ -11,6 +11,7 @@ from slim.transfer.comparison import (
     comparison_table,
     emd_differences,
     source_pairs,
+    transfer_correlation,
 )
 from slim.transfer.domain_similarity import SimilarityTable, emd, large_classes
 from slim.transfer.features import Features
@@ -103,3 +104,11 @@ def test_accuracies_and_the_table():
 
 def test_without_features_of_images_there_is_no_estimate():
     assert emd_differences([PAIR], {"birds": cloud([0], 5), "inat": cloud([1], 5)}) == {}
+
+
+def test_correlation_needs_variation():
+    table = SimilarityTable(["net", "inat"], ["a"], np.zeros((2, 1)), np.array([[0.1], [0.3]]))
+    rising = {("net", "a"): 0.5, ("inat", "a"): 0.9}
+    assert transfer_correlation(table, rising) == pytest.approx((1, 1))
+    for accuracy in ({("net", "a"): 0.5, ("inat", "a"): 0.5}, {("net", "a"): 0.5}, {}):
+        assert np.isnan(transfer_correlation(table, accuracy)).all()

@@ -85,8 +85,3 @@ def test_class_accuracy(evaluation):
         axes[0].collections[0].get_offsets(), [[10, 0.8], [20, 0.9], [40, 1]]
     )
     assert "3 classes, mean accuracy 90.0%" in text
-
-
-def test_correlation_needs_variation():
-    assert plots.correlation(np.array([[0, 1], [1, 3.0]])) == pytest.approx(1)
-    assert np.isnan(plots.correlation(np.array([[0, 1], [0, 3.0]])))

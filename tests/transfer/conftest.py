@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.transfer.study.world import NEUTRAL, SOURCES, write_features, write_lists, write_source
+from tests.transfer.study_world import NEUTRAL, SOURCES, write_features, write_lists, write_source
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from slim.features.files import FeatureSplit, Settings, describe, find_split, hash_checkpoint
-from slim.transfer.study import __main__ as study
+from slim.transfer import study
 from tests.support import Result, invoke, write_checkpoint
 
 PLAIN, TARGETS = ("plants", "things"), ("birds", "cars")

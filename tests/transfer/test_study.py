@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 from sklearn.preprocessing import normalize
 
 from tests.support import write_checkpoint
-from tests.transfer.study.world import (
+from tests.transfer.study_world import (
     CLASSES,
     NEUTRAL,
     PLAIN,
@@ -97,8 +97,8 @@ def test_distances_between_normalized_features(world):
 def test_finished_cells_are_skipped(world, monkeypatch):
     assert run_study(world).code == 0
     before = modified(world)
-    monkeypatch.setattr("slim.transfer.study.sources.classify", None)
-    monkeypatch.setattr("slim.transfer.study.domains.emd", None)
+    monkeypatch.setattr("slim.transfer.study_steps.classify", None)
+    monkeypatch.setattr("slim.transfer.study_steps.emd", None)
     done = run_study(world)
     assert done.code == 0, done.error
     assert done.output.count("(already done)") == 2 * 8
@@ -178,7 +178,7 @@ def test_errors_are_one_line_before_anything_is_written(world, colours):
         ({"image_size": 70}, "image size 70x70 is too small for inception_v3"),
         (
             {"sources": "plants", "checkpoints": world / "resnet.ckpt"},
-            "resnet.ckpt has no variable of inception_v3 .*: give its --model_name",
+            "resnet.ckpt has no variable of inception_v3 .*: pass its --model_name",
         ),
         ({"targets": "birds,cras"}, "no dataset 'cras', .*: did you mean cars"),
         (
@@ -188,7 +188,7 @@ def test_errors_are_one_line_before_anything_is_written(world, colours):
         ({"min_count": 13}, "--min_count=13: no class of plants has .*, the largest has 12; lower"),
         (
             {"similarity_features": world},
-            f"--similarity_features: no features of birds in {world} .* or give --nosimilarity",
+            f"--similarity_features: no features of birds in {world} .* or pass --nosimilarity",
         ),
         (
             {"sources": "plants+things", "checkpoints": world / "checkpoints/plants"},
@@ -198,7 +198,7 @@ def test_errors_are_one_line_before_anything_is_written(world, colours):
             {"sources": "picked", "checkpoints": world / "checkpoints/plants"},
             "--similarity_features is missing: all --sources are unions or selections",
         ),
-        ({"fine_tune_steps": 5}, "--fine_tune_steps needs --fine_tune: add it"),
+        ({"fine_tune_steps": 5}, "--fine_tune_steps needs --fine_tune: add it, or omit"),
         ({"fine_tune": True}, "no train shards in .*birds: make them with .*convert_dataset.py"),
         (
             {"fine_tune": True, "fine_tune_steps": "1,2,3"},
@@ -219,7 +219,7 @@ def test_errors_are_one_line_before_anything_is_written(world, colours):
         ),
         (
             {"fine_tune": True, "fine_tune_flags": "--train_dir=x"},
-            "--fine_tune_flags: --train_dir is chosen by the study; leave it out",
+            "--fine_tune_flags: --train_dir is chosen by the study; omit it",
         ),
     ):
         done = run_study(world, **changed)

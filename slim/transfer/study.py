@@ -10,7 +10,9 @@ similarity; with `--fine_tune`, it also trains the whole network. Results are `s
 interrupted ones resume.
 """
 
+from dataclasses import asdict
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from absl import flags
@@ -21,37 +23,23 @@ from slim.common.errors import UserError
 from slim.common.files import exclusive, make_folder
 from slim.datasets.registry import new_dataset_folder
 from slim.transfer import GAMMA, MIN_COUNT, NORMALIZE_FEATURES
-from slim.transfer.study.settings import StudySettings
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the flags of the command."""
     define = FlagSet(values)
-    define.words(
-        "sources", [], "Datasets of the pre-trained networks; A+B is the union of A and B."
-    )
-    define.words(
-        "checkpoints",
-        [],
-        "A checkpoint or folder per source. Default: ./checkpoints/<source>.",
-    )
+    text = "Datasets of the pre-trained networks; A+B is the union of A and B."
+    define.words("sources", [], text)
+    text = "A checkpoint or folder per source. Default: ./checkpoints/<source>."
+    define.words("checkpoints", [], text)
     define.words("targets", [], "Datasets to transfer to.")
     define.string("dataset_dir", "./data", "The folder that holds the datasets.")
     define.string("feature_dir", "./feature", "Features are written to <feature_dir>/<source>.")
     define.string("output_dir", "./study", "Receives the results.")
-    define.words(
-        "model_name",
-        [],
-        "The network: one for all sources, or one per source. Default: from the checkpoint's "
-        f"model.json, else {PUBLISHED_MODEL}.",
-    )
-    define.integer(
-        "image_size",
-        None,
-        "Height and width of the images in pixels. Default: from the checkpoint's model.json, "
-        f"else {PUBLISHED_SIZE}.",
-        1,
-    )
+    default = "Default: from the checkpoint's model.json, otherwise"
+    text = f"The network: one for all sources, or one per source. {default} {PUBLISHED_MODEL}."
+    define.words("model_name", [], text)
+    text = f"Height and width of the images in pixels. {default} {PUBLISHED_SIZE}."
+    define.integer("image_size", None, text, 1)
     define.integer("batch_size", 64, "Images per batch.", 1, 100_000)
     define.boolean("similarity", True, "Measure domain similarity.")
     define.words(
@@ -72,44 +60,59 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     """Compares pre-training sources on targets."""
     check_flags(values)
-    from slim.transfer.study.cells import Cells
-    from slim.transfer.study.domains import find_domains, measure_distances
-    from slim.transfer.study.report import collect_findings, compose_settings, write_report
-    from slim.transfer.study.sources import find_sources, find_targets, fit_classifiers
-    from slim.transfer.study.training import fine_tune, plan_trainings
+    from slim.transfer import study_steps as steps
+    from slim.transfer.fine_tuning import fine_tune, plan_trainings
+    from slim.transfer.study_report import write_report
 
-    study = StudySettings.from_flags(values)
-    sources = find_sources(values.sources, values.checkpoints, values.model_name, study=study)
-    targets = find_targets(values.targets, study.dataset_dir)
-    domains = find_domains(sources, targets, study) if values.similarity else None
-    trainings = plan_trainings(sources, targets, study) if values.fine_tune else []
-
-    output_dir = Path(study.output_dir)
+    # 1. Find everything that the study needs, so that errors come before the first step.
+    sources, targets = steps.find_sources(values), steps.find_targets(values)
+    domains = steps.find_domains(sources, targets, values) if values.similarity else None
+    trainings = plan_trainings(sources, targets, values) if values.fine_tune else []
+    settings = {  # for study.json
+        "sources": [
+            {"name": source.name, "checkpoint": source.checkpoint, **asdict(source.settings)}
+            for source in sources
+        ],
+        "targets": [
+            {"name": target.name, "images": target.num_images, "list_sha256": target.hashes}
+            for target in targets
+        ],
+        "similarity_features": [str(view.folder) for view in domains.views] if domains else None,
+        "normalize_features": values.normalize_features,
+        "gamma": values.gamma,
+        "min_count": values.min_count,
+    }
+    output_dir = Path(values.output_dir)
     make_folder(output_dir, "output_dir")
-    make_folder(Path(study.feature_dir), "feature_dir")
+    make_folder(Path(values.feature_dir), "feature_dir")
+
     with exclusive(output_dir):
-        cells = Cells(output_dir)
-        fit_classifiers(cells, sources, targets)
-        if domains:
-            measure_distances(cells, domains)
+        # 2. For each source and target a linear classifier, a distance, and a training.
+        cells = steps.Cells(output_dir)
+        for source, target in product(sources, targets):
+            cell = steps.linear_cell(source, target)
+            cells.compute(cell, partial(steps.fit_classifier, source, target))
+        for names in product(values.sources, values.targets) if domains else ():
+            cells.compute(domains.emd_cell(*names), partial(domains.find_distance, *names))
         for source in sources:
             source.close()  # leaves its memory to fine-tuning
         fine_tune(cells, trainings, values.num_workers)
 
+        # 3. Does the nearer source transfer better?
         kinds = ("linear", "fine_tuned") if values.fine_tune else ("linear",)
-        findings = collect_findings(cells, sources, targets, kinds=kinds, gamma=study.gamma)
-        settings = compose_settings(sources, targets, domains, study=study)
-        write_report(output_dir, findings, settings)
+        write_report(output_dir, cells.results, cells.failures, settings, kinds)
     print(f"\n{Path(output_dir, 'study.md').read_text()}", flush=True)
-    cells.check_failures()
+    if cells.failures:
+        cell, error = next(iter(cells.failures.items()))
+        failed, total = len(cells.failures), len(cells.failures) + len(cells.results)
+        raise UserError(
+            f"{failed} of {total} cells failed, the first is {cell}: {error}; run the command "
+            f"again to retry them, the other results are kept in {output_dir}"
+        )
 
 
 def check_flags(values: flags.FlagValues) -> None:
-    """Checks that the flags fit together.
-
-    Raises:
-        UserError: A flag is missing or invalid.
-    """
+    """Checks that no flag is missing or invalid, and that the flags fit together."""
     for name in ("sources", "targets", "dataset_dir", "feature_dir", "output_dir"):
         if not values[name].value:
             raise UserError(f"--{name} is missing: {values[name].help}")
@@ -127,10 +130,10 @@ def check_flags(values: flags.FlagValues) -> None:
         ("model_name", "sources", "one for all", (0, 1)),
         ("fine_tune_steps", "targets", "one for all", (0, 1)),
     ):
-        given, count = len(values[name].value), len(values[per].value)
-        if given not in (*numbers, count):
+        found, count = len(values[name].value), len(values[per].value)
+        if found not in (*numbers, count):
             raise UserError(
-                f"--{name} has {given} values, --{per} has {count}: expected {alternative}, or one "
+                f"--{name} has {found} values, --{per} has {count}: expected {alternative}, or one "
                 f"per name in --{per}, in the same order"
             )
     if not all(number.isdecimal() and int(number) for number in values.fine_tune_steps):
@@ -138,9 +141,9 @@ def check_flags(values: flags.FlagValues) -> None:
         raise UserError(f"--fine_tune_steps={steps}: expected positive numbers")
     for name in ("fine_tune_steps", "fine_tune_flags"):
         if values[name].value and not values.fine_tune:
-            raise UserError(f"--{name} needs --fine_tune: add it, or leave --{name} out")
+            raise UserError(f"--{name} needs --fine_tune: add it, or omit --{name}")
     if values.similarity_features and not values.similarity:
-        raise UserError("--similarity_features contradicts --nosimilarity: leave one out")
+        raise UserError("--similarity_features contradicts --nosimilarity: omit one of them")
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

@@ -20,7 +20,8 @@ from slim.common import files
 from slim.common.files import exclusive
 from slim.evaluation.predictions import read_results
 from slim.features.files import find_split
-from slim.transfer.study import training
+from slim.transfer import fine_tuning
+from slim.transfer.fine_tuning import share_gpus
 from tests.conftest import NUM_VALIDATION, recipe_weights
 from tests.support import (
     ROOT,
@@ -30,7 +31,7 @@ from tests.support import (
     wait_until,
     write_checkpoint,
 )
-from tests.transfer.study.world import (
+from tests.transfer.study_world import (
     PLAIN,
     modified,
     read_labels,
@@ -86,7 +87,7 @@ def replace_python(tmp_path, monkeypatch) -> Callable[[str], None]:
 
     replace("")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(training, "PYTHON", str(script))
+    monkeypatch.setattr(fine_tuning, "PYTHON", str(script))
     return replace
 
 
@@ -97,7 +98,7 @@ def commands(replace_python) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def fine_tuning(world, colours) -> dict[str, object]:
+def tuning(world, colours) -> dict[str, object]:
     """Flags of a study with two sources and a converted target, whose features exist."""
     for name in PLAIN:
         for split_name in ("train", "val"):
@@ -115,9 +116,9 @@ def fine_tuning(world, colours) -> dict[str, object]:
     }
 
 
-def test_only_a_failed_training_is_repeated(world, commands, fine_tuning, monkeypatch):
+def test_only_a_failed_training_is_repeated(world, commands, tuning, monkeypatch):
     commands("fail")
-    done = run_study(world, **fine_tuning)
+    done = run_study(world, **tuning)
     assert done.code == 1
     assert re.fullmatch(
         r"error: 1 of 4 cells failed, the first is plants -> colours: fine-tuned: the loss is not "
@@ -131,7 +132,7 @@ def test_only_a_failed_training_is_repeated(world, commands, fine_tuning, monkey
     commands("good")
     before = modified(finished)
     # A process that a killed study left running holds the lock until the study waits for it.
-    lock = (tried / training.LOCK).open("w")
+    lock = (tried / fine_tuning.LOCK).open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     calls = (tried / "calls.txt").read_text()
     seen = []
@@ -142,46 +143,46 @@ def test_only_a_failed_training_is_repeated(world, commands, fine_tuning, monkey
 
     with monkeypatch.context() as changed:
         changed.setattr(asyncio, "sleep", release)
-        done = run_study(world, **fine_tuning)
+        done = run_study(world, **tuning)
     assert done.code == 0, done.error
     assert "plants -> colours: fine-tuned: waiting for the training" in done.output
     assert seen == [calls]
     assert modified(finished) == before
+    assert (tried / "gpus.txt").read_text() == "all" and " on GPU " not in done.output
     modules = [line.split(".")[1] for line in (tried / "calls.txt").read_text().splitlines()]
     assert modules == ["train_image_classifier"] * 2 + ["eval_image_classifier"]
     # Other flags are another run, in another folder.
-    fine_tuning["fine_tune_flags"] = "--learning_rate=0.5"
-    assert run_study(world, **fine_tuning).code == 0
+    tuning["fine_tune_flags"] = "--learning_rate=0.5"
+    assert run_study(world, **tuning).code == 0
     assert len(list((world / "study/fine_tuned/plants").iterdir())) == 2
 
 
 @pytest.mark.parametrize(
     ("count", "visible", "clones", "expected"),
     [
-        (4, None, 1, {"0", "1"}),
-        (2, "3,GPU-5f,7", 1, {"3", "GPU-5f"}),  # CUDA sees the devices before an invalid one
-        (4, None, 2, {"0,1", "2,3"}),
-        (3, "0,1,2", 2, {"0,1,2"}),
-        (1, None, 1, {"all"}),
-        (0, "", 1, {""}),
+        (4, None, 1, ["0", "1", "2", "3"]),
+        (2, "3,GPU-5f,7", 1, ["3", "GPU-5f"]),  # CUDA sees the devices before an invalid one
+        (3, "0,1,2", 2, [None]),
+        (1, None, 1, [None]),
+        (0, "", 1, [None]),
     ],
 )
-def test_each_worker_has_a_gpu_of_its_own(
-    count, visible, clones, expected, world, commands, fine_tuning, monkeypatch
-):
-    commands("good")
-    monkeypatch.setattr(training.tf.config, "list_physical_devices", lambda _: [None] * count)
+def test_shares_of_gpus(count, visible, clones, expected, monkeypatch):
+    monkeypatch.setattr(fine_tuning.tf.config, "list_physical_devices", lambda _: [None] * count)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    flags = f"--num_clones={clones}"
-    done = run_study(world, **fine_tuning, fine_tune_flags=flags)
+    assert share_gpus(clones) == expected
+
+
+def test_each_worker_has_gpus_of_its_own(world, commands, tuning, monkeypatch):
+    commands("good")
+    monkeypatch.setattr(fine_tuning.tf.config, "list_physical_devices", lambda _: [None] * 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    done = run_study(world, **tuning, fine_tune_flags="--num_clones=2")
     assert done.code == 0, done.error
-    assert {path.read_text() for path in world.rglob("gpus.txt")} == expected
-    if len(expected) > 1:
-        assert set(re.findall(r"4 steps on GPU (\S+), ", done.output)) == expected
-    else:
-        assert " on GPU " not in done.output
+    assert {path.read_text() for path in world.rglob("gpus.txt")} == {"0,1", "2,3"}
+    assert set(re.findall(r"4 steps on GPU (\S+), ", done.output)) == {"0,1", "2,3"}
 
 
 def test_one_study_at_a_time_writes_to_a_folder(world, monkeypatch):
@@ -197,7 +198,7 @@ def test_one_study_at_a_time_writes_to_a_folder(world, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_trainings_save_checkpoints_when_the_study_is_stopped(
-    world, commands, fine_tuning, monkeypatch, number
+    world, commands, tuning, monkeypatch, number
 ):
     commands("slow")
     wait, waited_for = asyncio.subprocess.Process.wait, []
@@ -214,7 +215,7 @@ def test_trainings_save_checkpoints_when_the_study_is_stopped(
 
     monkeypatch.setattr(asyncio.subprocess.Process, "wait", note)
     threading.Thread(target=stop_when_started, daemon=True).start()
-    done = run_study(world, **fine_tuning)
+    done = run_study(world, **tuning)
     assert done.code == 128 + number
     assert "training saves a checkpoint" in done.output
     assert len(list(world.glob("study/fine_tuned/*/*/model.ckpt-2.index"))) == 2

@@ -1,1 +1,0 @@
-"""The transfer study: every source on every target."""
