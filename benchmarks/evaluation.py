@@ -15,7 +15,7 @@ from slim.common.compat import tf
 from slim.common.devices import session_config
 from slim.datasets.input import evaluation_batches
 from slim.datasets.registry import get_dataset
-from slim.evaluation.evaluator import build_outputs, run_batches
+from slim.evaluation.ranking import rank_batch, run_batches
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 
@@ -62,14 +62,13 @@ def evaluation_task(network: FrozenNetwork, settings: Settings) -> Task:
         batches = input_batches(settings).take(settings.steps)
         iterator = tf.data.make_initializable_iterator(batches)
         images, labels = iterator.get_next()
-        outputs = build_outputs(network(images, settings.xla), labels)
-        outputs = outputs._replace(probabilities=None)
+        outputs = rank_batch(network(images, settings.xla), labels)
         session = tf.Session(config=session_config())
 
     def run() -> int:
         session.run(iterator.initializer)
         num_images = settings.steps * settings.batch_size
-        return len(run_batches(session, outputs, "evaluation", num_images).labels)
+        return len(run_batches(session, outputs, "evaluation", num_images)["labels"])
 
     return Task("eval_image_classifier", THIS, run)
 

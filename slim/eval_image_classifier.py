@@ -6,14 +6,20 @@ The flags have their published meaning, except that every image counts exactly o
 mean of their probabilities.
 """
 
-from collections.abc import Sequence
+import gc
+import sys
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from absl import flags
 
 from slim.common.command_line import (
     FlagSet,
+    check_names,
     define_shared_flags,
     define_speed_flags,
     require_checkpoint,
@@ -22,10 +28,8 @@ from slim.common.command_line import (
 from slim.common.errors import UserError
 
 if TYPE_CHECKING:
+    from slim.checkpoints.freezing import FrozenNetwork, InferenceGraph
     from slim.datasets.registry import Dataset
-    from slim.evaluation.ensemble import EnsembleMember
-    from slim.evaluation.evaluator import EvaluationSettings, Outputs
-    from slim.evaluation.results import Publisher
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -44,7 +48,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "eval_image_size",
         ["299"],
         "Height and width of the images in pixels; 0 for the default of the network. Default: the "
-        "size of training if model.json beside the checkpoint has it, else 299.",
+        "size of training if model.json next to the checkpoint has it, otherwise 299.",
     )
     define.words("central_fraction", [], "Fraction of each side that is cropped. Default: 0.875.")
     define.integer("num_crops", 1, "Crops per image to average over: 1, 5, 10 or 12.")
@@ -64,105 +68,279 @@ def define_flags(values: flags.FlagValues) -> None:
     define_speed_flags(define)
 
 
+class Member(NamedTuple):
+    """A network to evaluate. None stands for the value of training, or for the default."""
+
+    checkpoint_path: str  # a checkpoint, or a folder of checkpoints
+    model_name: str | None
+    preprocessing_name: str | None
+    image_size: int | None  # in pixels; 0 for the default of the network
+    central_fraction: float | None
+
+
 def main(values: flags.FlagValues) -> None:
     """Evaluates a checkpoint, each new checkpoint of a folder, or an ensemble."""
-    check_flags(values)
-    from slim.datasets.registry import get_dataset, number_of_classes
-    from slim.evaluation.ensemble import find_members
-    from slim.evaluation.evaluator import EvaluationSettings, make_evaluator
-    from slim.evaluation.results import (
-        Publisher,
-        checkpoints_to_evaluate,
-        count_training_images,
-        run_name,
-    )
-
-    members = find_members(values)
-    dataset = get_dataset(values.dataset_name, values.dataset_split_name, values.dataset_dir)
-    offset = values.labels_offset
-    settings = EvaluationSettings(
-        num_classes=number_of_classes(dataset.num_classes, offset),
-        labels_offset=offset,
-        batch_size=values.batch_size,
-        num_crops=values.num_crops,
-        num_threads=values.num_preprocessing_threads,
-        max_num_batches=values.max_num_batches,
-        moving_average_decay=values.moving_average_decay,
-        precision=values.precision,
-        xla=values.xla,
-    )
-    publisher = Publisher(
-        dataset=dataset,
-        num_classes=settings.num_classes,
-        class_names=dataset.class_names and dataset.class_names[offset:],
-        class_sizes=count_training_images(dataset, values.dataset_dir, offset),
-        eval_dir=values.eval_dir,
-        per_class=values.per_class,
-    )
-    if len(members) > 1:
-        evaluate_mean(members, dataset, settings, publisher)
-        return
-    checkpoints = checkpoints_to_evaluate(
-        members[0].checkpoint_path, values.eval_interval_secs, values.max_number_of_evaluations
-    )
-    publisher.make_folder()
-    evaluator = None
-    for checkpoint in checkpoints:
-        # Training writes the description of the network before its first checkpoint.
-        if evaluator is None:
-            member = members[0].as_trained(checkpoint)
-            evaluator = make_evaluator(member, dataset, settings)
-            run = run_name([member], checkpoint, dataset.split_name)
-        publisher.publish(*evaluator.evaluate(checkpoint), checkpoint, run)
-
-
-def evaluate_mean(
-    members: "Sequence[EnsembleMember]",
-    dataset: "Dataset",
-    settings: "EvaluationSettings",
-    publisher: "Publisher",
-) -> None:
-    """Evaluates several networks, and the mean of their probabilities.
-
-    Raises:
-        UserError: A checkpoint does not match, or the split cannot be read.
-    """
-    from slim.checkpoints.finding import find_checkpoint
-    from slim.evaluation.evaluator import evaluate_ensemble, make_evaluator
-    from slim.evaluation.results import have_own_runs, run_name
-
-    checkpoints = [find_checkpoint(member.checkpoint_path) for member in members]
-    pairs = zip(members, checkpoints, strict=True)
-    members = [member.as_trained(checkpoint) for member, checkpoint in pairs]
-    publisher.make_folder()
-    evaluators = [make_evaluator(member, dataset, settings) for member in members]
-
-    def report(index: int, outputs: "Outputs", step: int) -> None:
-        member, checkpoint, run = members[index], checkpoints[index], None
-        if have_own_runs(members):
-            run = run_name([member], checkpoint, dataset.split_name)
-        publisher.report(outputs, step, f"{checkpoint}, {member}", run)
-
-    outputs, step = evaluate_ensemble(evaluators, checkpoints, report)
-    run = run_name(members, checkpoints[0], dataset.split_name)
-    publisher.publish(outputs, step, f"mean of {len(members)}", run)
-
-
-def check_flags(values: flags.FlagValues) -> None:
-    """Checks flags before anything is built.
-
-    Raises:
-        UserError: A flag is missing or not supported.
-    """
     if values.master:
-        raise UserError(
-            f"--master={values.master}: evaluation runs on one machine; leave the flag out"
-        )
+        raise UserError(f"--master={values.master}: evaluation runs on one machine; omit the flag")
     if values.quantize:
-        raise UserError("--quantize: TensorFlow 2 has no contrib quantizer; leave the flag out")
+        raise UserError("--quantize: TensorFlow 2 has no contrib quantizer; omit the flag")
     require_checkpoint(values)
     if values.per_class and not values.eval_dir:
         raise UserError("--per_class: --eval_dir is missing, the folder to write to")
+
+    # TensorFlow takes seconds to load. --help and the errors above do not wait for it.
+    from slim.checkpoints.choosing import trained_size
+    from slim.checkpoints.finding import find_checkpoint
+    from slim.checkpoints.freezing import freeze_checkpoint
+    from slim.checkpoints.reading import choose_averages, read_step
+    from slim.common.compat import tf
+    from slim.datasets.registry import (
+        dataset_folder,
+        get_dataset,
+        number_of_classes,
+        read_converted_list,
+    )
+    from slim.datasets.tfrecord import LISTS
+    from slim.evaluation.predictions import Predictions
+    from slim.evaluation.publishing import Publisher, run_name
+    from slim.evaluation.ranking import rank
+
+    # 1. What to evaluate: one network or several, on the images of a split. The number of training
+    # images per class tells rare classes from frequent ones.
+    members = list_members(values)
+    dataset = get_dataset(values.dataset_name, values.dataset_split_name, values.dataset_dir)
+    offset = values.labels_offset
+    num_classes = number_of_classes(dataset.num_classes, offset)
+    folder, class_sizes = dataset_folder(dataset.name, values.dataset_dir), None
+    if (folder / LISTS["train"]).is_file():
+        entries = read_converted_list(folder, LISTS["train"], strict=False).entries
+        labels = [entry.label for entry in entries]
+        class_sizes = np.bincount(labels, minlength=dataset.num_classes)[offset:]
+    predicted = partial(
+        Predictions,
+        num_classes=num_classes,
+        class_names=dataset.class_names and dataset.class_names[offset:],
+        class_sizes=class_sizes,
+    )
+
+    # 2. The checkpoints, in rounds: for a single network a round per new checkpoint, for an
+    # ensemble one round with a checkpoint of each network.
+    ensemble = len(members) > 1
+    if ensemble:
+        rounds = [[find_checkpoint(member.checkpoint_path) for member in members]]
+    else:
+        path, limit = members[0].checkpoint_path, values.max_number_of_evaluations
+        single = checkpoints_to_evaluate(path, values.eval_interval_secs, limit)
+        rounds = ([checkpoint] for checkpoint in single)
+    publisher = Publisher(values.eval_dir, dataset, per_class=values.per_class)
+
+    graphs = []
+    for checkpoints in rounds:
+        # 3. Build the networks, once, as soon as there is a checkpoint: training writes model.json,
+        # which names the network, its preprocessing and image size, just before its first one.
+        if not graphs:
+            built = [
+                build_member(values, member, checkpoint, num_classes)
+                for member, checkpoint in zip(members, checkpoints, strict=True)
+            ]
+            members, graphs = zip(*built, strict=True)
+
+        # 4. Read all checkpoints of the round before the first evaluation, which may take hours:
+        # one that does not match is refused at once.
+        networks = [
+            freeze_checkpoint(
+                graph,
+                checkpoint,
+                averages=choose_averages(checkpoint, values.moving_average_decay, default=False),
+                hint="does it match --model_name?",
+                shape_hint="does it match --model_name, and the classes of --dataset_name (see "
+                "--labels_offset)?",
+            )
+            for graph, checkpoint in zip(graphs, checkpoints, strict=True)
+        ]
+        steps = [read_step(checkpoint) for checkpoint in checkpoints]
+
+        # 5. Evaluate each network. Those of an ensemble are reported by themselves, and need image
+        # sizes of their own to be told apart in TensorBoard.
+        sizes = [member.image_size for member in members]
+        mean = 0.0
+        for member, network, checkpoint, step in zip(
+            members, networks, checkpoints, steps, strict=True
+        ):
+            found, probabilities = run_network(
+                values, network, member, dataset, name=f"step {step}", all_classes=ensemble
+            )
+            # Graphs refer to themselves: without this the graphs of several checkpoints pile up.
+            gc.collect()
+            predictions, name = predicted(step, **found), checkpoint
+            run = run_name([member.image_size], trained_size(checkpoint), dataset.split_name)
+            if ensemble:
+                mean += probabilities / len(members)
+                name += f", {member.image_size} pixels"
+                if member.central_fraction is not None:
+                    name += f", central {member.central_fraction:g}"
+                publisher.report(predictions, name, run if len(set(sizes)) == len(sizes) else None)
+
+        # 6. The mean of the probabilities, which may exceed the 2 GB of a graph: ranked eagerly.
+        if ensemble:
+            with tf.device("/device:CPU:0"):
+                top, of_top = rank(mean)
+            predictions = predicted(max(steps), found["labels"], top.numpy(), of_top.numpy())
+            name = f"mean of {len(members)}"
+            run = run_name(sizes, trained_size(checkpoints[0]), dataset.split_name)
+
+        # 7. The line, the event file, results.json, and the predictions.
+        publisher.report(predictions, name, run)
+        publisher.save(predictions, name)
+
+
+def list_members(values: flags.FlagValues) -> list[Member]:
+    """Returns the networks that the flags list; a single value of a flag serves all networks."""
+    from slim.checkpoints.description import PUBLISHED_MODEL
+    from slim.nets.nets_factory import check_image_size
+    from slim.preprocessing.preprocessing_factory import get_views
+
+    kinds = {
+        "checkpoint_path": (str, "a path"),
+        "model_name": (str, "a name"),
+        "preprocessing_name": (str, "a name"),
+        "eval_image_size": (int, "pixels"),
+        "central_fraction": (float, "a fraction such as 0.875"),
+    }
+    found = {}
+    for flag, (kind, expected) in kinds.items():
+        # Only values of the command line count: those of training take precedence over defaults.
+        words = values[flag].value if values[flag].present else None
+        words = words.split(",") if isinstance(words, str) and words else words or [None]
+        try:
+            found[flag] = [None if word is None else kind(word) for word in words]
+        except ValueError:
+            raise UserError(f"--{flag}={','.join(words)}: expected {expected}") from None
+    longest = max(found, key=lambda flag: len(found[flag]))
+    count = len(found[longest])
+    for flag, listed in found.items():
+        check_names(flag, listed, distinct=False)
+        if len(listed) not in (1, count):
+            raise UserError(
+                f"--{flag} has {len(listed)} values and --{longest} has {count}: expected 1 or "
+                f"{count}"
+            )
+    members = [Member(*(v[i % len(v)] for v in found.values())) for i in range(count)]
+    for member in members:
+        if member.model_name:
+            size = member.image_size or None
+            check_image_size(member.model_name, size, size)
+        name = member.preprocessing_name or PUBLISHED_MODEL
+        get_views(name, values.num_crops, member.central_fraction)
+    return members
+
+
+def checkpoints_to_evaluate(
+    path: str, interval_secs: int, max_number_of_evaluations: int | None
+) -> Iterator[str]:
+    """Returns a checkpoint, or the newest one of a folder and then each new one, as published.
+
+    A folder that is empty or does not exist yet is watched, unless the number of evaluations is
+    limited.
+    """
+    from slim.checkpoints.finding import find_checkpoint, latest_checkpoint, new_checkpoints
+    from slim.common.compat import tf
+
+    folder = Path(path)
+    to_come = not (folder.exists() or ".ckpt" in folder.name or max_number_of_evaluations)
+    if not (folder.is_dir() or to_come):
+        return iter([find_checkpoint(path)])
+    if latest_checkpoint(path) is None:
+        if max_number_of_evaluations:
+            find_checkpoint(path)  # says what is missing
+        missing = ", which does not exist yet" if to_come else ""
+        print(f"waiting for a first checkpoint in {path}{missing}", flush=True)
+    newest = new_checkpoints(path, interval_secs)
+    # Training may have deleted a checkpoint while the previous one was evaluated.
+    existing = filter(tf.train.checkpoint_exists, newest)
+    return islice(existing, max_number_of_evaluations)
+
+
+def build_member(
+    values: flags.FlagValues, member: Member, checkpoint: str, num_classes: int
+) -> "tuple[Member, InferenceGraph]":
+    """Returns a network as it was trained, unless flags differ, and its graph without values."""
+    from slim.checkpoints.choosing import choose_input
+    from slim.checkpoints.freezing import build_network
+    from slim.common.devices import describe_run
+    from slim.nets.sizes import count_parameters
+
+    chosen = choose_input(
+        checkpoint,
+        member.model_name,
+        member.image_size,
+        member.preprocessing_name,
+        size_flag="eval_image_size",
+    )
+    graph = build_network(
+        chosen.model_name,
+        num_classes,
+        chosen.image_size,
+        outputs=lambda logits, _: logits,
+        precision=values.precision,
+    )
+    line = describe_run(
+        chosen.model_name,
+        chosen.image_size,
+        count_parameters(graph.variables),
+        precision=values.precision,
+        xla=values.xla,
+    )
+    print(line, file=sys.stderr, flush=True)
+    return member._replace(**chosen._asdict()), graph
+
+
+def run_network(
+    values: flags.FlagValues,
+    network: "FrozenNetwork",
+    member: Member,
+    dataset: "Dataset",
+    *,
+    name: str,
+    all_classes: bool,
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """Runs a network on every image of a split exactly once.
+
+    Returns:
+        The `labels`, `top` and `probabilities` of `Predictions`; and on request the probabilities
+        of all classes, float32 `[images, classes]`, which may take gigabytes.
+    """
+    from slim.common.compat import tf
+    from slim.common.devices import session_config
+    from slim.datasets.input import InputSettings, evaluation_batches
+    from slim.evaluation.ranking import average_views, rank_batch, run_batches
+    from slim.preprocessing.preprocessing_factory import get_views
+
+    preprocess = get_views(member.preprocessing_name, values.num_crops, member.central_fraction)
+    settings = InputSettings(
+        image_size=member.image_size,
+        batch_size=max(1, values.batch_size // values.num_crops),
+        num_classes=dataset.num_classes - values.labels_offset,
+        labels_offset=values.labels_offset,
+        num_threads=values.num_preprocessing_threads,
+    )
+    num_images = dataset.num_samples
+    with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
+        batches = evaluation_batches(dataset, preprocess, settings)
+        if limit := values.max_num_batches:
+            batches = batches.take(limit)
+            num_images = min(num_images, limit * settings.batch_size)
+        iterator = tf.data.make_initializable_iterator(batches)
+        session.run(iterator.initializer)
+        views, labels = iterator.get_next()  # [batch, num_crops, height, width, 3]
+        logits = network(tf.reshape(views, [-1, *views.shape[2:]]), xla=values.xla)
+        logits = average_views(logits, values.num_crops)
+        outputs = rank_batch(logits, labels)
+        if all_classes:
+            outputs["all"] = tf.nn.softmax(logits)
+        found = run_batches(session, outputs, name, num_images)
+    probabilities = found.pop("all", None)
+    return found, probabilities
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

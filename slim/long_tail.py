@@ -7,28 +7,40 @@ same images, for example before and after fine-tuning on a balanced subset. A fo
 file of the highest step.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from absl import flags
 
 from slim.common.command_line import FlagSet, python_command, run_command
 from slim.common.errors import UserError
+from slim.common.figures import COLOURS, draw_class_accuracy, save_figure
+from slim.common.tables import Table
+from slim.evaluation.class_groups import GROUP_BOUNDS, group_accuracy
+from slim.evaluation.predictions import Predictions, find_predictions, load_predictions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MANY = 3  # bars per group, from which the numbers above them are smaller, then upright
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the flags of the command."""
     define = FlagSet(values)
     define.words("files", [], "predictions-<step>.npz files or folders; the flag name is optional.")
     define.words(
         "group_bounds",
-        ["20", "100"],  # as in Liu et al., Large-Scale Long-Tailed Recognition, CVPR 2019
+        [str(bound) for bound in GROUP_BOUNDS],
         "Classes of the tail have fewer training images than the first, of the head more than the "
         "second.",
     )
     define.words("names", [], "Column names, one per file. Default: before, after.")
     define.string(
-        "plot", None, "The plot (PNG). Default: long_tail-<step>.png beside the last file."
+        "plot", None, "The plot (PNG). Default: long_tail-<step>.png next to the last file."
     )
 
 
@@ -39,22 +51,138 @@ def main(values: flags.FlagValues) -> None:
             f"FILE is missing: {python_command()} -m slim.long_tail BEFORE.npz AFTER.npz, with "
             "files that evaluation with --per_class writes to --eval_dir, or such folders"
         )
-    from slim.common.figures import save_figure
-    from slim.evaluation.long_tail import (
-        column_names,
-        group_table,
-        load_comparable,
-        parse_bounds,
-        plot_groups,
-    )
+    bounds = [int(word) for word in values.group_bounds if word.strip().isdecimal()]
+    if not len(values.group_bounds) == len(bounds) == 2 or not 1 <= bounds[0] <= bounds[1]:
+        raise UserError(
+            f"--group_bounds={','.join(values.group_bounds)}: expected two numbers in ascending "
+            f"order, such as {','.join(map(str, GROUP_BOUNDS))}: the tail has fewer training "
+            "images than the first, the head more than the second"
+        )
+    number = len(values.files)
+    names = ["before", "after"] if number == 2 else ["accuracy"]
+    if number > 2:
+        names = ["before", *(f"after {index}" for index in range(1, number))]
+    if values.names:
+        names = values.names
+    if len(names) != number:
+        raise UserError(f"--names={','.join(names)}: expected {number} names, one per file")
 
-    bounds = parse_bounds(values.group_bounds)
-    names = column_names(values.names, len(values.files))
-    files, predictions = load_comparable(values.files)
+    bounds = (bounds[0], bounds[1])
+    files = [find_predictions(path) for path in values.files]
+    predictions = load_comparable(files)
     print(f"{group_table(predictions, names, bounds)}\n")
     plot = Path(values.plot or files[-1].with_name(f"long_tail-{predictions[-1].step}.png"))
     save_figure(plot_groups(predictions, names, bounds), plot)
     print(f"plot: {plot}")
+
+
+def load_comparable(files: Sequence[Path]) -> list[Predictions]:
+    """Loads predictions, and checks that they are for the same images.
+
+    All get the class sizes of the first, so that a class stays in its group when a network was
+    fine-tuned on fewer images.
+    """
+
+    def size(predictions: Predictions) -> str:
+        return f"{len(predictions.labels):,} images, {predictions.num_classes:,} classes"
+
+    first, *others = loaded = [load_predictions(file) for file in files]
+    if first.class_sizes is None:
+        raise UserError(
+            f"{files[0]} has no training images per class: evaluate again with train.txt in the "
+            "folder of the dataset"
+        )
+    for file, other in zip(files[1:], others, strict=True):
+        same_names = None in (first.class_names, other.class_names) or (
+            first.class_names == other.class_names
+        )
+        if not (np.array_equal(first.class_totals, other.class_totals) and same_names):
+            raise UserError(
+                f"{file} ({size(other)}) is not for the same images as {files[0]} "
+                f"({size(first)}): compare evaluations of one split of one dataset"
+            )
+    return [replace(each, class_sizes=first.class_sizes) for each in loaded]
+
+
+def group_table(
+    predictions: Sequence[Predictions], names: Sequence[str], bounds: tuple[int, int]
+) -> str:
+    """Returns a Markdown table of the groups, and a note on its accuracy.
+
+    Args:
+        predictions: Predictions for the same images, with the same `class_sizes`.
+        names: The columns' names. The difference is between the last and the first.
+        bounds: See `group_accuracy`.
+    """
+    header = ["group", "classes", "training images", "validation images", *names]
+    if len(names) > 1:
+        header.append("difference (points)")
+    rows = []
+    groups = [group_accuracy(each, bounds) for each in predictions]
+    for row in zip(*groups, strict=True):
+        first, last = row[0], row[-1]
+        counts = (first.classes, first.training_images, first.validation_images)
+        cells = [f"{first}", *(f"{count:,}" for count in counts)]
+        cells += [percent(group.accuracy) for group in row]
+        if len(names) > 1:
+            difference = 100 * (last.accuracy - first.accuracy)
+            cells.append("-" if np.isnan(difference) else f"{difference:+.1f}")
+        rows.append(cells)
+    images = (
+        f"{name} {percent(each.accuracy)}" for name, each in zip(names, predictions, strict=True)
+    )
+    return (
+        f"{Table(header, rows, numeric=range(1, len(header)))}\n\n"
+        "Accuracy is the mean over the classes of a group that have validation images. "
+        f"Over all images: {', '.join(images)}."
+    )
+
+
+def plot_groups(
+    predictions: Sequence[Predictions], names: Sequence[str], bounds: tuple[int, int]
+) -> "Figure":
+    """Plots the accuracy of the groups as bars, and of the classes against their training images.
+
+    Args:
+        predictions: Predictions for the same images, with the same `class_sizes`.
+        names: The names in the legend.
+        bounds: See `group_accuracy`.
+    """
+    # Importing Matplotlib takes longer than everything else here.
+    from matplotlib.figure import Figure
+
+    figure = Figure((12, 4.5), layout="constrained")
+    bars, points = figure.subplots(1, 2, width_ratios=[1.1, 1.2])
+    groups = [group_accuracy(each, bounds) for each in predictions]
+    width = 0.8 / len(groups)
+    for index, (name, each, found) in enumerate(zip(names, predictions, groups, strict=True)):
+        colour = COLOURS[index % len(COLOURS)]
+        places = np.arange(len(found)) + (index - (len(groups) - 1) / 2) * width
+        heights = [group.accuracy for group in found]
+        drawn = bars.bar(places, np.nan_to_num(heights), 0.94 * width, color=colour, label=name)
+        text = {"fontsize": 8 if len(groups) < MANY else 7, "padding": 2}
+        text["rotation"] = 90 if len(groups) > MANY else 0
+        bars.bar_label(drawn, [percent(height) for height in heights], **text)
+        style = {"colours": (colour, colour), "labels": ("_", "_")}
+        draw_class_accuracy(points, each.class_sizes, each.class_accuracy, **style)
+    words = [
+        f"{group.name}\n{group.sizes or 'any number'}\n{group.classes:,} classes"
+        for group in groups[0]
+    ]
+    bars.set_xticks(range(len(words)), words)
+    bars.set(xlabel="training images of the class", ylabel="mean class accuracy", ylim=(0, 1.1))
+    bars.yaxis.set_major_formatter("{x:.0%}")
+    style = {"color": "#777777", "linestyle": ":", "linewidth": 1.5}
+    points.axvline(bounds[0] - 0.5, label="bounds of the groups", **style)
+    points.axvline(bounds[1] + 0.5, **style)
+    points.plot([], [], "s-", color="#777777", label="mean of a fifth of the classes")
+    points.scatter([], [], color="#777777", alpha=0.5, label="a class")
+    figure.legend(loc="outside upper center", ncols=6, fontsize=9, frameon=False)
+    return figure
+
+
+def percent(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.1%}"
 
 
 command = partial(run_command, define_flags, main, description=__doc__, positional="files")

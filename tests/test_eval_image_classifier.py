@@ -16,14 +16,11 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from slim import eval_image_classifier as evaluation
 from slim.checkpoints.description import ModelDescription, write_model_description
+from slim.checkpoints.freezing import InferenceGraph
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
-from slim.datasets.registry import get_dataset
-from slim.evaluation import evaluator, results
-from slim.evaluation.ensemble import EnsembleMember, find_members
-from slim.evaluation.evaluator import EvaluationSettings, make_evaluator
 from slim.evaluation.predictions import load_predictions, read_results
-from slim.evaluation.results import Publisher
+from slim.evaluation.publishing import Publisher
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing, get_views
 from tests.conftest import COLOURS, NUM_VALIDATION, averages, colour_classifier, recipe_weights
@@ -82,6 +79,10 @@ def accuracy_one_by_one(data: Path, checkpoint: Path, averaged: bool) -> float:
     return float(np.mean(right))
 
 
+def validation_labels(data: Path) -> list[int]:
+    return [int(line[-1]) for line in (data / "colours/val.txt").read_text().splitlines()]
+
+
 RUN = f"eval_{SMALL_SIZE}"
 
 
@@ -122,13 +123,27 @@ def test_counts_each_image_once(colours, model_dir, tmp_path, averaged):
     assert f"model.ckpt-12: {chosen[averaged]} ({chosen[not averaged]} with " in done.error
 
 
-def test_the_auxiliary_classifier_need_not_be_in_a_checkpoint(colours):
-    dataset = get_dataset("colours", "validation", str(colours))
-    member = EnsembleMember("", "inception_v3", "inception", 75, None)
-    graph = make_evaluator(member, dataset, EvaluationSettings(num_classes=3)).graph
+def build_one(*more: str) -> tuple[evaluation.Member, InferenceGraph]:
+    """Builds the network of a checkpoint without a description, for three classes."""
+    values = flags.FlagValues()
+    evaluation.define_flags(values)
+    values(["eval", "--checkpoint_path=none/model.ckpt-1", *more])
+    (member,) = evaluation.list_members(values)
+    return evaluation.build_member(values, member, member.checkpoint_path, 3)
+
+
+def test_the_auxiliary_classifier_need_not_be_in_a_checkpoint():
+    _, graph = build_one("--model_name=inception_v3_010", "--eval_image_size=75")
     restored = [variable.op.name for variable in graph.variables]
     assert "InceptionV3/Logits/Conv2d_1c_1x1/weights" in restored
     assert not [name for name in restored if "AuxLogits" in name]
+
+
+@pytest.mark.parametrize(("more", "expected"), [([], 299), (["--eval_image_size=0"], 32)])
+def test_size_without_a_description(more, expected):
+    """299 pixels as published; 0 stands for the default of the network."""
+    member, graph = build_one(f"--model_name={SMALL_NETWORK}", *more)
+    assert member.image_size == graph.images.shape[1] == expected
 
 
 def write_constant_classifiers(folder: Path, classes: Iterable[int]) -> list[str]:
@@ -150,64 +165,31 @@ def write_constant_classifiers(folder: Path, classes: Iterable[int]) -> list[str
 
 @pytest.mark.parametrize(
     ("classes", "more"),
-    [([0, 2, 1], []), ([2], ["--precision=bfloat16", "--xla"])],
+    [([0, 2, 1], []), ([2], ["--precision=bfloat16", "--xla", "--max_num_batches=2"])],
     ids=["several", "fast"],
 )
 def test_checkpoint_after_checkpoint(classes, more, colours, tmp_path, monkeypatch):
-    """The classes have 5, 5 and 4 images; the number of graphs does not grow."""
+    """The accuracy of each is the share of its class; the number of graphs does not grow."""
     found = write_constant_classifiers(tmp_path, classes)
-    monkeypatch.setattr(results, "checkpoints_to_evaluate", lambda *_: iter(found))
+    monkeypatch.setattr(evaluation, "checkpoints_to_evaluate", lambda *_: iter(found))
     alive = []
-    publish = Publisher.publish
+    save = Publisher.save
 
-    def publish_and_count(*arguments: object) -> None:
-        publish(*arguments)
+    def save_and_count(*arguments: object) -> None:
+        save(*arguments)
         alive.append(sum(isinstance(thing, tf.Graph) for thing in gc.get_objects()))
 
-    monkeypatch.setattr(Publisher, "publish", publish_and_count)
+    monkeypatch.setattr(Publisher, "save", save_and_count)
     gc.collect()
     done = invoke(evaluation, *arguments(colours, tmp_path, *more))
     assert done.code == 0, done.error
     computed = "bfloat16 with XLA" if more else "float32"
     assert f" parameters, {computed}, on {THIS_MACHINE}\n" in done.error
-    accuracies = re.findall(r"eval/Accuracy ([\d.]+)", done.output)
-    assert accuracies == [f"{[5, 5, 4][label] / NUM_VALIDATION:.4f}" for label in classes]
+    shown = re.findall(r"eval/Accuracy ([\d.]+), .*, (\d+) images, ", done.output)
+    labels = validation_labels(colours)[: 2 * 4 if more else NUM_VALIDATION]
+    shares = [labels.count(label) / len(labels) for label in classes]
+    assert shown == [(f"{share:.4f}", str(len(labels))) for share in shares]
     assert alive[-1] == alive[0]
-
-
-def test_max_num_batches(colours, model_dir):
-    checkpoint = model_dir / "model.ckpt-12"
-    done = invoke(evaluation, *arguments(colours, checkpoint, "--max_num_batches=2"))
-    assert done.code == 0
-    assert ", 8 images, " in done.output
-
-
-def test_the_likeliest_five_of_a_batch():
-    logits = np.float32(
-        [
-            [9, 8, 7, 6, 5, 4, 3],
-            [3, 4, 5, 6, 7, 8, 9],
-            [np.nan] * 7,
-            [9, np.inf, 7, 6, 5, 4, 3],
-            [0, 0, 0, 0, 0, 0, 0],  # the first of equals come first
-        ]
-    )
-    with tf.Graph().as_default(), tf.Session() as session:
-        labels = tf.constant([0, 4, 5, 0, 6], tf.int64)
-        found = session.run(evaluator.build_outputs(tf.constant(logits), labels))
-    none = [-1] * 5
-    expected = [[0, 1, 2, 3, 4], [6, 5, 4, 3, 2], none, none, [0, 1, 2, 3, 4]]
-    assert found.top.tolist() == expected
-    shares = softmax(logits[0].astype(float))[:5]
-    np.testing.assert_allclose(found.of_top, [shares, shares, [0] * 5, [0] * 5, [1 / 7] * 5], 1e-5)
-
-
-def test_views_are_averaged_by_their_probabilities():
-    logits = np.random.RandomState(0).normal(0, 9, (4 * 5, 3)).astype(np.float32)
-    with tf.Graph().as_default(), tf.Session() as session:
-        found = session.run(tf.nn.softmax(evaluator.average_views(tf.constant(logits), 5)))
-    expected = softmax(logits.astype(float), axis=1).reshape(4, 5, 3).mean(axis=1)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +224,7 @@ def test_crops_and_all_that_per_class_writes(colours, two_networks, tmp_path):
     done = invoke(evaluation, *arguments(colours, two_networks[1], *more))
     assert done.code == 0, done.error
     expected = probabilities_one_by_one(colours, two_networks[1], SMALL_SIZE, 12)
-    labels = [int(line[-1]) for line in (colours / "colours/val.txt").read_text().splitlines()]
+    labels = validation_labels(colours)
     accuracy = accuracy_score(labels, expected.argmax(axis=1))
     assert f"eval/Accuracy {accuracy:.4f}, eval/Recall_5 1.0000, 14 images" in done.output
     found = load_predictions(tmp_path / "predictions-2.npz")
@@ -276,7 +258,7 @@ def test_networks_and_sizes_together(colours, two_networks, tmp_path):
         probabilities_one_by_one(colours, folder, size, 1)
         for folder, size in zip(two_networks, (32, 40), strict=True)
     ]
-    labels = [int(line[-1]) for line in (colours / "colours/val.txt").read_text().splitlines()]
+    labels = validation_labels(colours)
     accuracies = [accuracy_score(labels, p.argmax(axis=1)) for p in [*each, np.mean(each, axis=0)]]
     assert re.findall(r"eval/Accuracy ([\d.]+)", done.output) == [f"{a:.4f}" for a in accuracies]
     first, second, mean = done.output.splitlines()
@@ -324,18 +306,6 @@ def test_evaluates_as_trained(colours, two_networks, tmp_path):
     assert not np.allclose(found, other, atol=1e-3)
 
 
-@pytest.mark.parametrize(("given", "expected"), [([], 299), (["--eval_image_size=0"], 32)])
-def test_size_without_a_description(given, expected, two_networks):
-    """299 pixels as published; 0 stands for the default of the network."""
-    values = flags.FlagValues()
-    evaluation.define_flags(values)
-    values(
-        ["eval", f"--model_name={SMALL_NETWORK}", f"--checkpoint_path={two_networks[0]}", *given]
-    )
-    (member,) = find_members(values)
-    assert member.as_trained(str(two_networks[0] / "model.ckpt-1")).image_size == expected
-
-
 def test_errors(colours, model_dir, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
@@ -375,7 +345,7 @@ def test_errors(colours, model_dir, tmp_path, monkeypatch):
         ),
         (
             {"moving_average_decay": 0.9, "checkpoint_path": narrow},
-            "other/model.ckpt-3 has no moving averages; leave the flag out",
+            "other/model.ckpt-3 has no moving averages; omit the flag",
         ),
         (  # the second of two is refused before the first is evaluated
             {"checkpoint_path": f"{model_dir},{narrow}"},
@@ -401,16 +371,39 @@ def test_errors(colours, model_dir, tmp_path, monkeypatch):
         network_needed = re.search("variables|averages", message)
         with monkeypatch.context() as patch:
             if not network_needed:  # refused before the network is built
-                patch.setattr(evaluator, "build_network", pytest.fail)
+                patch.setattr("slim.checkpoints.freezing.build_network", pytest.fail)
             done = invoke(evaluation, *(f"--{name}={value}" for name, value in settings))
         assert done.code == 1, changed
-        line = f"(.* parameters.*\n)*error: .*{message}.*\n"
+        line = f"(.* parameters.*\n|.*: plain variables.*\n)*error: .*{message}.*\n"
         assert re.fullmatch(line, done.error), (changed, done.error)
 
 
-def test_an_empty_split_is_reported():
-    with tf.Graph().as_default(), tf.Session() as session:
-        labels = tf.data.make_one_shot_iterator(tf.data.Dataset.range(0).batch(1)).get_next()
-        outputs = evaluator.build_outputs(tf.zeros([1, 3]), labels)
-        with pytest.raises(UserError, match="are empty"):
-            evaluator.run_batches(session, outputs, "step 1", num_images=1)
+def write_one_variable(folder: Path, step: int) -> str:
+    values = {"w": np.float32(0), "global_step": step}
+    return write_checkpoint(folder / f"model.ckpt-{step}", values)
+
+
+def test_watches_a_folder_for_new_checkpoints(tmp_path, capsys, monkeypatch):
+    """The folder may be empty, or not exist yet."""
+    evaluation.checkpoints_to_evaluate(str(tmp_path), 0, None)
+    assert capsys.readouterr().out == f"waiting for a first checkpoint in {tmp_path}\n"
+    folder, steps = tmp_path / "to_come", iter([1, 2])
+    checkpoints = evaluation.checkpoints_to_evaluate(str(folder), 0, None)
+    assert capsys.readouterr().out == (
+        f"waiting for a first checkpoint in {folder}, which does not exist yet\n"
+    )
+    monkeypatch.setattr("time.sleep", lambda _: write_one_variable(folder, next(steps)))
+    found = [next(checkpoints), next(checkpoints)]
+    assert found == [f"{folder}/model.ckpt-1", f"{folder}/model.ckpt-2"]
+
+
+def test_the_checkpoints_of_a_path(tmp_path):
+    """A checkpoint is evaluated once, a folder as often as wished; folders can be moved."""
+    first = write_one_variable(tmp_path / "before", 1)
+    for path, limit in ((first, None), (f"{first}.index", None), (tmp_path / "before", 1)):
+        assert list(evaluation.checkpoints_to_evaluate(str(path), 0, limit)) == [first]
+    shutil.move(tmp_path / "before", tmp_path / "after")
+    (found,) = evaluation.checkpoints_to_evaluate(str(tmp_path / "after"), 0, 1)
+    assert found == str(tmp_path / "after/model.ckpt-1")
+    with pytest.raises(UserError, match=r"no checkpoint at .*model\.ckpt-3"):
+        evaluation.checkpoints_to_evaluate(str(tmp_path / "model.ckpt-3"), 0, None)

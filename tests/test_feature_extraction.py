@@ -22,8 +22,7 @@ from slim import feature_extraction as extraction
 from slim import train_image_classifier as training
 from slim.checkpoints.description import ModelDescription, write_model_description
 from slim.common import files
-from slim.datasets.registry import get_dataset
-from slim.evaluation.results import count_training_images
+from slim.evaluation.predictions import load_predictions
 from slim.features import extractor
 from slim.features.files import PUBLISHED_NAMES, checkpoint_name
 from slim.nets.nets_factory import NETWORKS
@@ -300,12 +299,13 @@ def test_images_that_conversion_skips_are_left_out_everywhere(tmp_path):
     data = [f"--dataset_dir={tmp_path}", "--dataset_name=colours"]
     common = [*data, f"--model_name={SMALL_NETWORK}"]
     start = [f"--train_image_size={SMALL_SIZE}", "--batch_size=4", f"--train_dir={run}"]
+    per_class = ["--per_class", f"--eval_dir={run}"]
     cached = [f"--checkpoint_path={run}", "--cache_features", "--noaugment"]
     cached += ["--trainable_scopes=logits", f"--train_dir={tmp_path}/again"]
     for command, flags in (
         (convert_dataset, [*data, "--num_shards=2", "--num_workers=1", "--on_error=skip"]),
         (training, [*common, *start, "--max_number_of_steps=1"]),
-        (evaluation, [*common, f"--checkpoint_path={run}", "--max_number_of_evaluations=1"]),
+        (evaluation, [*common, f"--checkpoint_path={run}/model.ckpt-1", *per_class]),
         (extraction, [*data, f"--checkpoint_path={run}", f"--output_dir={output}"]),
         (training, [*common, *start, *cached, "--max_number_of_steps=1"]),
     ):
@@ -323,7 +323,7 @@ def test_images_that_conversion_skips_are_left_out_everywhere(tmp_path):
     assert [path.name for path in pictures.paths[2:5]] == [
         f"train_{index:03d}.jpg" for index in (2, 4, 5)
     ]
-    sizes = count_training_images(get_dataset("colours", "train", tmp_path), str(tmp_path), 0)
+    sizes = load_predictions(run / "predictions-1.npz").class_sizes
     np.testing.assert_array_equal(sizes, np.bincount(labels))
     # The record of conversion holds for the list that it has read only.
     (folder / "train.txt").write_text("".join(lines[:5]))

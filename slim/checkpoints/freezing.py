@@ -117,15 +117,6 @@ def pool_features(end_points: Mapping[str, tf.Tensor], endpoint: str) -> tf.Tens
     return tf.reduce_mean(net, [1, 2]) if len(net.shape) == 4 else net
 
 
-def find_variables(
-    graph: InferenceGraph, checkpoint: str, averages: bool, hint: str, shape_hint: str | None = None
-) -> dict[str, tf.Variable]:
-    """Returns and checks variables by their names in a checkpoint; for the hints see `freeze`."""
-    restored = (averaged_variables if averages else by_name)(graph.variables)
-    check_fits(checkpoint, restored, hint, shape_hint or hint)
-    return restored
-
-
 def freeze_checkpoint(
     graph: InferenceGraph,
     checkpoint: str,
@@ -146,7 +137,8 @@ def freeze_checkpoint(
     Raises:
         UserError: The checkpoint is damaged, lacks variables, or has variables of other shapes.
     """
-    restored = find_variables(graph, checkpoint, averages, hint, shape_hint)
+    restored = (averaged_variables if averages else by_name)(graph.variables)
+    check_fits(checkpoint, restored, hint, shape_hint or hint)
     values = read_tensors(checkpoint, list(restored))
     frozen = freeze(graph, {v.op.name: values[name] for name, v in restored.items()})
     chosen, other = "moving averages", "plain variables with --moving_average_decay=0"

@@ -22,7 +22,7 @@ class Estimate:
 
     @classmethod
     def from_resamples(cls, value: float, found: Sequence[float]) -> "Estimate":
-        """Returns the value of the sample with the percentile interval of those of resamples."""
+        """Returns the value of a sample with the percentile interval of those of resamples."""
         tail = (100 - CONFIDENCE) / 2
         low, high = np.percentile(found, [tail, 100 - tail])
         return cls(float(value), float(low), float(high))

@@ -1,4 +1,4 @@
-"""Predictions of an evaluation per image: files, counts per class, and a report."""
+"""Predictions of an evaluation per image: counts per class, files, and a report."""
 
 import json
 import re
@@ -35,26 +35,17 @@ class ConfusedPair(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions for the N images of a split of C classes.
+    """Predictions for the N images of a split of C classes."""
 
-    Attributes:
-        step: The step of the checkpoint.
-        labels: int64 `[N]`.
-        top: int64 `[N, K]`, the K = min(5, C) likeliest classes in descending order; -1 for an
-            image whose logits are not finite, which counts as wrong.
-        probabilities: float32 `[N, K]`, the probabilities of `top`.
-        num_classes: C.
-        class_names: Names of all classes, if known.
-        class_sizes: int64 `[C]`, training images per class, if known.
-    """
-
-    step: int
-    labels: np.ndarray
+    step: int  # of the checkpoint
+    labels: np.ndarray  # int64 [N]
+    # The K = min(5, C) likeliest classes in descending order, int64 [N, K]; -1 for an image whose
+    # logits are not finite, which counts as wrong.
     top: np.ndarray
-    probabilities: np.ndarray
-    num_classes: int
-    class_names: tuple[str, ...] | None = None
-    class_sizes: np.ndarray | None = None
+    probabilities: np.ndarray  # of `top`, float32 [N, K]
+    num_classes: int  # C
+    class_names: tuple[str, ...] | None = None  # of all classes, if known
+    class_sizes: np.ndarray | None = None  # training images per class, int64 [C], if known
 
     @property
     def correct(self) -> np.ndarray:
@@ -153,18 +144,15 @@ def load_predictions(path: str | Path) -> Predictions:
         if not isinstance(arrays, np.lib.npyio.NpzFile):
             raise ValueError("not an .npz file")
         with arrays:
-            known = {
-                name: arrays[name] for name in ("class_names", "class_sizes") if name in arrays
-            }
-            names = known.get("class_names")
+            names = arrays.get("class_names")
             predictions = Predictions(
                 int(arrays["step"]),
                 arrays["labels"],
                 arrays["top"],
                 arrays["probabilities"],
                 len(arrays["class_accuracy"]),
-                None if names is None else tuple(names.tolist()),
-                known.get("class_sizes"),
+                class_names=None if names is None else tuple(names.tolist()),
+                class_sizes=arrays.get("class_sizes"),
             )
         _check(predictions)
     except FileNotFoundError:
@@ -177,6 +165,25 @@ def load_predictions(path: str | Path) -> Predictions:
             "evaluate the checkpoint again"
         ) from None
     return predictions
+
+
+def _check(predictions: Predictions) -> None:
+    """Raises a ValueError if arrays are not consistent."""
+    labels, top, num_classes = predictions.labels, predictions.top, predictions.num_classes
+    images, classes = (len(labels),), (num_classes,)
+    sizes, names = predictions.class_sizes, predictions.class_names
+    if labels.shape != images or labels.dtype.kind != "i" or not len(labels):
+        raise ValueError("labels are not int64 [images]")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(f"labels are not in 0 to {num_classes - 1}")
+    if top.shape != (*images, min(TOP_K, num_classes)) or top.dtype.kind != "i":
+        raise ValueError("top is not int64 [images, 5]")
+    if top.min() < NOT_FINITE or top.max() >= num_classes:
+        raise ValueError(f"top is not in 0 to {num_classes - 1}")
+    if predictions.probabilities.shape != top.shape:
+        raise ValueError("probabilities do not have the shape of top")
+    if (sizes is not None and sizes.shape != classes) or (names and len(names) != num_classes):
+        raise ValueError(f"class_sizes or class_names do not have {num_classes} entries")
 
 
 def find_predictions(path: str | Path) -> Path:
@@ -198,6 +205,18 @@ def find_predictions(path: str | Path) -> Path:
             "to write such files"
         )
     return steps[max(steps)]
+
+
+def write_results(folder: Path, predictions: Predictions, checkpoint: str) -> None:
+    """Writes the figures of the latest evaluation."""
+    figures = {
+        "step": predictions.step,
+        "checkpoint": checkpoint,
+        "accuracy": predictions.accuracy,
+        "recall_5": predictions.recall_5,
+        "num_images": len(predictions.labels),
+    }
+    write_whole(folder / RESULTS, json.dumps(figures, indent=2) + "\n", this_process())
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:
@@ -241,14 +260,14 @@ def confused_pairs(confusion: np.ndarray, count: int | None = None) -> list[Conf
 def compose_report(predictions: Predictions) -> str:
     """Returns a report: totals, the most frequently confused pairs, and every class."""
     totals, accuracy = predictions.class_totals, predictions.class_accuracy
-    right, images = int(predictions.correct.sum()), len(predictions.labels)
-    seen = int((totals > 0).sum())
-    pairs = confused_pairs(predictions.confusion)
+    name = predictions.class_name
     lines = [
         f"step {predictions.step}",
-        f"{images:,} images, {predictions.num_classes:,} classes, {seen:,} of them with images",
+        f"{len(predictions.labels):,} images, {predictions.num_classes:,} classes, "
+        f"{(totals > 0).sum():,} of them with images",
         "",
-        f"accuracy             {predictions.accuracy:7.2%}  {right:,} images right",
+        f"accuracy             {predictions.accuracy:7.2%}  "
+        f"{predictions.correct.sum():,} images right",
         f"recall at 5          {predictions.recall_5:7.2%}",
         f"mean class accuracy  {predictions.mean_class_accuracy:7.2%}",
         f"classes all right    {(accuracy == 1).sum():7,}",
@@ -256,44 +275,29 @@ def compose_report(predictions: Predictions) -> str:
     ]
     if predictions.num_not_finite:
         lines.append(f"logits not finite    {predictions.num_not_finite:7,}  images, all wrong")
-    lines += ["", "Classes confused most often", ""]
-    lines += _pair_table(predictions, pairs[:PAIRS]) if pairs else ["none"]
-    lines += ["", "Classes, the least accurate first", ""]
-    lines += _class_table(predictions, pairs)
-    return "\n".join(lines) + "\n"
 
-
-def _pair_table(predictions: Predictions, pairs: Sequence[ConfusedPair]) -> list[str]:
+    pairs = confused_pairs(predictions.confusion)
     rows = [("times", "of", "class", "taken for")]
-    for pair in pairs:
-        true, predicted = map(predictions.class_name, pair[:2])
-        rows.append(
-            (f"{pair.times:,}", f"{predictions.class_totals[pair.true]:,}", true, predicted)
-        )
-    return _aligned(rows, right=2)
+    for true, predicted, times in pairs[:PAIRS]:
+        rows.append((f"{times:,}", f"{totals[true]:,}", name(true), name(predicted)))
+    lines += ["", "Classes confused most often", ""]
+    lines += _aligned(rows, right=2) if pairs else ["none"]
 
-
-def _class_table(predictions: Predictions, pairs: Sequence[ConfusedPair]) -> list[str]:
-    totals, accuracy = predictions.class_totals, predictions.class_accuracy
-    worst: dict[int, ConfusedPair] = {}
-    for pair in pairs:
-        worst.setdefault(pair.true, pair)
+    worst = {pair.true: pair for pair in reversed(pairs)}  # the most frequent pair of a class
     rows = [("accuracy", "images", "training images", "label", "class", "most often taken for")]
     for label in np.lexsort((-totals, accuracy)).tolist():  # NaN comes last
-        mistake = worst.get(label)
-        rows.append(
-            (
-                f"{accuracy[label]:.1%}" if totals[label] else "-",
-                f"{totals[label]:,}",
-                "-" if predictions.class_sizes is None else f"{predictions.class_sizes[label]:,}",
-                str(label),
-                predictions.class_name(label),
-                f"{predictions.class_name(mistake.predicted)} ({mistake.times:,})"
-                if mistake
-                else "-",
-            )
+        mistake, sizes = worst.get(label), predictions.class_sizes
+        cells = (
+            f"{accuracy[label]:.1%}" if totals[label] else "-",
+            f"{totals[label]:,}",
+            "-" if sizes is None else f"{sizes[label]:,}",
+            str(label),
+            name(label),
+            f"{name(mistake.predicted)} ({mistake.times:,})" if mistake else "-",
         )
-    return _aligned(rows, right=4)
+        rows.append(cells)
+    lines += ["", "Classes, the least accurate first", "", *_aligned(rows, right=4)]
+    return "\n".join(lines) + "\n"
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: int) -> list[str]:
@@ -306,26 +310,3 @@ def _aligned(rows: Sequence[Sequence[str]], right: int) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-
-
-def _check(predictions: Predictions) -> None:
-    """Checks that arrays are consistent.
-
-    Raises:
-        ValueError: They are not.
-    """
-    labels, top, num_classes = predictions.labels, predictions.top, predictions.num_classes
-    images, classes = (len(labels),), (num_classes,)
-    sizes, names = predictions.class_sizes, predictions.class_names
-    if labels.shape != images or labels.dtype.kind != "i" or not len(labels):
-        raise ValueError("labels are not int64 [images]")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"labels are not in 0 to {num_classes - 1}")
-    if top.shape != (*images, min(TOP_K, num_classes)) or top.dtype.kind != "i":
-        raise ValueError("top is not int64 [images, 5]")
-    if top.min() < NOT_FINITE or top.max() >= num_classes:
-        raise ValueError(f"top is not in 0 to {num_classes - 1}")
-    if predictions.probabilities.shape != top.shape:
-        raise ValueError("probabilities do not have the shape of top")
-    if (sizes is not None and sizes.shape != classes) or (names and len(names) != num_classes):
-        raise ValueError(f"class_sizes or class_names do not have {num_classes} entries")

@@ -1,0 +1,169 @@
+"""The results of an evaluation: a line, event files for TensorBoard, and files."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from slim.common.compat import tf
+from slim.common.errors import UserError
+from slim.common.files import make_folder, remove_stale
+from slim.common.summaries import image, scalar
+from slim.datasets.registry import Dataset
+from slim.evaluation.class_groups import ALL, group_accuracy
+from slim.evaluation.confusion import confusion_picture
+from slim.evaluation.mistakes import mistakes_picture
+from slim.evaluation.predictions import RESULTS, Predictions, write_results
+
+RUN = "eval"  # the prefix of the folders of event files, and of tags
+
+
+def run_name(sizes: Sequence[int], trained_size: int, split_name: str) -> str:
+    """Returns the folder within `--eval_dir` for the event files of an evaluation.
+
+    Evaluations of a step at several sizes or on several splits have the same tags, and therefore
+    need folders of their own, which TensorBoard shows as runs.
+
+    Args:
+        sizes: The image size of the network, or those of an ensemble.
+        trained_size: The image size of training.
+        split_name: The split.
+
+    Returns:
+        `.` for validation images at the size of training, otherwise `eval_448` or `eval_train_448`,
+        for example; for an ensemble `eval_299+448` if all its sizes differ, otherwise `eval_mean`.
+    """
+    parts = [] if split_name == "validation" else [split_name]
+    if len(sizes) > 1:
+        parts.append("+".join(map(str, sizes)) if len(set(sizes)) == len(sizes) else "mean")
+    elif sizes[0] != trained_size:
+        parts.append(str(sizes[0]))
+    return "_".join([RUN, *parts]) if parts else "."
+
+
+class Publisher:
+    """Prints the results of evaluations and writes them to a folder.
+
+    Args:
+        eval_dir: The folder, which is made at once, so that an evaluation does not end without a
+            place for its results; None to print only.
+        dataset: The evaluated split.
+        per_class: Whether to write predictions, and more figures and pictures for TensorBoard.
+
+    Raises:
+        UserError: The folder cannot be made or written to.
+    """
+
+    def __init__(self, eval_dir: str | None, dataset: Dataset, *, per_class: bool) -> None:
+        self._folder, self._dataset, self._per_class = eval_dir, dataset, per_class
+        self._writers: dict[str, tf.summary.FileWriter] = {}
+        if eval_dir:
+            make_folder(Path(eval_dir), "eval_dir")
+            for name in (RESULTS, "predictions-*"):
+                remove_stale(Path(eval_dir), f"{name}.*.tmp")
+
+    def report(self, predictions: Predictions, name: str, run: str | None) -> None:
+        """Prints a line, and a second one if some logits were not finite; writes the event file.
+
+        Args:
+            predictions: The predictions.
+            name: What was evaluated.
+            run: The folder of the event file, see `run_name`; None for no event file.
+
+        Raises:
+            UserError: The folder cannot be written to.
+        """
+        print(
+            f"step {predictions.step}: eval/Accuracy {predictions.accuracy:.4f}, "
+            f"eval/Recall_5 {predictions.recall_5:.4f}, {len(predictions.labels)} images, {name}",
+            flush=True,
+        )
+        if predictions.num_not_finite:
+            print(
+                f"{predictions.num_not_finite} images have logits that are not finite and count "
+                "as wrong",
+                flush=True,
+            )
+        if not (self._folder and run):
+            return
+        with self._explained():
+            if run not in self._writers:
+                # By default, the name of an event file is made of the second and the host. Training
+                # and other evaluations may begin a file in the same folder in the same second.
+                folder, suffix = str(Path(self._folder, run)), f".{os.getpid()}.eval"
+                with tf.Graph().as_default():  # the writer refuses eager execution
+                    writer = tf.summary.FileWriter(folder, filename_suffix=suffix)
+                self._writers[run] = writer
+            self._writers[run].add_summary(self._summarize(predictions), predictions.step)
+            self._writers[run].flush()
+
+    def save(self, predictions: Predictions, name: str) -> None:
+        """Writes `results.json` and the predictions.
+
+        Raises:
+            UserError: The folder cannot be written to.
+        """
+        if self._folder:
+            with self._explained():
+                if self._per_class:
+                    predictions.save(self._folder)
+                write_results(Path(self._folder), predictions, name)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            raise UserError(
+                f"--eval_dir={self._folder}: cannot write there ({error}); free some space or "
+                "pass another folder"
+            ) from error
+
+    def _summarize(self, predictions: Predictions) -> tf.Summary:
+        """Returns the accuracies; per class also those over classes, and two pictures."""
+        values = [
+            scalar(
+                f"{RUN}/Accuracy",
+                predictions.accuracy,
+                "The fraction of images whose likeliest class is correct.",
+            ),
+            scalar(
+                f"{RUN}/Recall_5",
+                predictions.recall_5,
+                "The fraction of images with the correct class among the five likeliest.",
+            ),
+        ]
+        if not self._per_class:
+            return tf.Summary(value=values)
+        values += [
+            scalar(
+                f"{RUN}/Mean_class_accuracy",
+                predictions.mean_class_accuracy,
+                "The mean accuracy over the classes that have images.",
+            ),
+            image(
+                f"{RUN}/confusion",
+                confusion_picture(predictions.confusion),
+                "The confusion matrix: rows are true classes, columns are predicted classes, "
+                "correct predictions are blue, mistakes orange.",
+            ),
+        ]
+        groups = [] if predictions.class_sizes is None else group_accuracy(predictions)
+        values += [
+            scalar(
+                f"{RUN}/{group.name.capitalize()}_accuracy",
+                group.accuracy,
+                f"The mean accuracy over the classes with {group.sizes} training images.",
+            )
+            for group in groups
+            if group.name != ALL and not np.isnan(group.accuracy)
+        ]
+        if picture := mistakes_picture(predictions, self._dataset):
+            description = (
+                "The images with the highest probability of a wrong class: the predicted class "
+                "and its probability (orange), the true class (blue)."
+            )
+            values.append(image(f"{RUN}/mistakes", picture, description))
+        return tf.Summary(value=values)
