@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from slim.common.files import write_whole
-from slim.datasets import balance
-from slim.datasets.derived import writing
-from slim.datasets.derived.balance import take_images
+from slim.datasets import balance, derived
+from slim.datasets.balance import take_images
 from slim.datasets.lists import Entry
 from slim.datasets.registry import get_dataset
 from tests.datasets.conftest import check, convert, leftovers
@@ -155,10 +154,10 @@ def test_another_subset_replaces_the_first_as_a_whole(data, monkeypatch):
         write_whole(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing, "write_whole", killed)
+        patch.setattr(derived, "write_whole", killed)
         error = check(balance, *flags, "--max_per_class=3", code=130).error
     assert error.startswith(f"warning: replacing another balanced subset in {made}\n")
-    assert not (made / "train.txt").exists()  # else it would be a mixture of both
+    assert not (made / "train.txt").exists()  # otherwise it would be a mixture of both
     assert check(balance, *flags, "--max_per_class=3").error == ""
     assert len(lines_of(made / "train.txt")) == sum(min(count, 3) for count in TRAIN)
 

@@ -1,1 +1,0 @@
-"""Datasets composed of other datasets: balanced subsets and unions."""
