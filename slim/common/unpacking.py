@@ -36,8 +36,7 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
     aside, stamp = _hidden(archive, folder)
     try:
         # 1. Unpack to a hidden folder. tarfile and zipfile could do it with one call each, but
-        # iNaturalist's images take an hour, which needs progress, and zipfile renames unsafe
-        # members without a word.
+        # 199 GB need progress, and zipfile renames unsafe members without a word.
         stamp.unlink(missing_ok=True)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)

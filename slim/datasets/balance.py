@@ -29,7 +29,6 @@ from slim.datasets.registry import conversion_command, new_dataset_folder
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the command's flags."""
     define = FlagSet(values)
     define.string("dataset_name", None, "The dataset: a folder in --dataset_dir.")
     define.integer("max_per_class", None, "The most training images to take per class.", 1)
@@ -38,7 +37,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Writes a subset with at most --max_per_class training images per class."""
     # 1. Read the lists of the dataset.
     if values.max_per_class is None:
         raise UserError("--max_per_class is missing: set the maximum of training images per class")

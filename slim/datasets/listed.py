@@ -27,17 +27,14 @@ class ListedDataset:
 
     @property
     def name(self) -> str:
-        """The name of the folder."""
         return self.folder.name
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
         return len(self.class_names)
 
     @property
     def sizes(self) -> Sizes:
-        """The numbers of images and classes."""
         return Sizes(len(self.splits["train"]), len(self.splits["validation"]), self.num_classes)
 
     @property
@@ -57,9 +54,6 @@ def read_dataset(name: str, dataset_dir: str | Path) -> ListedDataset:
     """Reads the lists of a dataset, without the lines that its conversion has skipped.
 
     Classes without names are called `<dataset>_<label>`.
-
-    Raises:
-        UserError: The dataset or a list is missing, or a list has invalid lines.
     """
     folder = dataset_folder(name, dataset_dir)
     lists = {split_name: read_converted_list(folder, file) for split_name, file in LISTS.items()}
@@ -78,11 +72,6 @@ def read_dataset(name: str, dataset_dir: str | Path) -> ListedDataset:
 def compose_files(
     splits: Mapping[str, Iterable[tuple[str, int]]], classes: str | None
 ) -> dict[str, str]:
-    """Returns the text of `classes.txt` and the lists by file name, in the order of writing.
-
-    Args:
-        splits: The path and label of each image by split.
-        classes: The text of `classes.txt`, if any.
-    """
+    """Returns the text of `classes.txt`, if any, and of the lists by name, in order of writing."""
     lists = {LISTS[name]: compose_list(splits[name]) for name in ("validation", "train")}
     return ({} if classes is None else {CLASSES: classes}) | lists

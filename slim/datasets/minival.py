@@ -15,12 +15,10 @@ from slim.datasets.prepare.archives import MINIVAL, read_minival
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the command's flags."""
     FlagSet(values).string("path", f"./{MINIVAL.name}", "The file to fetch, or to check.")
 
 
 def main(values: flags.FlagValues) -> None:
-    """Fetches the list of iNaturalist 2017's validation images, or checks an existing one."""
     path = Path(values.path)
     MINIVAL.fetch(path)
     print(f"{path}: {len(read_minival(path)):,} images, as published")

@@ -24,14 +24,12 @@ from slim.datasets.registry import conversion_command, new_dataset_folder
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the command's flags."""
     define = FlagSet(values)
     define.words("dataset_names", [], "Two or more datasets, folders in --dataset_dir.")
     define_output_flags(define, "the names of the datasets joined with +")
 
 
 def main(values: flags.FlagValues) -> None:
-    """Writes one dataset of all classes of several datasets."""
     # 1. Read the lists of the datasets.
     names = values.dataset_names
     if len(names) < 2 or len(set(names)) < len(names):

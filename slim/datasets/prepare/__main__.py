@@ -20,7 +20,6 @@ from slim.datasets.tfrecord import LISTS
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the command's flags."""
     define = FlagSet(values)
     define.string("dataset_name", None, "The dataset: a folder in --dataset_dir.")
     define.string("dataset_dir", "./data", "The folder that holds the datasets.")
@@ -47,7 +46,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Prepares a dataset from its archive, folders of images, or TensorFlow Datasets."""
     from slim.datasets.prepare import archives, folders, prepared, readers, statistics, tfds
 
     # 1. Decide what to do. A dataset of TFDS gives its name: a:1.0.0 becomes a_1.0.0. --stats

@@ -30,7 +30,6 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        """The file name."""
         return Path(urlsplit(self.address).path).name
 
     def fetch(self, path: Path) -> None:

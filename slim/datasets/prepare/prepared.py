@@ -144,13 +144,15 @@ def _place_images(folder: Path, dataset: ListedDataset, copy: bool) -> None:
     images, source = folder / IMAGES, dataset.folder.resolve()
     if not copy and images.is_dir() and images.resolve() == source:
         return
-    if images.is_dir() and not images.is_symlink():
+    if images.is_symlink():
+        found = f"a link to {images.readlink()}"
+    elif images.is_dir():
         if all(is_copied(image.path, images) for image in dataset.images):
             return
         found = "a folder of other images"
     else:
-        found = f"a link to {images.readlink()}" if images.is_symlink() else "a file"
-    if images.is_symlink() or images.exists():
+        found = "a file" if images.exists() else None
+    if found:
         expected = "a folder of copies" if copy else f"a link to {source}"
         raise UserError(
             f"{images} is {found}, expected {expected} or nothing; nothing was written: move it "
