@@ -17,7 +17,7 @@ from absl import flags
 from slim.common.command_line import FlagSet, check_names, run_command
 from slim.common.errors import UserError
 from slim.common.tables import Table
-from slim.datasets.derived.writing import DerivedDataset, define_output_flags, write_derived
+from slim.datasets.derived import define_output_flags, write_derived
 from slim.datasets.listed import read_dataset
 from slim.datasets.lists import compose_class_names
 from slim.datasets.registry import conversion_command, new_dataset_folder
@@ -76,12 +76,13 @@ def main(values: flags.FlagValues) -> None:
     # 3. A dataset of their images.
     origins = list(zip(selected.datasets.tolist(), selected.labels.tolist(), strict=True))
     names = [lists[dataset].class_names[label] for dataset, label in origins]
-    derived = DerivedDataset(
+    write_derived(
+        folder,
+        list(lists.values()),
+        origins,
+        names,
         kind="selection of classes",
         table=SELECTION,
-        origins=origins,
-        sources=list(lists.values()),
-        class_names=names,
         columns={
             "source": selected.datasets,
             "source_label": selected.labels,
@@ -91,7 +92,6 @@ def main(values: flags.FlagValues) -> None:
         },
         classes=compose_class_names(names),
     )
-    write_derived(folder, derived)
 
     # 4. How much nearer they are than all classes, and than random ones.
     few, total = len(selected.counts), len(source.counts)
