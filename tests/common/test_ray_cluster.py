@@ -26,6 +26,7 @@ from tests.datasets.conftest import (
 from tests.support import (
     ROOT,
     SMALL_SIZE,
+    TIMEOUT,
     Process,
     variable_shapes,
     wait_until,
@@ -36,6 +37,24 @@ needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="ray is not installed: see requirements-cluster.txt"
 )
 DEPTH = 256  # features per image
+# Ray gives its own processes 5 to 60 seconds; a slow machine needs more.
+PATIENCE = {
+    f"RAY_{name}": str(factor * TIMEOUT)
+    for factor, names in (
+        (
+            1,
+            "raylet_start_wait_time_s worker_register_timeout_seconds py_gcs_connect_timeout_s "
+            "gcs_server_request_timeout_seconds gcs_rpc_server_connect_timeout_s "
+            "gcs_rpc_server_reconnect_timeout_s",
+        ),
+        (
+            1000,
+            "agent_register_timeout_ms health_check_timeout_ms grpc_keepalive_timeout_ms "
+            "grpc_client_keepalive_timeout_ms raylet_client_connect_timeout_milliseconds",
+        ),
+    )
+    for name in names.split()
+}
 
 
 # Processes with Ray in them are not to be forked: all that use it here are processes of their own.
@@ -46,7 +65,7 @@ def address(tmp_path_factory) -> Iterator[str]:
     # Workers start in half the time without this module, which they can do without.
     (folder / "rfc3987_syntax.py").write_text("raise ImportError")
     shutil.copy(ROOT / "tests/traps.py", folder / "sitecustomize.py")
-    env = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(folder)}
+    env = {**PATIENCE, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(folder)}
     with Process("tests.common.ray_nodes", log=folder / "log", env=env) as process:
         yield process.wait_for(r"^cluster at (\S+)$")[1]
         process.send(signal.SIGUSR1)
@@ -67,7 +86,7 @@ def test_conversion_whose_worker_is_killed(address, make_dataset, tmp_path):
     copy = copy_images(folder, tmp_path / "copy")
     trap = Trap(copy / "images/0007.jpg")
     flags = flags_of(copy, *options, f"--ray_address={address}")
-    with Process("convert_dataset", *flags, log=tmp_path / "log") as process:
+    with Process("convert_dataset", *flags, log=tmp_path / "log", env=PATIENCE) as process:
         trap.kill()
         trap.serve()
         assert process.wait() == 0, process.output
@@ -85,7 +104,7 @@ def test_interrupted_conversion_is_finished_on_one_machine(address, make_dataset
     copy = copy_images(folder, tmp_path / "copy")
     trap = Trap(copy / "images/0007.jpg")
     flags = flags_of(copy, "--num_shards=2", f"--ray_address={address}")
-    with Process("convert_dataset", *flags, log=tmp_path / "log") as process:
+    with Process("convert_dataset", *flags, log=tmp_path / "log", env=PATIENCE) as process:
         trap.wait()
         wait_until(lambda: len(list(copy.glob(".conversion-*/*.json"))) == 3)
         process.send(signal.SIGINT)
@@ -130,7 +149,7 @@ def test_killed_extraction_is_finished_on_one_machine(address, tmp_path, monkeyp
         return (part.stat().st_size - 128) // (DEPTH * 4)
 
     line = (*flags("many"), f"--ray_address={address}")
-    with Process("feature_extraction", *line, log=tmp_path / "log") as process:
+    with Process("feature_extraction", *line, log=tmp_path / "log", env=PATIENCE) as process:
         trap.wait()
         # Ray may give a worker two calls at once, and a result comes when the next is ready.
         wait_until(lambda: rows() >= 8)
@@ -150,7 +169,7 @@ def test_killed_extraction_is_finished_on_one_machine(address, tmp_path, monkeyp
 @needs_ray
 def test_answers_errors_and_workers_that_are_killed_once_or_always(address, tmp_path):
     log = tmp_path / "log"
-    with Process("tests.common.ray_answers", address, tmp_path, log=log) as process:
+    with Process("tests.common.ray_answers", address, tmp_path, log=log, env=PATIENCE) as process:
         assert process.wait() == 0, process.output
     # Ray writes to the same file.
     printed = re.findall(r"^(?:Pool|-?\d|UserError|WorkerError).*$", process.output, re.MULTILINE)
