@@ -111,8 +111,8 @@ def main(values: flags.FlagValues) -> None:
 
 def make_extractor(values: flags.FlagValues, settings: Settings, checkpoint: str):
     """Returns an extractor on this machine, or on the Ray cluster of the flags."""
-    from slim.features.cluster import ClusterExtractor
     from slim.features.extractor import Extractor, load_network
+    from slim.features.ray_extractor import ClusterExtractor
 
     options = {
         "batch_size": values.batch_size,

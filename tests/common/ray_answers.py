@@ -43,7 +43,7 @@ if __name__ == "__main__":
         print(pool, flush=True)
         for numbers in ([*range(9), 13], [14]):
             try:
-                for answer in ray_cluster.map_in_order(pool, make_work, numbers):
+                for answer in ray_cluster.map_items(pool, make_work, numbers, ordered=True):
                     print(answer, flush=True)
             except (UserError, WorkerError) as error:
                 show(error)

@@ -151,15 +151,12 @@ def test_killed_extraction_is_finished_on_one_machine(address, tmp_path, monkeyp
     line = (*flags("many"), f"--ray_address={address}")
     with Process("feature_extraction", *line, log=tmp_path / "log", env=PATIENCE) as process:
         trap.wait()
-        # Ray may give a worker two calls at once, and a result comes when the next is ready.
-        wait_until(lambda: rows() >= 8)
+        wait_until(lambda: rows() == 24)
         process.kill()
-    kept = rows()
-    assert kept in (8, 16, 24)
     trap.remove()
     monkeypatch.setattr("slim.common.progress.LINE_SECONDS", 0)
     shown = re.findall(r" (\d+)/30 ", check(feature_extraction, *flags("many")).error)
-    assert int(shown[0]) == kept + 2
+    assert int(shown[0]) == 24
     for name in ("colours_feature_train.npy", "colours_label_train.npy"):
         found = np.load(tmp_path / "many" / name)
         np.testing.assert_allclose(found, np.load(tmp_path / "one" / name), rtol=1e-4, atol=1e-6)
@@ -174,8 +171,10 @@ def test_answers_errors_and_workers_that_are_killed_once_or_always(address, tmp_
     # Ray writes to the same file.
     printed = re.findall(r"^(?:Pool|-?\d|UserError|WorkerError).*$", process.output, re.MULTILINE)
     refusal, pool, *answers, error, crash = printed
-    expected = "UserError: no Ray cluster at 127.0.0.1:1 (Connection refused): start one with"
-    assert refusal.startswith(expected)
+    expected = (
+        r"UserError: no Ray cluster at 127\.0\.0\.1:1 \(.*Connection refused\): start one with"
+    )
+    assert re.match(expected, refusal)
     assert pool == str(Pool(2, 1, 0))
     assert list(map(int, answers)) == [0, -1, -2, -3, -4, -5, -6, -7, -8]
     assert re.fullmatch(r"UserError: thirteen is not a number \(on .+\)", error)
