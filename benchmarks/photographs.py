@@ -10,10 +10,10 @@ from PIL import Image
 
 from slim.common.cores import available_cores
 from slim.common.errors import UserError
-from slim.datasets.convert.conversion import convert
-from slim.datasets.convert.staging import Plan
+from slim.convert_dataset import convert
 from slim.datasets.images import ENDINGS, ImageError, load_image
 from slim.datasets.lists import read_list
+from slim.datasets.staging import Plan
 from slim.datasets.tfrecord import LISTS
 
 NAME = "photographs"  # the dataset

@@ -113,15 +113,15 @@ def test_seeds_change_training_only(make_dataset):
     assert any(first[name] != second[name] for name in shard_names("train", 10))
 
 
-@pytest.mark.parametrize("again", [[], ["--num_workers=1"], ["--noverify"], ["--on_error=skip"]])
-def test_nothing_is_done_twice(make_dataset, again):
+def test_nothing_is_done_twice(make_dataset):
     folder = make_dataset()
     convert(folder)
     folder.chmod(0o555)
     before = {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
-    done = convert(folder, *again)
-    assert done.output == f"nothing to do: {folder}: 18 images, 3 classes, 20 shards\n"
-    assert {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]} == before
+    for again in ([], ["--num_workers=1"], ["--noverify"], ["--on_error=skip"]):
+        done = convert(folder, *again)
+        assert done.output == f"nothing to do: {folder}: 18 images, 3 classes, 20 shards\n"
+        assert {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]} == before
     folder.chmod(0o755)
 
 
@@ -252,6 +252,19 @@ def test_many_problems_are_shown_in_part(make_dataset):
     assert "no image of" in convert(folder, "--on_error=skip", code=1).error
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """A converted dataset of two images per split."""
+    folder = tmp_path_factory.mktemp("data") / "two"
+    folder.mkdir()
+    for name in ("train", "val"):
+        for label in (0, 1):
+            (folder / f"{name}{label}.jpg").write_bytes(encode(picture(label)))
+            add_line(folder, f"{name}{label}.jpg: {label}", f"{name}.txt")
+    convert(folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("options", "change", "message"),
     [
@@ -263,9 +276,8 @@ def test_many_problems_are_shown_in_part(make_dataset):
         ([], "description", "dataset.json was not written by this version of convert_dataset.py"),
     ],
 )
-def test_shards_of_another_conversion_are_refused(make_dataset, options, change, message):
-    folder = make_dataset()
-    convert(folder)
+def test_shards_of_another_conversion_are_refused(converted, tmp_path, options, change, message):
+    folder = Path(shutil.copytree(converted, tmp_path / "copy"))
     if change == "list":
         lines = (folder / "val.txt").read_text().splitlines(keepends=True)
         (folder / "val.txt").write_text("".join(lines[:-1]))
@@ -372,13 +384,12 @@ def test_memory_does_not_grow_with_the_images(make_dataset):
 
 
 @pytest.mark.skipif(not BIRDS.is_dir(), reason=f"no photographs at {BIRDS}")
-@pytest.mark.parametrize("option", ["--verify", "--noverify"])
-def test_photographs(tmp_path, option):
+def test_photographs(tmp_path):
     folder = tmp_path / "birds"
     folder.mkdir()
     for path in BIRDS.iterdir():
         (folder / path.name).symlink_to(path)
-    convert(folder, option)
+    convert(folder)
     train, validation = listed(folder, "train.txt"), listed(folder, "val.txt")
     random.Random(0).shuffle(train)
     records = read_records(sorted(folder.glob("*.tfrecord")))

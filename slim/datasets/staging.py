@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from slim.common.files import replacing, this_process, write_whole
 from slim.datasets.images import ImageError, load_image
@@ -28,55 +29,7 @@ from slim.datasets.tfrecord import LISTS, Shard, encode_example, write_record
 WRITE_BUFFER = 2**20  # bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The settings of a conversion."""
-
-    folder: Path
-    lists: dict[str, ImageList]  # by split
-    num_shards: int
-    seed: int
-    verify: bool
-    on_error: str  # "fail" | "skip"
-
-    @property
-    def entries(self) -> dict[str, list[Entry]]:
-        """The images of each split in the order of its list."""
-        return {split_name: list_.entries for split_name, list_ in self.lists.items()}
-
-    @cached_property
-    def staging(self) -> Path:
-        """The folder of unfinished work, whose name is a hash of all that the shards depend on."""
-        hashes = [list_.sha256 for list_ in self.lists.values()]
-        key = json.dumps([FORMAT, hashes, self.seed, self.num_shards])
-        return self.folder / f"{STAGING}{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-
-    @cached_property
-    def shards(self) -> list[Shard]:
-        """The shards to make, in order."""
-        return [Shard(s, i, self.num_shards) for s in self.lists for i in range(self.num_shards)]
-
-    @cached_property
-    def order(self) -> dict[str, list[Entry]]:
-        """The images of each split in the order of the shards; training is shuffled."""
-        order = {split_name: list(entries) for split_name, entries in self.entries.items()}
-        random.Random(self.seed).shuffle(order["train"])
-        return order
-
-    def shard_entries(self, shard: Shard) -> list[Entry]:
-        """Returns the images of a shard: ceil(n / num_shards) per shard, fewer in the last ones."""
-        order = self.order[shard.split_name]
-        length = -(-len(order) // self.num_shards)
-        return order[shard.index * length : (shard.index + 1) * length]
-
-    def job(self, shard: Shard) -> "Job":
-        """Returns the job that makes a shard."""
-        folder, staging = self.folder.absolute(), self.staging.absolute()
-        return Job(folder, staging, shard, self.shard_entries(shard), self.verify)
-
-
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """The part of a plan that a worker needs to make one shard."""
 
     folder: Path
@@ -96,6 +49,71 @@ class Note:
     problems: list[Problem]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The settings of a conversion, and its unfinished work."""
+
+    folder: Path
+    lists: dict[str, ImageList]  # by split
+    num_shards: int
+    seed: int
+    verify: bool
+    on_error: str  # "fail" | "skip"
+
+    @cached_property
+    def entries(self) -> dict[str, list[Entry]]:
+        """The images of each split in the order of its list."""
+        return {split_name: list_.entries for split_name, list_ in self.lists.items()}
+
+    @cached_property
+    def order(self) -> dict[str, list[Entry]]:
+        """The images of each split in the order of the shards; training is shuffled."""
+        train = list(self.entries["train"])
+        random.Random(self.seed).shuffle(train)
+        return {**self.entries, "train": train}
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """The shards to make, in order."""
+        return [Shard(s, i, self.num_shards) for s in self.lists for i in range(self.num_shards)]
+
+    @cached_property
+    def staging(self) -> Path:
+        """The folder of unfinished work, whose name is a hash of all that the shards depend on."""
+        hashes = [list_.sha256 for list_ in self.lists.values()]
+        key = json.dumps([FORMAT, hashes, self.seed, self.num_shards])
+        return self.folder / f"{STAGING}{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+    def shard_entries(self, shard: Shard) -> list[Entry]:
+        """Returns the images of a shard: ceil(n / num_shards) per shard, fewer in the last ones."""
+        order = self.order[shard.split_name]
+        length = -(-len(order) // self.num_shards)
+        return order[shard.index * length : (shard.index + 1) * length]
+
+    def job(self, shard: Shard) -> Job:
+        folder, staging = self.folder.absolute(), self.staging.absolute()
+        return Job(folder, staging, shard, self.shard_entries(shard), self.verify)
+
+    def note_path(self, shard: Shard) -> Path:
+        return _note_path(self.staging, shard)
+
+    def read_note(self, shard: Shard) -> Note | None:
+        """Reads the note on a shard; returns None if it is unfinished or must be verified."""
+        try:
+            note = Note(**json.loads(self.note_path(shard).read_bytes()))
+            size = (self.staging / shard.file_name).stat().st_size
+            if note.size != size or (self.verify and not note.verified):
+                return None
+        except (FileNotFoundError, ValueError):  # a power loss may leave an empty file
+            return None
+        return replace(note, problems=[Problem(*problem) for problem in note.problems])
+
+    def remove_temporary(self) -> None:
+        """Removes the temporary files of an interrupted run."""
+        for path in self.staging.glob("*.tmp"):
+            path.unlink()
+
+
 def remove_staging(folder: Path, keep: Path | None = None) -> None:
     """Removes the unfinished work of all other conversions."""
     for path in folder.glob(f"{STAGING}*"):
@@ -103,23 +121,9 @@ def remove_staging(folder: Path, keep: Path | None = None) -> None:
             shutil.rmtree(path)
 
 
-def remove_temporary(plan: Plan) -> None:
-    """Removes the temporary files of an interrupted run."""
-    for path in plan.staging.glob("*.tmp"):
-        path.unlink()
-
-
 def make_shard(job: Job, count_image: Callable[[], None]) -> None:
-    """Writes a shard and its note to the staging folder.
-
-    Args:
-        job: The shard and its images.
-        count_image: Called after each image.
-
-    Raises:
-        OSError: A file cannot be written.
-    """
-    shard, note = job.shard, note_path(job.staging, job.shard)
+    """Writes a shard and its note to the staging folder; calls `count_image` after each image."""
+    shard, note = job.shard, _note_path(job.staging, job.shard)
     note.unlink(missing_ok=True)  # of an earlier run without --verify
     samples, problems = 0, []
     writer = this_process()  # a worker on a lost machine may still write the same shard
@@ -141,23 +145,6 @@ def make_shard(job: Job, count_image: Callable[[], None]) -> None:
     write_whole(note, json.dumps(asdict(Note(job.verify, samples, size, problems))), writer)
 
 
-def note_path(staging: Path, shard: Shard) -> Path:
-    """Returns the path of the note on a shard, which is written after the shard."""
-    return staging / f"{shard.file_name}.json"
-
-
-def read_note(plan: Plan, shard: Shard) -> Note | None:
-    """Reads the note on a shard; returns None if the shard is unfinished or must be verified."""
-    staged = plan.staging / shard.file_name
-    try:
-        note = Note(**json.loads(note_path(plan.staging, shard).read_bytes()))
-        if note.size != staged.stat().st_size or (plan.verify and not note.verified):
-            return None
-    except (FileNotFoundError, ValueError):  # a power loss may leave an empty file
-        return None
-    return replace(note, problems=[Problem(*problem) for problem in note.problems])
-
-
 def publish(plan: Plan) -> None:
     """Moves the shards to their place if the staging folder has a `dataset.json`."""
     description = plan.staging / DESCRIPTION
@@ -166,7 +153,12 @@ def publish(plan: Plan) -> None:
     (plan.folder / DESCRIPTION).unlink(missing_ok=True)
     for shard in plan.shards:
         staged = plan.staging / shard.file_name
-        if staged.exists():  # else an earlier run has moved it
+        if staged.exists():  # otherwise an earlier run has moved it
             staged.replace(plan.folder / shard.file_name)
     description.replace(plan.folder / DESCRIPTION)
     shutil.rmtree(plan.staging)
+
+
+def _note_path(staging: Path, shard: Shard) -> Path:
+    """Returns the path of the note on a shard, which is written after the shard."""
+    return staging / f"{shard.file_name}.json"

@@ -129,23 +129,24 @@ def test_killed_again_and_again(copy):
     assert all(mtime(folder / path.name) == time for path, time in kept.items())  # not made again
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize(
-    ("place", "ending", "count"),
+    ("moment", "place", "ending", "count"),
     [
-        (".conversion", ".tfrecord", 1),
-        (".conversion", ".tfrecord.json", 2),
-        (".conversion", "dataset.json", 1),
-        ("copy", ".tfrecord", 1),
-        ("copy", ".tfrecord", 7),
-        ("copy", ".tfrecord", 20),
-        ("copy", "dataset.json", 1),
+        ("before", ".conversion", ".tfrecord", 1),
+        ("after", ".conversion", ".tfrecord", 1),
+        ("after", ".conversion", ".tfrecord.json", 2),
+        ("before", ".conversion", "dataset.json", 1),
+        ("after", ".conversion", "dataset.json", 1),
+        ("after", "copy", ".tfrecord", 1),
+        ("after", "copy", ".tfrecord", 7),
+        ("after", "copy", ".tfrecord", 20),
+        ("after", "copy", "dataset.json", 1),
     ],
 )
-def test_killed_at_a_renaming(copy, tmp_path, monkeypatch, place, ending, count, moment):
+def test_killed_at_a_renaming(copy, tmp_path, monkeypatch, moment, place, ending, count):
     folder, expected = copy
     arguments = (place, ending, count, moment, *flags_of(folder))
-    module = "tests.datasets.convert.killed_at_renaming"
+    module = "tests.datasets.killed_at_renaming"
     with Process(module, *arguments, log=tmp_path / "log") as process:
         assert process.wait() == -signal.SIGKILL
     check_nothing_is_half(folder, expected)

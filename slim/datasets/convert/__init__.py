@@ -1,1 +1,0 @@
-"""Conversion of image lists to sharded TFRecords."""
