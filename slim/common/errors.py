@@ -20,13 +20,7 @@ class UserError(Exception):
 
 
 def did_you_mean(name: str, known: Sequence[str], *, otherwise: str | None = None) -> str:
-    """Returns the end of an error about an unknown name.
-
-    Args:
-        name: The unknown name.
-        known: The known names.
-        otherwise: The end if no known name is similar. Default: all known names.
-    """
+    """Returns the end of an error about an unknown name: similar names, `otherwise` all names."""
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(near)}?"

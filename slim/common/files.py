@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from slim.common.errors import UserError
 
@@ -24,19 +23,10 @@ def this_process() -> str:
 
 @contextmanager
 def replacing(path: Path, writer: str = "") -> Iterator[Path]:
-    """Yields a temporary path in the same folder, and renames it to `path` on success.
+    """Yields a temporary path ending in `.tmp`, and renames it to `path` on success.
 
-    After an error, the temporary file is removed.
-
-    Args:
-        path: The final path.
-        writer: Distinguishes the temporary files of several writers; see `this_process`.
-
-    Yields:
-        A path that ends in `.tmp`.
-
-    Raises:
-        OSError: `path` exists but is not a file, such as a device.
+    `writer` distinguishes the temporary files of several writers; see `this_process`. An existing
+    path that is not a file, such as a device, is refused.
     """
     if path.exists() and not path.is_file():
         raise FileExistsError(errno.EEXIST, "Exists but is not a file", str(path))
@@ -64,15 +54,7 @@ def write_whole(path: Path, text: str, writer: str = "") -> None:
 
 
 def make_folder(path: Path, flag: str) -> None:
-    """Makes a folder and its parents if they do not exist.
-
-    Args:
-        path: The folder.
-        flag: The flag that sets it, for the error message.
-
-    Raises:
-        UserError: The folder cannot be made or written to.
-    """
+    """Makes the folder of a flag, and its parents, if they do not exist."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -91,7 +73,7 @@ def exclusive(folder: Path, seconds: float | None = None, *, name: str = LOCK) -
     killed, the lock is released when its workers notice that.
 
     Args:
-        folder: An existing folder. The lock is a file in it.
+        folder: An existing folder. The lock is a file in it, which names the process that has it.
         seconds: How long to wait for another run. Default: `LOCK_SECONDS`.
         name: The name of the file.
 
@@ -115,7 +97,10 @@ def exclusive(folder: Path, seconds: float | None = None, *, name: str = LOCK) -
                 continue
             except OSError:
                 pass  # not every network file system has locks
-            if not _is_at(path, file):
+            try:
+                if not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                    continue
+            except FileNotFoundError:
                 continue  # the previous holder has just removed this file
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -127,25 +112,11 @@ def exclusive(folder: Path, seconds: float | None = None, *, name: str = LOCK) -
             return
 
 
-def _is_at(path: Path, file: IO[str]) -> bool:
-    """Returns whether an open file still exists at a path."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
 @contextmanager
 def writing_to(folder: Path, flag: str, seconds: float | None = None) -> Iterator[None]:
-    """Makes a folder and keeps other processes out while files are written to it.
+    """Makes the folder of a flag and keeps other processes out while files are written to it.
 
-    Args:
-        folder: The folder.
-        flag: The flag that decides where it is, for the error.
-        seconds: How long to wait for another process, see `exclusive`.
-
-    Raises:
-        UserError: Another process writes to the folder, or a file cannot be written.
+    Errors of the system become a `UserError` that names the flag.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,7 @@
-"""Progress of long work: a bar in a terminal, elsewhere a plain line now and then."""
+"""Progress of long work: a bar in a terminal; otherwise a plain line now and then."""
 
 import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from tqdm import tqdm
 
@@ -17,7 +16,7 @@ def progress(
     items: Iterable | None = None,
     initial: int = 0,
     delay: float = 0,
-) -> "tqdm | _Lines":
+) -> tqdm:
     """Shows on stderr how much of some work is done.
 
     Args:
@@ -34,32 +33,17 @@ def progress(
     form = {"initial": initial, "unit": unit, "unit_scale": unit == "B"}
     if sys.stderr.isatty():
         return tqdm(items, task, total, delay=delay, **form)
-    return _Lines(items, {"prefix": task, "total": total, **form})
+    wait = {"delay": LINE_SECONDS, "mininterval": LINE_SECONDS, "miniters": 1}
+    return _Lines(items, task, total, ncols=0, smoothing=0, **wait, **form)
 
 
-class _Lines:
-    """Prints a line at most every `LINE_SECONDS`."""
+class _Lines(tqdm):
+    """Prints plain lines instead of a bar."""
 
-    def __init__(self, items: Iterable | None, form: dict[str, object]) -> None:
-        self._items, self._form, self._done = items, form, form["initial"]
-        self._started = self._shown = time.monotonic()
+    monitor_interval = 0  # no thread, which a fork would not survive
 
-    def __iter__(self) -> Iterator:
-        for item in self._items:
-            yield item
-            self.update()
+    def display(self, *_: object) -> None:
+        print(self, file=sys.stderr, flush=True)
 
-    def __enter__(self) -> "_Lines":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, count: int = 1) -> None:
-        """Adds to the number of finished items."""
-        self._done += count
-        now = time.monotonic()
-        if now - self._shown >= LINE_SECONDS:
-            self._shown = now
-            line = tqdm.format_meter(self._done, elapsed=now - self._started, ncols=0, **self._form)
-            print(line, file=sys.stderr, flush=True)
+    def close(self) -> None:
+        self.disable = True

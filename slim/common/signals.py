@@ -11,14 +11,10 @@ from contextlib import contextmanager
 def stop_signals(note: str) -> Iterator[list[int]]:
     """Collects Ctrl-C and SIGTERM while the block runs.
 
-    A thread receives the signals, since the main thread may be waiting in TensorFlow.
-
-    Args:
-        note: Printed at the first signal; the second ends the process at once.
-
-    Yields:
-        A list that receives the first signal.
+    Yields a list that receives the first signal, at which the note is printed; the second ends the
+    process at once.
     """
+    # A thread receives the signals, since the main thread may be waiting in TensorFlow.
     received: list[int] = []
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

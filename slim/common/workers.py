@@ -1,4 +1,8 @@
-"""Worker processes that end when they are stopped, and when their parent is killed."""
+"""Worker processes that end when they are stopped, and when their parent is killed.
+
+`concurrent.futures` ends neither the workers of a killed parent, which would keep its lock, nor
+those in the middle of a job when one of them fails.
+"""
 
 import os
 import signal
@@ -65,7 +69,7 @@ def run_jobs(
 
 
 def _start(work: Work) -> tuple[connection.Connection, BaseProcess]:
-    """Starts a worker and returns its process and the parent's end of a pipe to it."""
+    """Starts a worker; returns the parent's end of a pipe to it, and its process."""
     context = get_context("fork")
     pipe, worker_pipe = context.Pipe()
     arguments = (work, worker_pipe, pipe, os.getpid())

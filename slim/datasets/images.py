@@ -50,18 +50,24 @@ def load_image(path: Path, verify: bool) -> tuple[bytes, int, int]:
         ImageError: The file does not exist, is not a regular file, is empty, is not an image, is
             too large, or is damaged.
     """
-    return convert_image(_read(path), verify)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a named pipe or a device may never end
+            raise ImageError("not a regular file")
+        if status.st_size > _MAX_BYTES:
+            raise ImageError(f"too large: {status.st_size} bytes")
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError("missing") from None
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from None
+    return convert_image(content, verify)
 
 
 def load_thumbnail(path: Path, most: int):
-    """Returns the centre of an image file as a square Pillow image in RGB.
+    """Returns the centre of an image file as a square Pillow image in RGB, `most` pixels wide.
 
-    Args:
-        path: The image file, of any format that `load_image` reads.
-        most: Maximum height and width in pixels; smaller images keep their size.
-
-    Raises:
-        ImageError: The file does not exist, or is not an image that can be decoded.
+    Smaller images keep their size. The file may have any format that `load_image` reads.
     """
     from PIL import Image, ImageOps
 
@@ -85,21 +91,6 @@ def convert_image(content: bytes, verify: bool) -> tuple[bytes, int, int]:
     else:
         content, size = _encode(content)
     return content, *size
-
-
-def _read(path: Path) -> bytes:
-    """Returns the content of an image file."""
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a named pipe or a device may never end
-            raise ImageError("not a regular file")
-        if status.st_size > _MAX_BYTES:
-            raise ImageError(f"too large: {status.st_size} bytes")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ImageError("missing") from None
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}") from None
 
 
 def _check_size(height: int, width: int) -> None:
@@ -183,11 +174,7 @@ def _encode(content: bytes) -> tuple[bytes, tuple[int, int]]:
 
 
 def to_rgb(image):
-    """Converts a Pillow image of any mode to RGB, on a white background if it is transparent.
-
-    Raises:
-        ImageError: The range of the pixels is unknown.
-    """
+    """Converts a Pillow image of any mode to RGB, on a white background if it is transparent."""
     from PIL import Image, ImageChops
 
     if image.mode.startswith(("I", "F")):  # Pillow would clip these to 255

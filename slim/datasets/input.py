@@ -23,62 +23,19 @@ EXPLAINED_ERRORS = (
 )
 
 
-def parse_example(serialized: tf.Tensor, num_classes: int, labels_offset: int = 0) -> tuple:
-    """Parses a record of a shard.
-
-    Args:
-        serialized: A `tf.train.Example`, string scalar.
-        num_classes: The label, less the offset, must be in [0, num_classes).
-        labels_offset: Subtracted from the label.
-
-    Returns:
-        The encoded image, string scalar, and the label, int64.
-
-    Raises:
-        tf.errors.InvalidArgumentError: When run; its message has `LABEL_OUT_OF_RANGE`.
-    """
-    features = tf.io.parse_single_example(
-        serialized,
-        {
-            "image/encoded": tf.io.FixedLenFeature([], tf.string),
-            "image/class/label": tf.io.FixedLenFeature([], tf.int64),
-        },
-    )
-    label = features["image/class/label"] - labels_offset
-    in_range = tf.Assert(
-        (label >= 0) & (label < num_classes),
-        [LABEL_OUT_OF_RANGE, features["image/class/label"], labels_offset, num_classes],
-    )
-    with tf.control_dependencies([in_range]):
-        return features["image/encoded"], tf.identity(label)
-
-
 @dataclass(frozen=True, kw_only=True)
 class InputSettings:
-    """Settings of the batches of a split.
+    """Settings of the batches of a split."""
 
-    Attributes:
-        image_size: Height and width of the images in pixels.
-        batch_size: Images per batch.
-        num_classes: Number of classes of the network.
-        labels_offset: Subtracted from every label.
-        num_threads: Images preprocessed in parallel. Default: one per core.
-        num_readers: Shards read in parallel, in training.
-        seed: Determines order and distortions of training. Default: different in every run.
-        num_clones: Clones that take a batch in each step.
-        num_workers: Workers that share the training images.
-        worker: Index of this worker.
-    """
-
-    image_size: int
+    image_size: int  # height and width in pixels
     batch_size: int
-    num_classes: int
-    labels_offset: int = 0
-    num_threads: int | None = None
-    num_readers: int = 4
-    seed: int | tf.Tensor | None = None
-    num_clones: int = 1
-    num_workers: int = 1
+    num_classes: int  # of the network
+    labels_offset: int = 0  # subtracted from every label
+    num_threads: int | None = None  # images preprocessed in parallel; one per core by default
+    num_readers: int = 4  # shards read in parallel, in training
+    seed: int | tf.Tensor | None = None  # of order and distortions; different in every run
+    num_clones: int = 1  # each of which takes a batch per step
+    num_workers: int = 1  # which share the training images
     worker: int = 0
 
 
@@ -94,26 +51,12 @@ def training_batches(
         dataset: The training split.
         preprocess: The result of `get_preprocessing(name, is_training=True)`.
         settings: The settings. Of several workers, each reads every `num_workers`-th shard if the
-            number of shards allows it, else every `num_workers`-th record of each shard.
+            number of shards allows it, otherwise every `num_workers`-th record of each shard.
 
     Returns:
         Images, float32 `[batch_size, image_size, image_size, 3]`, and labels, int64 `[batch_size]`.
     """
-    # TensorFlow compares seeds with 0 in Python, which a tensor allows only by identity.
-    with compared_by_identity():
-        records = _training_records(dataset, settings)
-        seeds = tf.data.Dataset.random(settings.seed).batch(2)
-    examples = tf.data.Dataset.zip((records, seeds)).map(
-        partial(_parse_and_preprocess, preprocess, settings),
-        num_parallel_calls=settings.num_threads or available_cores(),
-        deterministic=settings.seed is not None,
-    )
-    batches = examples.batch(settings.batch_size, drop_remainder=True)
-    return prefetch(batches, settings.num_clones)
-
-
-def _training_records(dataset: Dataset, settings: InputSettings) -> tf.data.Dataset:
-    files, read = list(dataset.files), tf.data.TFRecordDataset
+    seed, files, read = settings.seed, list(dataset.files), tf.data.TFRecordDataset
     if len(files) % settings.num_workers == 0:
         files = files[settings.worker :: settings.num_workers]
     else:
@@ -121,18 +64,28 @@ def _training_records(dataset: Dataset, settings: InputSettings) -> tf.data.Data
         def read(file: tf.Tensor) -> tf.data.Dataset:
             return tf.data.TFRecordDataset(file).shard(settings.num_workers, settings.worker)
 
-    seed = settings.seed
-    records = (
-        tf.data.Dataset.from_tensor_slices(files)
-        .shuffle(len(files), seed=seed)
-        .interleave(
-            read,
-            cycle_length=settings.num_readers,
-            num_parallel_calls=settings.num_readers,
-            deterministic=seed is not None,
+    # TensorFlow compares seeds with 0 in Python, which a tensor allows only by identity.
+    with compared_by_identity():
+        records = (
+            tf.data.Dataset.from_tensor_slices(files)
+            .shuffle(len(files), seed=seed)
+            .interleave(
+                read,
+                cycle_length=settings.num_readers,
+                num_parallel_calls=settings.num_readers,
+                deterministic=seed is not None,
+            )
+            .shuffle(min(20 * settings.batch_size, dataset.num_samples), seed=seed)
+            .repeat()
         )
+        seeds = tf.data.Dataset.random(seed).batch(2)
+    examples = tf.data.Dataset.zip((records, seeds)).map(
+        partial(_parse_and_preprocess, preprocess, settings),
+        num_parallel_calls=settings.num_threads or available_cores(),
+        deterministic=seed is not None,
     )
-    return records.shuffle(min(20 * settings.batch_size, dataset.num_samples), seed=seed).repeat()
+    batches = examples.batch(settings.batch_size, drop_remainder=True)
+    return prefetch(batches, settings.num_clones)
 
 
 def evaluation_batches(
@@ -164,9 +117,26 @@ def _parse_and_preprocess(
     seed: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     encoded, label = parse_example(serialized, settings.num_classes, settings.labels_offset)
-    size = settings.image_size
-    options = {} if seed is None else {"seed": seed}
+    size, options = settings.image_size, {} if seed is None else {"seed": seed}
     return preprocess(encoded, size, size, **options), label
+
+
+def parse_example(serialized: tf.Tensor, num_classes: int, labels_offset: int = 0) -> tuple:
+    """Returns the encoded image and the label, int64, of a record; checks the label's range."""
+    features = tf.io.parse_single_example(
+        serialized,
+        {
+            "image/encoded": tf.io.FixedLenFeature([], tf.string),
+            "image/class/label": tf.io.FixedLenFeature([], tf.int64),
+        },
+    )
+    label = features["image/class/label"] - labels_offset
+    in_range = tf.Assert(
+        (label >= 0) & (label < num_classes),
+        [LABEL_OUT_OF_RANGE, features["image/class/label"], labels_offset, num_classes],
+    )
+    with tf.control_dependencies([in_range]):
+        return features["image/encoded"], tf.identity(label)
 
 
 def prefetch(batches: tf.data.Dataset, num_clones: int = 1) -> tf.data.Dataset:
@@ -181,11 +151,7 @@ def prefetch(batches: tf.data.Dataset, num_clones: int = 1) -> tf.data.Dataset:
 
 
 def next_batch(iterator: tf.data.Iterator) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the next batch and the time that the step waited for it.
-
-    Returns:
-        Images, labels, and seconds, a float64 scalar: near 0 while the input is fast enough.
-    """
+    """Returns images, labels, and the seconds that the step waited for them, a float64 scalar."""
     with tf.device("/device:CPU:0"):
         asked = tf.timestamp()
         with tf.control_dependencies([asked]):
@@ -198,7 +164,7 @@ def explain_input_error(error: tf.errors.OpError) -> Exception:
     """Returns a `UserError` for a problem with a shard or memory, or the error itself otherwise."""
     message = str(error)
     if isinstance(error, tf.errors.ResourceExhaustedError):
-        return UserError("out of memory: give a smaller --batch_size or smaller images")
+        return UserError("out of memory: pass a smaller --batch_size or smaller images")
     label = re.search(rf"{LABEL_OUT_OF_RANGE}\] \[(-?\d+)\] \[(-?\d+)\] \[(\d+)\]", message)
     if label:
         found, offset, classes = label.groups()

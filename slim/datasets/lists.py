@@ -37,15 +37,12 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageList:
-    """The content of a list: valid entries, problems, and the hash of its bytes.
+    """The content of a list."""
 
-    `skipped_lines` are the lines that conversion has skipped; see `read_converted_list`.
-    """
-
-    entries: list[Entry]
-    problems: list[Problem]
-    sha256: str
-    skipped_lines: tuple[int, ...] = ()
+    entries: list[Entry]  # the valid lines
+    problems: list[Problem]  # the others
+    sha256: str  # of the bytes of the file
+    skipped_lines: tuple[int, ...] = ()  # left out because conversion has skipped them
 
 
 def hash_list(path: Path) -> str:
@@ -54,11 +51,7 @@ def hash_list(path: Path) -> str:
 
 
 def read_list(path: Path) -> ImageList:
-    """Reads and checks a list. Blank lines, a byte order mark and CRLF are allowed.
-
-    Raises:
-        UserError: The list does not exist or is empty.
-    """
+    """Reads and checks a list. Blank lines, a byte order mark and CRLF are allowed."""
     expected = "expected a line 'relative/path.jpg: label' for each image"
     if not path.is_file():
         raise UserError(f"no list {path}: {expected}; data/README.md says how to make one")

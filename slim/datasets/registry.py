@@ -102,11 +102,7 @@ class DatasetDescription:
 
 
 def read_dataset_description(folder: Path) -> DatasetDescription | None:
-    """Reads `dataset.json`; returns None if it does not exist.
-
-    Raises:
-        UserError: Its content is invalid.
-    """
+    """Reads `dataset.json`; returns None if it does not exist."""
     path = folder / DESCRIPTION
     try:
         content = json.loads(path.read_bytes())
@@ -124,11 +120,7 @@ def read_dataset_description(folder: Path) -> DatasetDescription | None:
 
 
 def number_of_classes(dataset_classes: int, labels_offset: int) -> int:
-    """Returns the number of classes of a network.
-
-    Raises:
-        UserError: The offset is negative or leaves no class.
-    """
+    """Returns the number of classes of a network without those that the offset removes."""
     if not 0 <= labels_offset < dataset_classes:
         raise UserError(
             f"--labels_offset={labels_offset}: expected 0 to {dataset_classes - 1}, "
@@ -138,11 +130,7 @@ def number_of_classes(dataset_classes: int, labels_offset: int) -> int:
 
 
 def dataset_folder(name: str, dataset_dir: str | Path) -> Path:
-    """Returns the folder of a dataset.
-
-    Raises:
-        UserError: It does not exist; suggests similar names. Or the name is a path.
-    """
+    """Returns the existing folder of a dataset; the error otherwise suggests similar names."""
     _refuse_path(name or "", f"no dataset '{name}'")
     folder = Path(dataset_dir, name or "")
     if name and folder.is_dir():
@@ -162,16 +150,7 @@ def dataset_folder(name: str, dataset_dir: str | Path) -> Path:
 
 
 def new_dataset_folder(name: str, dataset_dir: str | Path, flag: str) -> Path:
-    """Returns the folder of a dataset to write.
-
-    Args:
-        name: The name of the dataset.
-        dataset_dir: The folder that holds the datasets.
-        flag: The flag that gives the name, for the error.
-
-    Raises:
-        UserError: The name is not the name of a folder.
-    """
+    """Returns the folder of a dataset to write, whose name is the value of a flag."""
     _refuse_path(name, f"--{flag}={name}")
     return Path(dataset_dir, name)
 
@@ -201,13 +180,26 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
     shards = [shard for shard in find_shards(folder) if shard.split_name == split_name]
     if not shards:
         raise UserError(f"no {split_name} shards in {folder}: make them with `{command}`")
+    remedy = f"{removal(folder)}, and convert with `{command}`"
+    counts = {shard.count for shard in shards}
     if description := read_dataset_description(folder):
         _check_current(folder, description, shards, command)
         num_samples = description.splits[split_name].samples
         num_classes = description.classes
+    elif name not in KNOWN:
+        raise UserError(f"{folder} has shards but no {DESCRIPTION} with their sizes: {remedy}")
+    elif len(counts) > 1 or len(shards) != max(counts):
+        raise UserError(
+            f"{folder} has {len(shards)} {split_name} shards, expected one set of "
+            f"{' or '.join(map(str, sorted(counts)))}: {remedy}"
+        )
     else:
-        sizes = _known_sizes(name, folder, shards, command)
+        sizes = KNOWN[name]
         num_samples, num_classes = getattr(sizes, split_name), sizes.classes
+        print(
+            f"note: {folder} has no {DESCRIPTION}; using the paper's sizes for {name}: {sizes}",
+            file=sys.stderr,
+        )
     return Dataset(
         name=name,
         split_name=split_name,
@@ -221,13 +213,7 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
 def read_converted_list(folder: Path, list_name: str, *, strict: bool = True) -> ImageList:
     """Reads a list without the lines that the conversion of the dataset has skipped, if any.
 
-    Args:
-        folder: The folder of the dataset, which need not be converted.
-        list_name: `train.txt` or `val.txt`.
-        strict: Whether other invalid lines are an error.
-
-    Raises:
-        UserError: The list does not exist, is empty, or has another invalid line.
+    The dataset need not be converted. Other invalid lines are an error if `strict`.
     """
     list_, description = read_list(folder / list_name), read_dataset_description(folder)
     if description:
@@ -275,38 +261,15 @@ def _check_current(
             )
 
 
-def _known_sizes(name: str, folder: Path, shards: list[Shard], command: str) -> Sizes:
-    """Returns the sizes of a dataset of the paper that has no description."""
-    remedy = f"{removal(folder)}, and convert with `{command}`"
-    if name not in KNOWN:
-        raise UserError(f"{folder} has shards but no {DESCRIPTION} with their sizes: {remedy}")
-    counts = {shard.count for shard in shards}
-    if len(counts) > 1 or len(shards) != max(counts):
-        raise UserError(
-            f"{folder} has {len(shards)} {shards[0].split_name} shards, expected one set of "
-            f"{' or '.join(map(str, sorted(counts)))}: {remedy}"
-        )
-    print(
-        f"note: {folder} has no {DESCRIPTION}; using the paper's sizes for {name}: {KNOWN[name]}",
-        file=sys.stderr,
-    )
-    return KNOWN[name]
-
-
 def removal(folder: Path) -> str:
     """Returns advice on how to delete all shards of a dataset."""
     return f"delete them (rm -f {folder}/*.tfrecord {folder / DESCRIPTION})"
 
 
 def read_class_names(path: Path, num_classes: int | None) -> tuple[str, ...] | None:
-    """Reads the names of all classes from lines `label name`; returns None if there are none.
+    """Reads the names of all classes from `classes.txt`; returns None if there are none.
 
-    Args:
-        path: `classes.txt`.
-        num_classes: The number of classes; None for the number of lines.
-
-    Raises:
-        UserError: The file is not UTF-8.
+    A number of classes of None stands for the number of lines.
     """
     if not path.is_file():
         return None

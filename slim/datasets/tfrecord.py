@@ -32,7 +32,7 @@ class Shard(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """Returns the file name, such as `train_00000-of-00010.tfrecord`."""
+        """The file name, such as `train_00000-of-00010.tfrecord`."""
         return f"{self.split_name}_{self.index:05d}-of-{self.count:05d}.tfrecord"
 
 
@@ -51,14 +51,9 @@ def write_record(file: BinaryIO, data: bytes) -> None:
 
 
 def read_records(paths: Iterable[str | Path], indices: Iterable[int]) -> dict[int, bytes]:
-    """Reads some records of shards; the others are passed over.
+    """Returns some records of shards by their number, which counts over all shards from 0.
 
-    Args:
-        paths: The shards, in order.
-        indices: The numbers of the records, counted over all shards from 0.
-
-    Returns:
-        The data of the records by number, without those beyond the last record.
+    Numbers beyond the last record are left out.
     """
     wanted, found, index = set(indices), {}, 0
     for path in paths:
@@ -80,11 +75,7 @@ def _masked_crc(data: bytes) -> bytes:
 
 
 def encode_example(jpeg: bytes, label: int, *, height: int, width: int) -> bytes:
-    """Encodes an image and its label as a serialized `tf.train.Example`.
-
-    Its features are `image/encoded` and `image/format` (bytes), `image/class/label`, `image/height`
-    and `image/width` (int64).
-    """
+    """Encodes an image and its label as a serialized `tf.train.Example`."""
     features = (
         _feature(b"image/class/label", _int64_list(label)),
         _feature(b"image/encoded", _bytes_list(jpeg)),

@@ -246,7 +246,10 @@ def test_waiting_for_a_batch_is_measured(monkeypatch):
 
     monkeypatch.setattr(module.tf, "timestamp", timestamp)
     with tf.Graph().as_default(), tf.Session() as session:
-        iterator = tf.data.make_initializable_iterator(tf.data.Dataset.range(4).map(batch))
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False  # no batch is made ahead
+        batches = tf.data.Dataset.range(4).map(batch).with_options(options)
+        iterator = tf.data.make_initializable_iterator(batches)
         step = next_batch(iterator)
         session.run(iterator.initializer)
         assert [session.run(step) for _ in range(4)] == [(i, i, i % 2) for i in range(4)]
