@@ -65,6 +65,7 @@ def choose_input(
         UserError: `model.json` is invalid, the network or the preprocessing is unknown, or the
             size is too small.
     """
+    # Each property by itself: a run at another size keeps the network and the preprocessing.
     trained = read_model_description(Path(checkpoint).parent)
     model_name = model_name or (trained.model_name if trained else PUBLISHED_MODEL)
     if image_size is None:
@@ -73,6 +74,7 @@ def choose_input(
         size = image_size or get_network(model_name).default_image_size
     name = preprocessing_name or (trained.preprocessing_name if trained else model_name)
     check_image_size(model_name, size, size)
+    # "inception" and "inception_v3" are the same preprocessing, and no difference to speak of.
     kind = preprocessing_kind(name)
     differences = []
     if trained and size != trained.image_size:
@@ -101,19 +103,8 @@ def describe_classifier(
 ) -> ModelDescription:
     """Returns the properties of a classifier: as passed, of `model.json`, or inferred.
 
-    Args:
-        checkpoint: The prefix of the checkpoint.
-        model_name: The network.
-        image_size: Height and width of the images in pixels.
-        preprocessing_name: The preprocessing.
-        dataset_name: The dataset that names the classes.
-        dataset_dir: The folder that holds the datasets.
-
-    Returns:
-        The description, with one name per class of the network.
-
-    Raises:
-        UserError: A property is missing, unknown, or does not match the checkpoint.
+    The dataset names the classes; the description has one name per class of the network. A
+    property that is missing, unknown, or does not match the checkpoint is refused.
     """
     written = read_model_description(Path(checkpoint).parent)
     contents = sort_variables(read_shapes(checkpoint))

@@ -32,6 +32,7 @@ def find_checkpoint(path: str, flag: str = "--checkpoint_path") -> str:
             f"{flag}: the folder {path} holds no checkpoint; ./train.sh writes them, and "
             "checkpoints/README.md lists released ones"
         )
+    # Shells complete a prefix to one of its files.
     for prefix in (path.rpartition(".data-")[0], path.removesuffix(".index")):
         if prefix and tf.train.checkpoint_exists(prefix):
             return prefix
@@ -64,6 +65,7 @@ def latest_checkpoint(folder: str | Path) -> str | None:
     names a checkpoint that is not complete, it is the complete `model.ckpt-<step>` of the highest
     step, and a warning says so.
     """
+    # A run that was killed while it saved may have left a name without its files.
     named, state = _named_checkpoint(folder), Path(folder, STATE)
     if named and is_complete(Path(named)):
         return named

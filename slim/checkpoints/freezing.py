@@ -52,14 +52,9 @@ class FrozenNetwork:
     parameters: int  # before batch norm was folded
 
     def __call__(self, images: tf.Tensor, xla: bool = False) -> Any:
-        """Adds the network to the current graph.
+        """Adds the network to the current graph, and returns its outputs in their structure.
 
-        Args:
-            images: float32 `[batch, height, width, 3]`.
-            xla: Whether to compile with XLA, once per shape of `images`.
-
-        Returns:
-            The outputs, in the structure given to `build_network`.
+        `images` are float32 `[batch, height, width, 3]`. XLA compiles once per shape of `images`.
         """
 
         def outputs(images: tf.Tensor) -> Any:
@@ -99,18 +94,7 @@ def build_network(
 
 
 def pool_features(end_points: Mapping[str, tf.Tensor], endpoint: str) -> tf.Tensor:
-    """Returns a feature per image: an end point averaged over its positions, as in the paper.
-
-    Args:
-        end_points: The end points of a network, float32.
-        endpoint: The name of one.
-
-    Returns:
-        float32 `[batch, depth]`.
-
-    Raises:
-        UserError: The end point is unknown.
-    """
+    """Returns features, `[batch, depth]`: an end point averaged over its positions."""
     if endpoint not in end_points:
         raise UserError(f"--endpoint={endpoint}: {did_you_mean(endpoint, list(end_points))}")
     net = end_points[endpoint]
@@ -150,21 +134,16 @@ def freeze_checkpoint(
 
 
 def freeze(network: InferenceGraph, values: Mapping[str, np.ndarray]) -> FrozenNetwork:
-    """Replaces the variables of a network by constants and folds batch norm into the weights.
-
-    Args:
-        network: The network, in inference mode.
-        values: The values by variable name.
-
-    Returns:
-        The network without variables; its outputs agree to 1e-4 of their scale.
-    """
+    """Replaces variables by constants and folds batch norm; outputs agree to 1e-4 of scale."""
+    # 1. Only what the outputs need: no dropout, no identities of training.
     outputs = [tensor.op.name for tensor in tf.nest.flatten(network.outputs)]
     graph_def = tf.graph_util.extract_sub_graph(network.images.graph.as_graph_def(), outputs)
     graph_def = tf.graph_util.remove_training_nodes(graph_def, outputs)
+    # 2. The values in place of the operations that read them.
     for node in graph_def.node:
         if node.op == "ReadVariableOp":
             node.CopyFrom(_constant(node.name, values[node.input[0]], tf.float32))
+    # 3. Batch norm into the weights before it; then drop what nothing uses any more.
     _fold_batch_norms(graph_def, outputs)
     graph_def = tf.graph_util.extract_sub_graph(graph_def, outputs)
     names = tf.nest.map_structure(lambda tensor: tensor.name, network.outputs)
@@ -179,7 +158,7 @@ def _fold_batch_norms(graph_def: tf.GraphDef, outputs: Sequence[str]) -> None:
     """
     nodes = {node.name: node for node in graph_def.node}
     uses = Counter(name for node in graph_def.node for name in node.input)
-    uses.update(outputs)
+    uses.update(outputs)  # a convolution that is an output itself must keep its values
     for norm in [node for node in graph_def.node if node.op == "FusedBatchNormV3"]:
         conv = nodes[norm.input[0]]
         if conv.op != "Conv2D" or uses[conv.name] > 1:
@@ -227,6 +206,7 @@ def read_network(
     checkpoint: str, model_name: str, num_classes: int, averages: bool
 ) -> dict[str, np.ndarray]:
     """Returns the values of a network by variable name, without its auxiliary classifier."""
+    # Keras takes whole arrays, so nothing is built or frozen here.
     suffix = AVERAGE if averages else ""
     names = {name: f"{name}{suffix}" for name in variable_shapes(model_name, num_classes)}
     check_names(checkpoint, list(names.values()), f"is it of {model_name}?")

@@ -61,15 +61,7 @@ def build_model(
 
 
 def load_model(name: str, path: Path) -> "keras.Model":
-    """Loads a model from a file that `model.save` or `model.save_weights` has written.
-
-    Args:
-        name: A key of `MODELS`.
-        path: The file, `.keras`, `.h5` or `.weights.h5`.
-
-    Raises:
-        UserError: The file is not of this model.
-    """
+    """Loads a model of `MODELS` from a file of `model.save` or `model.save_weights`."""
     import keras
 
     if not path.is_file():
@@ -158,7 +150,9 @@ def _layer_names(name: str, scopes: Sequence[str], layers: Sequence[str]) -> dic
     Keras names some layers by their place, and numbers the others in the order of their creation,
     which is that of TF-Slim.
     """
+    # 1. Layers whose Keras name tells their place.
     found = {scope: layer for scope in scopes if (layer := _named_layer(scope))}
+    # 2. The others in the order of their numbers.
     rest = [scope for scope in scopes if scope not in found]
     for kind, chosen in (
         ("conv2d", [scope for scope in rest if not scope.endswith(_BATCH_NORM)]),

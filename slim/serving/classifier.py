@@ -54,13 +54,9 @@ class Classifier:
     Args:
         outputs: The function that adds the classifier to the current graph. It maps encoded images
             (JPEG, PNG, GIF or BMP), strings `[batch]`, to `probabilities`, float32
-            `[batch, classes]`, and `features`, float32 `[batch, depth]`.
-        description: Its network, image size, preprocessing and class names.
+            `[batch, classes]`, and `features`, float32 `[batch, depth]`. Also an attribute.
+        description: Its network, image size, preprocessing and class names. Also an attribute.
         batch_size: Images per batch, which results do not depend on.
-
-    Attributes:
-        outputs: The argument.
-        description: The argument.
     """
 
     def __init__(
@@ -107,6 +103,7 @@ class Classifier:
 
     def rows(self, images: Iterable[AnyImage], output: str) -> Iterator[np.ndarray | ImageError]:
         """Yields one row of `probabilities` or `features` per image, or the problem with it."""
+        # Threads decode a batch; the rows of its readable images then take the places of theirs.
         remaining = iter(images)
         with ThreadPoolExecutor(available_cores()) as pool:
             while batch := list(islice(remaining, self._batch_size)):

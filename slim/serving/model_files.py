@@ -48,18 +48,7 @@ def check_file(path: Path, suffix: str, overwrite: bool) -> None:
 
 
 def save_keras(checkpoint: str, description: ModelDescription, path: Path, averages: bool) -> None:
-    """Writes a checkpoint as a model of Keras Applications.
-
-    Args:
-        checkpoint: The prefix.
-        description: The network, the size of its images, and its classes.
-        path: The file, `.keras`.
-        averages: Whether to take the moving averages.
-
-    Raises:
-        UserError: Keras does not have the network, the checkpoint does not match it, or the file
-            cannot be written.
-    """
+    """Writes a checkpoint, or its moving averages, as a model of Keras Applications."""
     name, num_classes = keras_name(description.model_name), len(description.class_names)
     model = build_model(name, num_classes, image_size=description.image_size)
     fill_model(name, model, read_network(checkpoint, description.model_name, num_classes, averages))
@@ -76,21 +65,12 @@ def save_tflite(
     checkpoint: str,
     float16: bool = False,
 ) -> None:
-    """Writes a network for TensorFlow Lite.
+    """Writes a network of `classifier.load_network` for TensorFlow Lite.
 
     Its signature `serving_default` maps `images`, float32 `[batch, image_size, image_size, 3]`, to
-    `probabilities` and `features`.
-
-    Args:
-        network: The result of `classifier.load_network`.
-        description: The network, the size of its images, and its classes.
-        path: The file, `.tflite`.
-        checkpoint: The prefix of its checkpoint.
-        float16: Whether to store the weights in 16 bits; they are computed with in 32 bits.
-
-    Raises:
-        UserError: The file cannot be written.
+    `probabilities` and `features`. Weights that are stored in 16 bits are computed with in 32 bits.
     """
+    # The converter reads SavedModels.
     size = description.image_size
     spec = tf.TensorSpec([None, size, size, 3], tf.float32, name="images")
     module = tf.Module()

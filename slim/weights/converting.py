@@ -54,6 +54,7 @@ def provide_converted(
     if key not in models:
         known = [f"{library}:{known}" for known in models]
         raise UserError(f"unknown model '{name}'; {did_you_mean(name, known)}")
+    # The checkpoint appears last and whole, so one that is there is complete.
     folder = checkpoints_dir / library / key
     with writing_to(folder, "checkpoints_dir"):
         checkpoint = latest_checkpoint(folder)
@@ -150,6 +151,7 @@ def _write_network(
     folder: Path, values: Mapping[str, np.ndarray], description: ModelDescription
 ) -> None:
     """Writes a checkpoint of step 0, and its `model.json`; the checkpoint appears whole."""
+    # TensorFlow writes the data before the index, but neither of them as a whole.
     write_model_description(folder, description)
     temporary = folder / f"{CONVERTED}.tmp"
     names = list(values)

@@ -48,6 +48,7 @@ def provide_model(
         UserError: The download failed, the archive holds another model, other files are in the
             way, or another process uses the folder.
     """
+    # 1. The files.
     checkpoint = find_placed(model, folder)
     if checkpoint:
         print(f"{model.name} exists already")
@@ -55,9 +56,11 @@ def provide_model(
     else:
         with writing_to(folder, "checkpoints_dir"):
             archive = fetch_archive(model.name, folder, address, mirrors)
+            # Another process may have placed it while this one waited for the lock.
             checkpoint = find_placed(model, folder) or _place_model(model, folder, archive)
+    # 2. The names of its classes, also when an earlier run could not fetch them.
     _describe(model, checkpoint)
-    # An example with the settings that differ from the defaults of train.sh.
+    # 3. An example with the settings that differ from the defaults of train.sh.
     logits = "logits" if model.kind == "resnet" else "Logits"
     settings = {
         "MODEL_NAME": (model.network, "inception_v3"),
@@ -182,14 +185,10 @@ def count_files(folder: Path) -> int:
 
 
 def fetch_archive(name: str, folder: Path, address: str, mirrors: Sequence[str] = ()) -> Path:
-    """Downloads an archive, resuming an earlier download, unless it is there.
+    """Downloads `<name>.archive`, resuming an earlier download, unless it is there.
 
-    Returns:
-        The path, `<name>.archive`.
-
-    Raises:
-        UserError: The download failed, the file is not an archive, or it differs from the one that
-            was fetched first.
+    Nobody publishes hashes of these archives: the first good one decides, a later one that differs
+    is refused.
     """
     archive, known_hash = folder / f"{name}.archive", _read_hashes(folder).get(name)
     if not (archive.exists() or _fetch_from_mirrors(name, archive, mirrors, known_hash)):
@@ -289,6 +288,7 @@ def _visible_files(folder: Path) -> list[Path]:
 
 def _place(moves: Mapping[Path, Path]) -> None:
     """Moves all files to their new paths, in order, or none if a different file is in the way."""
+    # Files that are there and equal are left over from a run that was killed.
     there = {old: new for old, new in moves.items() if new.exists()}
     if other := [new for old, new in there.items() if not filecmp.cmp(old, new, shallow=False)]:
         raise UserError(
