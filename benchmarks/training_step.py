@@ -10,7 +10,7 @@ from benchmarks.networks import input_settings, keras, keras_model, on_device, r
 from benchmarks.photographs import NAME, NUM_CLASSES
 from slim.common.compat import tf
 from slim.common.devices import session_config
-from slim.datasets.input import training_batches
+from slim.datasets.input import next_batch, training_batches
 from slim.datasets.registry import get_dataset
 from slim.deployment.model_deploy import (
     DeploymentConfig,
@@ -20,8 +20,9 @@ from slim.deployment.model_deploy import (
 from slim.nets.nets_factory import get_network_fn
 from slim.nets.sizes import count_multiply_adds
 from slim.preprocessing.preprocessing_factory import get_preprocessing
-from slim.training.graph import build_train_op
-from slim.training.networks import build_clone, variables_to_train
+from slim.train_image_classifier import build_clone, build_train_op
+from slim.training.batches import CloneOutputs
+from slim.training.start import variables_to_train
 
 LAST_LAYER = ("Logits", "logits")  # the scopes that train.sh trains; ResNets use the second
 SIDE = 3072  # rows and columns of the matrices
@@ -77,13 +78,12 @@ def training(
     """
     with tf.Graph().as_default():
         if ready:
-            batch = [on_device(array) for array in ready_batch(settings)]
-            iterator = SimpleNamespace(get_next=lambda: batch)
-            begin = tf.no_op()
+            images, labels = [on_device(array) for array in ready_batch(settings)]
+            begin, waited = tf.no_op(), tf.constant(0, tf.float64)
         else:
             with tf.device("/device:CPU:0"):
                 iterator = tf.data.make_initializable_iterator(input_batches(settings))
-            begin = iterator.initializer
+            begin, (images, labels, waited) = iterator.initializer, next_batch(iterator)
         network_fn = get_network_fn(
             settings.model_name,
             NUM_CLASSES,
@@ -91,8 +91,11 @@ def training(
             is_training=True,
             dtype=tf.as_dtype(settings.precision),
         )
+        batches = SimpleNamespace(
+            build=lambda network_fn: CloneOutputs(labels, *network_fn(images), waited)
+        )
         clones = create_clones(
-            DeploymentConfig(), build_clone, network_fn, iterator, NUM_CLASSES, label_smoothing=0.0
+            DeploymentConfig(), build_clone, network_fn, batches, NUM_CLASSES, label_smoothing=0.0
         )
         optimizer = tf.train.MomentumOptimizer(LEARNING_RATE, MOMENTUM)
         loss, gradients = optimize_clones(clones, optimizer, variables_to_train(scopes))

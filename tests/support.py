@@ -26,7 +26,9 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from absl import flags
 
+from slim import train_image_classifier
 from slim.common.compat import slim, tf
 from slim.common.cores import available_cores
 from slim.common.network_table import NETWORKS
@@ -73,6 +75,16 @@ def invoke(command: ModuleType, *flags: object) -> Result:
         command.command(argv)
     output, error = (s.buffer.getvalue().decode("utf-8", "surrogateescape") for s in streams)
     return Result(stopped.value.code, output, error)
+
+
+def training_flags(*given: str, **changed: object) -> flags.FlagValues:
+    """Returns the flags of training as parsed from a command line, then changed by name."""
+    values = flags.FlagValues()
+    train_image_classifier.define_flags(values)
+    values(["train", *given])
+    for name, value in changed.items():
+        values[name].value = value
+    return values
 
 
 def beyond_memory(shape: Sequence[int | None]) -> tf.Tensor:

@@ -23,7 +23,7 @@ from slim.checkpoints.description import ModelDescription, read_model_descriptio
 from slim.checkpoints.reading import read_shapes, read_step
 from slim.common.compat import slim, tf
 from slim.nets.nets_factory import get_network_fn
-from slim.training import loop
+from slim.training import run_log
 from tests.conftest import NUM_TRAIN
 from tests.support import (
     SMALL_NETWORK,
@@ -99,7 +99,7 @@ def trained(colours, tmp_path_factory) -> tuple[Path, str]:
     train_dir = tmp_path_factory.mktemp("trained")
     more = ("--save_summaries_secs=10", "--moving_average_decay=0.9", "--seed=3")
     slow = SimpleNamespace(monotonic=count(0, 11).__next__)
-    with mock.patch.object(loop, "time", slow):
+    with mock.patch.object(run_log, "time", slow):
         done = invoke(training, *arguments(colours, train_dir, "--max_number_of_steps=3", *more))
     assert done.code == 0, done.error
     return train_dir, done.output
@@ -197,6 +197,7 @@ def test_a_complete_run_is_not_repeated(trained, colours):
 
 
 def test_says_what_it_does_before_the_first_step(trained):
+    """Prints the flags and the data, then the phases of the start."""
     phases = "".join(
         rf"{phase} took \d+\.\d s; {following} \.\.\.\n"
         for phase, following in (
@@ -205,6 +206,9 @@ def test_says_what_it_does_before_the_first_step(trained):
         )
     )
     assert re.match(
+        rf"flags: --dataset_name=colours (?s:.*)--seed=3; otherwise\sdefaults\n"
+        rf"data: {NUM_TRAIN} images of 3 classes in colours \(train\), 4 per step, "
+        rf"{NUM_TRAIN / 4} steps per epoch\n"
         r"building the graph \.\.\.\n.*\n" + phases + r"running the first step took .* s\nstep 1 ",
         trained[1],
     )
@@ -450,7 +454,7 @@ def test_invalid_flags(colours, tmp_path):
         ({"batch_size": 0}, "batch_size=0"),
         ({"quantize_delay": 0}, "--quantize_delay=0: TensorFlow 2 has no contrib quantizer"),
         ({"master": "grpc://x"}, "--master=grpc://x: expected grpc://host:port"),
-        ({"worker_replicas": 2}, "--worker_replicas=2: addresses are missing; give --ps_hosts"),
+        ({"worker_replicas": 2}, "--worker_replicas=2: addresses are missing; pass --ps_hosts"),
         ({"num_ps_tasks": 1}, "--num_ps_tasks=1: addresses are missing"),
         ({"task": 1}, "--task=1: expected 0 to 0, worker has 1 task"),
         ({"unknown_flag": 1}, "Unknown command line flag 'unknown_flag'"),

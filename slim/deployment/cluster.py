@@ -1,68 +1,74 @@
-"""Clusters of processes that train together, described by flags or by `TF_CONFIG`.
+"""Processes that train together, described by flags or by `TF_CONFIG`, with TensorFlow's runtime.
 
 The variables are on parameter servers (job `ps`). Each worker (job `worker`) computes on its own
 batches; worker 0, the chief, also initializes the variables and writes the checkpoints. With
-all-reduce there are only workers.
+all-reduce there are only workers. Workers tell the parameter servers when they begin and end, and a
+parameter server ends after the last worker.
 """
 
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import IntEnum
+
+from absl import flags
 
 from slim.common.compat import tf
 from slim.common.devices import session_config
 from slim.common.errors import UserError
-from slim.deployment.model_deploy import DeploymentConfig
+from slim.common.signals import stop_signals
 
-ADDRESS = r"[^\s/]+:(\d{1,5})"
 CHIEF_JOBS = ("chief", "master")  # names of worker 0 in TF_CONFIG
+POLL_SECS = 0.5
+CONNECT_SECS = 2.0
+FAREWELL_SECS = 10  # for the last message, which is useful but not essential
+
+# Errors of a session whose other end is gone or does not answer in time.
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+
+
+# The state of a worker, as it is sent to the parameter servers.
+State = IntEnum("State", ("RUNNING", "ENDED", "FAILED"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """The processes that train together, from the flags of the same names.
+    """The processes that train together."""
 
-    `find_cluster` checks them and completes the numbers of processes.
-    """
-
-    job_name: str = "worker"  # the job of this process: "worker" | "ps"
-    task: int = 0  # its index in the job
-    worker_hosts: Sequence[str] = ()  # host:port; empty if unknown or on one machine
-    ps_hosts: Sequence[str] = ()
-    worker_replicas: int = 1
-    num_ps_tasks: int = 0
-    master: str = ""  # the address of a server that runs already; empty to start one
-    all_reduce: bool = False
-    cluster_timeout_secs: int = 600
+    job_name: str  # the job of this process: "worker" | "ps"
+    task: int  # its index in the job
+    worker_hosts: Sequence[str]  # host:port; empty if unknown or on one machine
+    ps_hosts: Sequence[str]
+    worker_replicas: int
+    num_ps_tasks: int
+    master: str  # the address of a server that runs already; empty to start one
+    all_reduce: bool
+    timeout_secs: int
 
     @property
     def is_chief(self) -> bool:
-        """Returns whether this process initializes the variables and writes checkpoints."""
+        """Whether this process initializes the variables and writes checkpoints."""
         return self.job_name == "worker" and self.task == 0
 
     @property
     def is_alone(self) -> bool:
-        """Returns whether there is no other process."""
+        """Whether there is no other process."""
         return self.worker_replicas == 1 and not self.num_ps_tasks
 
     @property
     def required(self) -> list[str]:
-        """Returns the addresses of the processes without which this one cannot go on."""
+        """The addresses of the processes without which this one cannot go on."""
         if self.all_reduce:
             return [host for task, host in enumerate(self.worker_hosts) if task != self.task]
         return list(self.ps_hosts)
 
-    def session_config(
-        self, xla: bool = False, others: tf.ConfigProto | None = None
-    ) -> tf.ConfigProto:
-        """Returns session options, with a timeout for operations on other processes.
-
-        Args:
-            xla: Whether XLA compiles the network.
-            others: Other options to add.
-        """
+    def session_config(self, xla: bool = False) -> tf.ConfigProto:
+        """Returns the options of a session, with a timeout for operations on other processes."""
         config = session_config(xla)
         # A session that saw the other workers would fail with the first of them.
         if self.worker_hosts or self.num_ps_tasks:
@@ -72,49 +78,18 @@ class Cluster:
         if self.all_reduce:
             config.experimental.collective_group_leader = "/job:worker/replica:0/task:0"
         if self.worker_hosts or self.master:
-            config.operation_timeout_in_ms = 1000 * self.cluster_timeout_secs
-        config.MergeFrom(others or tf.ConfigProto())
+            config.operation_timeout_in_ms = 1000 * self.timeout_secs
         return config
 
 
-def find_cluster(given: Cluster, environment: Mapping[str, str]) -> Cluster:
-    """Returns the cluster that the flags describe, else `TF_CONFIG`, else this process alone.
+def find_cluster(values: flags.FlagValues, environment: Mapping[str, str]) -> Cluster:
+    """Returns the cluster of the flags, otherwise of `TF_CONFIG`, otherwise this process alone."""
+    workers, ps, master = values.worker_hosts, values.ps_hosts, values.master
+    job, task = values.job_name, values.task
+    if environment.get("TF_CONFIG") and not (ps or workers or master):
+        workers, ps, job, task = read_tf_config(environment["TF_CONFIG"])
 
-    Raises:
-        UserError: The description is invalid.
-    """
-    if not (given.ps_hosts or given.worker_hosts or given.master) and environment.get("TF_CONFIG"):
-        given = replace(given, **read_tf_config(environment["TF_CONFIG"]))
-    _check_addresses(given)
-    _check_counts(given)
-    num_workers = len(given.worker_hosts) or given.worker_replicas
-    num_ps = len(given.ps_hosts) or given.num_ps_tasks
-    if given.all_reduce and (num_ps or given.master):
-        raise UserError(
-            "--all_reduce needs no parameter server and no --master: give --worker_hosts alone"
-        )
-    if num_workers > 1 and not num_ps and not given.all_reduce:
-        raise UserError(
-            f"{num_workers} workers need a place for the variables that they share: give "
-            "--ps_hosts (with --master: --num_ps_tasks) or --all_reduce"
-        )
-    if given.job_name == "ps" and not given.ps_hosts:
-        raise UserError("--job_name=ps needs --ps_hosts and --worker_hosts, or TF_CONFIG")
-    tasks = num_ps if given.job_name == "ps" else num_workers
-    if given.task >= tasks:
-        raise UserError(
-            f"--task={given.task}: expected 0 to {tasks - 1}, {given.job_name} has {tasks} tasks"
-        )
-    return replace(
-        given,
-        worker_replicas=num_workers,
-        num_ps_tasks=num_ps,
-        all_reduce=given.all_reduce and num_workers > 1,
-    )
-
-
-def _check_addresses(given: Cluster) -> None:
-    hosts = [*given.worker_hosts, *given.ps_hosts]
+    hosts = [*workers, *ps]
     for host in hosts:
         if not _is_address(host):
             raise UserError(
@@ -122,48 +97,58 @@ def _check_addresses(given: Cluster) -> None:
                 "with a port from 1 to 65535"
             )
         if hosts.count(host) > 1:
-            raise UserError(f"{host} is given twice: each process needs its own port")
-    scheme, _, address = given.master.rpartition("://")
-    if given.master and not (scheme == "grpc" and _is_address(address)):
-        raise UserError(f"--master={given.master}: expected grpc://host:port")
-    if given.ps_hosts and not given.worker_hosts:
-        raise UserError("--ps_hosts without --worker_hosts: give both, the same to every process")
+            raise UserError(f"{host} occurs twice: each process needs its own port")
+    if master and not (master.startswith("grpc://") and _is_address(master[7:])):
+        raise UserError(f"--master={master}: expected grpc://host:port")
+    if ps and not workers:
+        raise UserError("--ps_hosts without --worker_hosts: pass both, the same to every process")
+
+    for flag, default, known in (("worker_replicas", 1, workers), ("num_ps_tasks", 0, ps)):
+        number = getattr(values, flag)
+        if hosts and number not in (default, len(known)):
+            raise UserError(f"--{flag}={number}, but {len(known)} addresses are set: omit --{flag}")
+        if not (hosts or master) and number != default:
+            raise UserError(
+                f"--{flag}={number}: addresses are missing; pass --ps_hosts and --worker_hosts, "
+                f"TF_CONFIG or --master, or omit --{flag} to train on one machine"
+            )
+    num_workers, num_ps = len(workers) or values.worker_replicas, len(ps) or values.num_ps_tasks
+    if values.all_reduce and (num_ps or master):
+        raise UserError(
+            "--all_reduce needs no parameter server and no --master: pass --worker_hosts alone"
+        )
+    if num_workers > 1 and not num_ps and not values.all_reduce:
+        raise UserError(
+            f"{num_workers} workers need a place for the variables that they share: pass "
+            "--ps_hosts (with --master: --num_ps_tasks) or --all_reduce"
+        )
+    if job == "ps" and not ps:
+        raise UserError("--job_name=ps needs --ps_hosts and --worker_hosts, or TF_CONFIG")
+    tasks = num_ps if job == "ps" else num_workers
+    if task >= tasks:
+        raise UserError(f"--task={task}: expected 0 to {tasks - 1}, {job} has {tasks} tasks")
+    return Cluster(
+        job_name=job,
+        task=task,
+        worker_hosts=workers,
+        ps_hosts=ps,
+        worker_replicas=num_workers,
+        num_ps_tasks=num_ps,
+        master=master,
+        all_reduce=values.all_reduce and num_workers > 1,
+        timeout_secs=values.cluster_timeout_secs,
+    )
 
 
 def _is_address(host: str) -> bool:
-    return bool(found := re.fullmatch(ADDRESS, host)) and 1 <= int(found[1]) <= 65535
+    found = re.fullmatch(r"[^\s/]+:(\d{1,5})", host)
+    return bool(found) and 1 <= int(found[1]) <= 65535
 
 
-def _check_counts(given: Cluster) -> None:
-    """Checks the numbers of workers and parameter servers against their addresses."""
-    has_hosts = bool(given.worker_hosts or given.ps_hosts)
-    for flag, count, default, hosts in (
-        ("worker_replicas", given.worker_replicas, 1, given.worker_hosts),
-        ("num_ps_tasks", given.num_ps_tasks, 0, given.ps_hosts),
-    ):
-        if has_hosts and count not in (default, len(hosts)):
-            raise UserError(
-                f"--{flag}={count}, but {len(hosts)} addresses are given: leave --{flag} out"
-            )
-        if not has_hosts and not given.master and count != default:
-            raise UserError(
-                f"--{flag}={count}: addresses are missing; give --ps_hosts and --worker_hosts, "
-                f"TF_CONFIG or --master, or leave --{flag} out to train on one machine"
-            )
+def read_tf_config(text: str) -> tuple[list[str], list[str], str, int]:
+    """Returns workers, parameter servers, job and task of a scheduler's `TF_CONFIG`.
 
-
-def read_tf_config(text: str) -> dict[str, Any]:
-    """Reads the environment variable `TF_CONFIG` of a scheduler.
-
-    Args:
-        text: JSON: `{"cluster": {"chief": [address], "worker": [...], "ps": [...]}, "task":
-            {"type": "worker", "index": 0}}`. The chief becomes worker 0, followed by the others.
-
-    Returns:
-        Fields of `Cluster`, without addresses if there is only one process.
-
-    Raises:
-        UserError: The text is invalid.
+    The chief becomes worker 0, followed by the others. A process alone has no addresses.
     """
     expected = (
         'expected {"cluster": {"worker": ["host:port", ...], "ps": [...]}, '
@@ -175,7 +160,7 @@ def read_tf_config(text: str) -> dict[str, Any]:
         chief = [host for job in CHIEF_JOBS for host in jobs.pop(job, [])]
         workers, ps = chief + jobs.pop("worker", []), jobs.pop("ps", [])
         if not ps and len(workers) < 2:
-            return {"job_name": "worker", "task": 0}
+            return [], [], "worker", 0
         job, task = config["task"]["type"], int(config["task"]["index"])
         if task < 0 or not all(isinstance(host, str) for host in (*workers, *ps)):
             raise ValueError
@@ -185,19 +170,153 @@ def read_tf_config(text: str) -> dict[str, Any]:
         raise UserError(
             "TF_CONFIG makes this process an evaluator: run slim.eval_image_classifier instead"
         )
-    if job in CHIEF_JOBS:
-        job = "worker"
-    elif job == "worker":
-        task += len(chief)
-    if job not in ("worker", "ps"):
+    if job not in ("worker", "ps", *CHIEF_JOBS):
         raise UserError(f"TF_CONFIG: the task has the type '{job}'; {expected}")
-    return {"ps_hosts": ps, "worker_hosts": workers, "job_name": job, "task": task}
+    if job in CHIEF_JOBS:
+        return workers, ps, "worker", task
+    return workers, ps, job, task + (len(chief) if job == "worker" else 0)
 
 
-def place_clones(cluster: Cluster, num_clones: int, clone_on_cpu: bool) -> DeploymentConfig:
-    """Returns the placement of the clones of a worker, and checks that there are enough GPUs."""
-    config = DeploymentConfig(
-        num_clones, clone_on_cpu, cluster.task, cluster.worker_replicas, cluster.num_ps_tasks
-    )
-    config.check_devices(len(tf.config.list_physical_devices("GPU")))
-    return config
+@contextmanager
+def join(cluster: Cluster) -> Iterator[str]:
+    """Joins a cluster as a worker; the parameter servers learn how the block ends.
+
+    Yields:
+        The target of sessions; empty on one machine.
+    """
+    if not (cluster.worker_hosts or cluster.master):
+        yield ""
+        return
+    # Otherwise the session to a lost parameter server stays open until the timeout.
+    os.environ["GRPC_FAIL_FAST"] = "true"
+    server = None if cluster.master else _start_server(cluster)
+    target = cluster.master or server.target
+    end = State.FAILED
+    try:
+        # All required processes have to listen; a session would wait forever.
+        required = [*cluster.required, *filter(None, [cluster.master.removeprefix("grpc://")])]
+        limit = time.monotonic() + cluster.timeout_secs
+        while silent := [address for address in required if not _answers(address)]:
+            if time.monotonic() > limit:
+                raise UserError(
+                    f"no answer from {', '.join(silent)} within {cluster.timeout_secs} s "
+                    "(--cluster_timeout_secs): start the process there, or correct the address"
+                )
+            time.sleep(POLL_SECS)
+        _tell(cluster, target, State.RUNNING)
+        yield target
+        end = State.ENDED
+    except LOST as error:
+        silent = [address for address in cluster.required if not _answers(address)]
+        end = None if silent else State.FAILED
+        raise _lost(cluster, error, silent) from error
+    except (SystemExit, KeyboardInterrupt):
+        end = State.ENDED
+        raise
+    finally:
+        if end is not None:
+            _tell(cluster, target, end)
+
+
+def serve(cluster: Cluster) -> None:
+    """Runs a parameter server until every worker has ended; Ctrl-C lets them end first."""
+    server, task, seconds = _start_server(cluster), cluster.task, cluster.timeout_secs
+    workers = ", ".join(cluster.worker_hosts)
+    place = f"{task} of {cluster.num_ps_tasks} at {cluster.ps_hosts[task]}"
+    print(f"parameter server {place}, for workers at {workers}", flush=True)
+    config = tf.ConfigProto(device_filters=[f"/job:ps/task:{task}"])
+    with (
+        stop_signals("stopping after the workers") as received,
+        tf.Graph().as_default(),
+        tf.Session(server.target, config=config) as session,
+    ):
+        queue = _messages(task)
+        waiting, message = queue.size(), queue.dequeue()
+        running, last_seen = set(range(cluster.worker_replicas)), time.monotonic()
+        while running:
+            for _ in range(session.run(waiting)):
+                worker, state = session.run(message)
+                if state == State.FAILED:
+                    raise UserError(f"worker {worker} failed, see its output; training ends")
+                running = running | {worker} if state == State.RUNNING else running - {worker}
+            if any(_answers(cluster.worker_hosts[worker]) for worker in running):
+                last_seen = time.monotonic()
+            elif received or time.monotonic() > last_seen + seconds:
+                break
+            time.sleep(POLL_SECS)
+    if received:
+        raise SystemExit(128 + received[0])
+    if len(running) == cluster.worker_replicas:
+        raise UserError(
+            f"no worker answered for {seconds} s (--cluster_timeout_secs): start the workers "
+            f"({workers}) and this parameter server again"
+        )
+    print("done: the workers have ended", flush=True)
+
+
+def wait_for_chief(cluster: Cluster, target: str) -> None:
+    """Waits until the chief has initialized or restored all variables of the default graph."""
+    ready = tf.report_uninitialized_variables(tf.global_variables())
+    manager = tf.train.SessionManager(ready_op=ready, recovery_wait_secs=1)
+    config = cluster.session_config()
+    manager.wait_for_session(target, config, max_wait_secs=cluster.timeout_secs).close()
+
+
+def _start_server(cluster: Cluster) -> tf.train.Server:
+    job, task = cluster.job_name, cluster.task
+    jobs = {"worker": list(cluster.worker_hosts), "ps": list(cluster.ps_hosts)}
+    config = cluster.session_config()
+    config.ClearField("device_filters")
+    if job == "ps":
+        config.device_count["GPU"] = 0
+    try:
+        return tf.train.Server(jobs, job, task, config=config)
+    except tf.errors.OpError as error:
+        raise UserError(
+            f"cannot listen at {jobs[job][task]} as {job} {task} ({error.message}): is the port in "
+            "use, perhaps by an earlier run?"
+        ) from error
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with suppress(OSError), socket.create_connection((host, int(port)), CONNECT_SECS):
+        return True
+    return False
+
+
+def _messages(task: int) -> tf.FIFOQueue:
+    """Returns the queue of a parameter server for (task, `State`) messages of the workers."""
+    with tf.device(f"/job:ps/task:{task}/device:CPU:0"):
+        return tf.FIFOQueue(-1, tf.int32, shapes=[[2]], shared_name="messages")
+
+
+def _tell(cluster: Cluster, target: str, state: State) -> None:
+    if not cluster.num_ps_tasks:
+        return
+    config, ignored = cluster.session_config(), ()
+    if state != State.RUNNING:
+        config.operation_timeout_in_ms, ignored = 1000 * FAREWELL_SECS, LOST
+    with (
+        tf.Graph().as_default(),
+        suppress(*ignored),
+        tf.Session(target, config=config) as session,
+    ):
+        message = tf.constant([cluster.task, state])
+        session.run([_messages(task).enqueue(message) for task in range(cluster.num_ps_tasks)])
+
+
+def _lost(cluster: Cluster, error: tf.errors.OpError, silent: Sequence[str]) -> UserError:
+    """Converts one of `LOST` into a user-facing error; `silent` addresses do not answer."""
+    again = "start every process again, training resumes from its last checkpoint"
+    if silent:
+        job = "worker" if cluster.all_reduce else "parameter server"
+        return UserError(f"lost the {job} at {', '.join(silent)}: {again}")
+    if isinstance(error, tf.errors.DeadlineExceededError):
+        return UserError(
+            f"waited {cluster.timeout_secs} s for another process of the cluster "
+            f"(--cluster_timeout_secs): is every worker running, including the chief (task 0)? "
+            f"{again}"
+        )
+    first_line = error.message.strip().splitlines()[0]
+    return UserError(f"lost the connection to the cluster ({first_line}): {again}")

@@ -14,15 +14,13 @@ from typing import Any
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
 
-Device = str | Callable[[tf.Operation], str]
-
 
 @dataclass(frozen=True)
 class DeploymentConfig:
     """The placement of clones and variables."""
 
     num_clones: int = 1
-    clone_on_cpu: bool = False  # else clone i is on GPU i
+    clone_on_cpu: bool = False  # otherwise clone i is on GPU i
     replica_id: int = 0  # the task of job `worker`
     num_replicas: int = 1
     num_ps_tasks: int = 0  # the tasks of job `ps`, over which variables are distributed
@@ -37,23 +35,23 @@ class DeploymentConfig:
 
     @property
     def worker_device(self) -> str:
-        """Returns the device of this replica, empty if it is the only one."""
+        """The device of this replica, empty if it is the only one."""
         several = self.num_replicas > 1 or self.num_ps_tasks
         return f"/job:worker/task:{self.replica_id}" if several else ""
 
     def clone_device(self, index: int) -> str:
         """Returns the device of a clone; TensorFlow chooses that of a single clone."""
         if self.clone_on_cpu:
-            return f"{self.worker_device}/device:CPU:0"
+            return self.inputs_device()
         return self.worker_device + (f"/device:GPU:{index}" if self.num_clones > 1 else "")
 
     @cached_property
     def _parameter_servers(self) -> Callable[[tf.Operation], str]:
         return tf.train.replica_device_setter(
-            self.num_ps_tasks, "/job:ps/device:CPU:0", f"{self.worker_device}/device:CPU:0"
+            self.num_ps_tasks, "/job:ps/device:CPU:0", self.inputs_device()
         )
 
-    def variables_device(self) -> Device:
+    def variables_device(self) -> str | Callable[[tf.Operation], str]:
         """Returns the device of the variables: parameter servers in turn, the CPU or a clone's."""
         if self.num_ps_tasks:
             return self._parameter_servers
@@ -69,7 +67,7 @@ class DeploymentConfig:
         if self.num_clones > 1 and not self.clone_on_cpu and self.num_clones > num_gpus:
             raise UserError(
                 f"--num_clones={self.num_clones} needs as many GPUs, found {num_gpus}; "
-                "give fewer clones, or --clone_on_cpu"
+                "pass a smaller number, or --clone_on_cpu"
             )
 
 
@@ -77,9 +75,7 @@ class DeploymentConfig:
 def replica_graph(config: DeploymentConfig, seed: int | None) -> Iterator[tf.Variable]:
     """Makes a new graph on the device of a replica the default graph, and yields its global step.
 
-    Args:
-        config: The placement of the replica.
-        seed: The seed of replica 0; the index of the replica is added to it.
+    The index of the replica is added to the seed.
     """
     with tf.Graph().as_default(), tf.device(config.worker_device or None):
         tf.set_random_seed(None if seed is None else seed + config.replica_id)
@@ -105,11 +101,10 @@ def create_clones(
     `model_fn` builds a clone from `args` and `kwargs`, and adds its losses to their collection.
     """
     clones = []
+    on_variables = {"device": config.variables_device() or None}
     for index in range(config.num_clones):
         with (
-            slim.arg_scope(
-                [slim.model_variable, slim.variable], device=config.variables_device() or None
-            ),
+            slim.arg_scope([slim.model_variable, slim.variable], **on_variables),
             tf.name_scope(config.clone_scope(index) or None) as scope,
             tf.device(config.clone_device(index) or None),
             tf.variable_scope(tf.get_variable_scope(), reuse=True if index else None),
@@ -136,25 +131,17 @@ def optimize_clones(
         depends on.
     """
     regularization_losses = tf.losses.get_regularization_losses()
-    total_losses = []
-    clones_gradients = []
+    losses, clones_gradients = [], []
     for index, clone in enumerate(clones):
         with tf.name_scope(clone.scope or None), tf.device(clone.device or None):
             loss = tf.add_n(tf.losses.get_losses(clone.scope or None)) / len(clones)
             if index == 0 and regularization_losses:
                 loss += tf.add_n(regularization_losses)
             clones_gradients.append(optimizer.compute_gradients(loss, var_list))
-        total_losses.append(loss)
-    return tf.add_n(total_losses), _sum_gradients(clones_gradients)
+        losses.append(loss)
 
-
-def _sum_gradients(
-    clones_gradients: Sequence[list[tuple[tf.Tensor | None, tf.Variable]]],
-) -> list[tuple[tf.Tensor, tf.Variable]]:
-    """Returns the sums of the gradients of the clones per variable, without missing gradients."""
     summed = []
     for pairs in zip(*clones_gradients, strict=True):
-        gradients = [gradient for gradient, _ in pairs if gradient is not None]
-        if gradients:
+        if gradients := [gradient for gradient, _ in pairs if gradient is not None]:
             summed.append((tf.add_n(gradients), pairs[0][1]))
-    return summed
+    return tf.add_n(losses), summed

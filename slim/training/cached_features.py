@@ -5,158 +5,163 @@ same in every epoch. The features are those of feature extraction, where batch n
 averages of the checkpoint; training on images normalizes by each batch instead.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import flags
 
-from slim.checkpoints.finding import latest_checkpoint
+from slim.checkpoints.finding import find_checkpoint, latest_checkpoint
 from slim.checkpoints.reading import by_name, changed_variables
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError, count
 from slim.common.files import writing_to
-from slim.datasets.input import InputSettings
 from slim.datasets.registry import Dataset
 from slim.datasets.tfrecord import LISTS
-from slim.deployment.model_deploy import DeploymentConfig, create_clones
 from slim.features.extractor import Extractor, load_network
 from slim.features.files import Settings, find_split, hash_checkpoint
 from slim.features.splits import extract_missing
 from slim.nets.nets_factory import get_network
-from slim.training.networks import (
-    CloneOutputs,
-    Feeds,
-    NetworkFn,
-    NetworkSettings,
-    TrainingNetwork,
-    classifier_scope,
-    split_scopes,
-    training_network_fn,
-    variables_to_train,
-)
+from slim.training.batches import CloneOutputs, NetworkFn
+from slim.training.start import Run, classifier_scope, split_scopes
+
+FEATURES = "features"  # the end point that is fed, and the folder in --train_dir
 
 
-@dataclass(frozen=True, kw_only=True)
-class FeatureSource:
-    """The images whose features are cached, and the checkpoint that computes them.
+def check_cache_flags(values: flags.FlagValues) -> None:
+    """Refuses flags that cannot be combined with `--cache_features`."""
+    for flag, expected, reason in (
+        ("augment", False, "distorted images have different features every time"),
+        ("preprocessing_name", None, "images are preprocessed as for feature extraction"),
+        ("num_clones", 1, "one layer is too small for several GPUs"),
+        ("worker_replicas", 1, "one layer is too small for several machines"),
+    ):
+        if values[flag].value != expected:
+            to_do = "pass --noaugment" if flag == "augment" else f"omit --{flag}"
+            raise UserError(f"--cache_features: {reason}; {to_do}")
+    if not values.checkpoint_path:
+        raise UserError(
+            "--cache_features: --checkpoint_path is missing, the checkpoint to compute features "
+            "from"
+        )
 
-    Attributes:
+
+class FeatureBatches:
+    """Batches of cached features; with the methods of `ImageBatches`.
+
+    Args:
+        values: The flags of training.
         dataset: The split. The images are read from its list, not from its shards.
-        dataset_dir: The folder that holds the datasets.
-        checkpoint: The prefix of the checkpoint.
-        excluded: Parts of the names of variables that are not restored from it.
-        train_dir: The folder of the run; the features are in its subfolder `features`.
+        num_classes: Number of classes of the network.
+        run: The run, which may start from the checkpoint that computes the features.
     """
-
-    dataset: Dataset
-    dataset_dir: str
-    checkpoint: str
-    excluded: Sequence[str]
-    train_dir: Path
-
-
-def build_on_features(
-    config: DeploymentConfig,
-    settings: NetworkSettings,
-    data: InputSettings,
-    *,
-    source: FeatureSource,
-) -> TrainingNetwork:
-    """Builds a network whose last layer is trained on cached features.
-
-    Raises:
-        UserError: The features would not be those of the network, or cannot be computed.
-    """
-    clones = create_clones(
-        config,
-        build_last_layer,
-        training_network_fn(settings, data.num_classes, tf.float32),
-        get_network(settings.model_name).feature_endpoint,
-        data.num_classes,
-        settings.label_smoothing,
-    )
-    inputs = clones[0].outputs
-    trained = variables_to_train(split_scopes(settings.trainable_scopes))
-    check_feature_variables(inputs.inputs, trained, source)
-    features, labels = cache_features(settings, data, source)
-
-    def begin_input(_: tf.Session, step: int) -> Feeds:
-        seed = None if data.seed is None else data.seed + step
-        for rows, row_labels in feature_batches(features, labels, data.batch_size, seed):
-            yield {inputs.inputs: rows[:, np.newaxis, np.newaxis], inputs.labels: row_labels}
 
     # The meta optimizer would rewrite the neighbourhood of the fed tensor and require images.
-    options = tf.ConfigProto()
-    options.graph_options.rewrite_options.disable_meta_optimizer = True
-    return TrainingNetwork(
-        clones=clones,
-        trained=trained,
-        update_ops=[],
-        begin_input=begin_input,
-        dtype=tf.float32,
-        session_options=options,
-    )
+    session_options = tf.ConfigProto()
+    session_options.graph_options.rewrite_options.disable_meta_optimizer = True
 
+    def __init__(
+        self, values: flags.FlagValues, dataset: Dataset, num_classes: int, run: Run
+    ) -> None:
+        self._values = values
+        self._dataset = dataset
+        self._num_classes = num_classes
+        # A folder may get newer checkpoints while features are computed.
+        self._checkpoint = run.source or find_checkpoint(values.checkpoint_path)
 
-def cache_features(
-    settings: NetworkSettings, data: InputSettings, source: FeatureSource
-) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the features of a split, or loads those of an earlier run.
+    def build(self, network_fn: NetworkFn) -> CloneOutputs:
+        """Builds a network of which only the layers above the features run.
 
-    Returns:
-        Memory-mapped features, float32 `[images, depth]`, and labels, int32 `[images]`.
+        The auxiliary classifier is below: it has its variables but no loss.
+        """
+        logits, end_points = network_fn(tf.placeholder(tf.float32, [None, None, None, 3]))
+        features = end_points[get_network(self._values.model_name).feature_endpoint]
+        labels = tf.placeholder(tf.int64, [None])
+        return CloneOutputs(labels, logits, {FEATURES: features}, tf.constant(0, tf.float64))
 
-    Raises:
-        UserError: A label is out of range, an image cannot be read, the checkpoint does not match,
-            or another process writes the features.
-    """
-    feature_settings = Settings(
-        model_name=settings.model_name,
-        checkpoint_hash=hash_checkpoint(source.checkpoint),
-        averages=False,
-        endpoint=get_network(settings.model_name).feature_endpoint,
-        image_size=data.image_size,
-        precision=settings.precision,
-    )
-    dataset, folder = source.dataset, source.train_dir / "features"
-    list_name = LISTS[dataset.split_name]
-    split = find_split(dataset.name, Path(list_name).stem, source.dataset_dir, folder)
-    for entry in split.image_list.entries:
-        if not 0 <= entry.label - data.labels_offset < data.num_classes:
-            raise UserError(
-                f"{split.folder / list_name} line {entry.line}: label {entry.label} is out of "
-                f"range with --labels_offset={data.labels_offset}, the network has "
-                f"{data.num_classes} classes (0 to {data.num_classes - 1}); correct the offset"
-            )
-    with writing_to(folder, "train_dir"):
-        extract_missing(
-            [split],
-            feature_settings,
-            lambda: Extractor(
-                load_network(feature_settings, source.checkpoint), feature_settings, data.batch_size
-            ),
+    def compute(self, outputs: CloneOutputs, trained: Sequence[tf.Variable]) -> None:
+        """Computes the features of the split, or loads those of an earlier run.
+
+        Raises:
+            UserError: The features would not be those of the network, a label is out of range, an
+                image cannot be read, or another process writes the features.
+        """
+        values, dataset = self._values, self._dataset
+        self._check_variables(outputs.end_points[FEATURES], trained)
+        folder, list_name = Path(values.train_dir, FEATURES), LISTS[dataset.split_name]
+        split = find_split(dataset.name, Path(list_name).stem, values.dataset_dir, folder)
+        for entry in split.image_list.entries:
+            if not 0 <= entry.label - values.labels_offset < self._num_classes:
+                raise UserError(
+                    f"{split.folder / list_name} line {entry.line}: label {entry.label} is out of "
+                    f"range with --labels_offset={values.labels_offset}, the network has "
+                    f"{self._num_classes} classes (0 to {self._num_classes - 1}); correct the "
+                    "offset"
+                )
+        settings = Settings(
+            model_name=values.model_name,
+            checkpoint_hash=hash_checkpoint(self._checkpoint),
+            averages=False,
+            endpoint=get_network(values.model_name).feature_endpoint,
+            image_size=values.train_image_size,
+            precision=values.precision,
         )
-        features = np.load(split.feature_path, mmap_mode="r")
-        return features, np.load(split.label_path) - data.labels_offset
 
+        def make_extractor() -> Extractor:
+            network = load_network(settings, self._checkpoint)
+            return Extractor(network, settings, values.batch_size)
 
-def build_last_layer(
-    network_fn: NetworkFn, endpoint: str, num_classes: int, label_smoothing: float
-) -> CloneOutputs:
-    """Builds a clone of which only the layers above an end point run.
+        with writing_to(folder, "train_dir"):
+            extract_missing([split], settings, make_extractor)
+            self._features = np.load(split.feature_path, mmap_mode="r")
+            self._labels = np.load(split.label_path) - values.labels_offset
 
-    The auxiliary classifier is below: it has its variables but no loss.
-    """
-    images = tf.placeholder(tf.float32, [None, None, None, 3])  # never fed
-    logits, end_points = network_fn(images)
-    features = end_points[endpoint]
-    labels = tf.placeholder(tf.int64, [None])
-    tf.losses.softmax_cross_entropy(
-        tf.one_hot(labels, num_classes), logits, label_smoothing=label_smoothing
-    )
-    waited = tf.constant(0, tf.float64)
-    return CloneOutputs(features, labels, logits, {"features": features}, waited)
+    def begin(
+        self, _: tf.Session, step: int, outputs: CloneOutputs
+    ) -> Iterator[Mapping[tf.Tensor, np.ndarray]]:
+        """Yields the features and labels to feed to each step, from a step on."""
+        seed = None if self._values.seed is None else self._values.seed + step
+        batches = feature_batches(self._features, self._labels, self._values.batch_size, seed)
+        for rows, labels in batches:
+            features = rows[:, np.newaxis, np.newaxis]
+            yield {outputs.end_points[FEATURES]: features, outputs.labels: labels}
+
+    def _check_variables(self, features: tf.Tensor, trained: Sequence[tf.Variable]) -> None:
+        """Checks that cached features are, and stay, the features of the trained network.
+
+        Variables below the last layer must not be trained, have to be restored from the checkpoint,
+        and must not have other values in the checkpoint that the run resumes from.
+        """
+        found, to_visit = set(), [features.op]
+        while to_visit:
+            operation = to_visit.pop()
+            if operation not in found:
+                found.add(operation)
+                to_visit += [tensor.op for tensor in operation.inputs]
+        if below := [variable.op.name for variable in trained if variable.op in found]:
+            raise UserError(
+                f"--cache_features: --trainable_scopes selects {count(len(below), 'variable')} "
+                f"below the last layer, such as {below[0]}; pass "
+                f"--trainable_scopes={classifier_scope()}, or omit --cache_features"
+            )
+        kept = by_name([v for v in slim.get_model_variables() if v not in trained])
+        scopes = split_scopes(self._values.checkpoint_exclude_scopes)
+        excluded = [name for name in kept if any(scope in name for scope in scopes)]
+        if below := [name for name in excluded if kept[name].op in found]:
+            raise UserError(
+                "--cache_features: --checkpoint_exclude_scopes selects "
+                f"{count(len(below), 'variable')} below the last layer, such as {below[0]}; "
+                "pass the scopes of the last layer only"
+            )
+        if latest := latest_checkpoint(self._values.train_dir):
+            names = [name for name in kept if name not in excluded]
+            if different := changed_variables(self._checkpoint, latest, names):
+                raise UserError(
+                    f"--cache_features: {self._values.train_dir} has a run that did not start from "
+                    f"--checkpoint_path={self._checkpoint}: {count(len(different), 'variable')} "
+                    f"changed, such as {different[0]}; pass the checkpoint that it started from, "
+                    "or another --train_dir"
+                )
 
 
 def feature_batches(
@@ -164,13 +169,8 @@ def feature_batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields endless batches of shuffled epochs, each with every image once.
 
-    The last batch of an epoch is completed from the next epoch.
-
-    Args:
-        features: float32 `[images, depth]`.
-        labels: Integers `[images]`.
-        batch_size: Images per batch.
-        seed: Determines the order. Default: different in every run.
+    The last batch of an epoch is completed from the next epoch. Without a seed, the order is
+    different in every run.
     """
     random = np.random.default_rng(seed)
     order = np.empty(0, np.int64)
@@ -179,43 +179,3 @@ def feature_batches(
             order = np.concatenate([order, random.permutation(len(labels))])
         chosen, order = order[:batch_size], order[batch_size:]
         yield features[chosen], labels[chosen]
-
-
-def check_feature_variables(
-    features: tf.Tensor, trained: Sequence[tf.Variable], source: FeatureSource
-) -> None:
-    """Checks that cached features are, and stay, the features of the trained network.
-
-    Raises:
-        UserError: Variables below the last layer are to be trained, are not restored from the
-            checkpoint, or have other values in the checkpoint that the run resumes from.
-    """
-    found, to_visit = set(), [features.op]
-    while to_visit:
-        operation = to_visit.pop()
-        if operation not in found:
-            found.add(operation)
-            to_visit += [tensor.op for tensor in operation.inputs]
-    if below := [variable.op.name for variable in trained if variable.op in found]:
-        raise UserError(
-            f"--cache_features: --trainable_scopes selects {count(len(below), 'variable')} below "
-            f"the last layer, such as {below[0]}; give --trainable_scopes={classifier_scope()}, or "
-            "leave --cache_features out"
-        )
-    kept = by_name([v for v in slim.get_model_variables() if v not in trained])
-    excluded = [name for name in kept if any(scope in name for scope in source.excluded)]
-    if below := [name for name in excluded if kept[name].op in found]:
-        raise UserError(
-            "--cache_features: --checkpoint_exclude_scopes selects "
-            f"{count(len(below), 'variable')} below the last layer, such as {below[0]}; "
-            "give the scopes of the last layer only"
-        )
-    if latest := latest_checkpoint(source.train_dir):
-        names = [name for name in kept if name not in excluded]
-        if different := changed_variables(source.checkpoint, latest, names):
-            raise UserError(
-                f"--cache_features: {source.train_dir} has a run that did not start from "
-                f"--checkpoint_path={source.checkpoint}: {count(len(different), 'variable')} "
-                f"changed, such as {different[0]}; give the checkpoint that it started "
-                "from, or another --train_dir"
-            )

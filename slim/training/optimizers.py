@@ -1,81 +1,78 @@
-"""Optimizers and learning rates."""
+"""Optimizers and learning rates, from the flags of training."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from absl import flags
 
 from slim.common.compat import tf
 
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
-    """The flags of the same names, and the steps that the flags of the decay amount to."""
-
-    optimizer: str
-    adadelta_rho: float
-    adagrad_initial_accumulator_value: float
-    adam_beta1: float
-    adam_beta2: float
-    opt_epsilon: float
-    ftrl_learning_rate_power: float
-    ftrl_initial_accumulator_value: float
-    ftrl_l1: float
-    ftrl_l2: float
-    momentum: float
-    rmsprop_momentum: float
-    rmsprop_decay: float
-    learning_rate_decay_type: str
-    learning_rate: float
-    learning_rate_decay_factor: float
-    end_learning_rate: float
-    decay_steps: float  # between two exponential decays, or until polynomial decay ends
-    moving_average_decay: float | None
-
-
-OPTIMIZERS: dict[str, Callable[[tf.Tensor, OptimizerSettings], tf.train.Optimizer]] = {
-    "adadelta": lambda rate, s: tf.train.AdadeltaOptimizer(
-        rate, rho=s.adadelta_rho, epsilon=s.opt_epsilon
+OPTIMIZERS: dict[str, Callable[[tf.Tensor, flags.FlagValues], tf.train.Optimizer]] = {
+    "adadelta": lambda rate, values: tf.train.AdadeltaOptimizer(
+        rate, rho=values.adadelta_rho, epsilon=values.opt_epsilon
     ),
-    "adagrad": lambda rate, s: tf.train.AdagradOptimizer(
-        rate, initial_accumulator_value=s.adagrad_initial_accumulator_value
+    "adagrad": lambda rate, values: tf.train.AdagradOptimizer(
+        rate, initial_accumulator_value=values.adagrad_initial_accumulator_value
     ),
-    "adam": lambda rate, s: tf.train.AdamOptimizer(
-        rate, beta1=s.adam_beta1, beta2=s.adam_beta2, epsilon=s.opt_epsilon
+    "adam": lambda rate, values: tf.train.AdamOptimizer(
+        rate, beta1=values.adam_beta1, beta2=values.adam_beta2, epsilon=values.opt_epsilon
     ),
-    "ftrl": lambda rate, s: tf.train.FtrlOptimizer(
+    "ftrl": lambda rate, values: tf.train.FtrlOptimizer(
         rate,
-        learning_rate_power=s.ftrl_learning_rate_power,
-        initial_accumulator_value=s.ftrl_initial_accumulator_value,
-        l1_regularization_strength=s.ftrl_l1,
-        l2_regularization_strength=s.ftrl_l2,
+        learning_rate_power=values.ftrl_learning_rate_power,
+        initial_accumulator_value=values.ftrl_initial_accumulator_value,
+        l1_regularization_strength=values.ftrl_l1,
+        l2_regularization_strength=values.ftrl_l2,
     ),
-    "momentum": lambda rate, s: tf.train.MomentumOptimizer(rate, momentum=s.momentum),
-    "rmsprop": lambda rate, s: tf.train.RMSPropOptimizer(
-        rate, decay=s.rmsprop_decay, momentum=s.rmsprop_momentum, epsilon=s.opt_epsilon
+    "momentum": lambda rate, values: tf.train.MomentumOptimizer(rate, momentum=values.momentum),
+    "rmsprop": lambda rate, values: tf.train.RMSPropOptimizer(
+        rate,
+        decay=values.rmsprop_decay,
+        momentum=values.rmsprop_momentum,
+        epsilon=values.opt_epsilon,
     ),
-    "sgd": lambda rate, s: tf.train.GradientDescentOptimizer(rate),
+    "sgd": lambda rate, _: tf.train.GradientDescentOptimizer(rate),
 }
 
 
 def find_decay_steps(
     num_samples: int, num_epochs: float, batch_size: int, gradients_per_step: int = 1
 ) -> float:
-    """Returns the number of steps between two decays.
+    """Returns the steps between two exponential decays, or until polynomial decay ends.
 
-    As published, an epoch is counted in batches of one clone, rounded down to at least one batch.
-    Several gradients per step divide the batches; the number of steps keeps its fraction.
+    As published, an epoch is counted in batches of one clone, rounded down; several gradients per
+    step divide the batches, and the number of steps keeps its fraction. There is at least one
+    batch: with none, the published rate is not a number.
     """
     return max(1, int(num_samples * num_epochs / batch_size)) / gradients_per_step
 
 
-def configure_learning_rate(settings: OptimizerSettings, global_step: tf.Tensor) -> tf.Tensor:
+def configure_learning_rate(
+    values: flags.FlagValues, num_samples: int, gradients_per_step: int, global_step: tf.Tensor
+) -> tf.Tensor:
     """Returns the learning rate at a step, a float32 scalar.
 
     Exponential decay is a staircase; polynomial decay is linear.
     """
-    rate, steps = settings.learning_rate, settings.decay_steps
-    if settings.learning_rate_decay_type == "exponential":
-        factor = settings.learning_rate_decay_factor
-        return tf.train.exponential_decay(rate, global_step, steps, factor, staircase=True)
-    if settings.learning_rate_decay_type == "polynomial":
-        return tf.train.polynomial_decay(rate, global_step, steps, settings.end_learning_rate)
+    rate, epochs = values.learning_rate, values.num_epochs_per_decay
+    decay_steps = find_decay_steps(num_samples, epochs, values.batch_size, gradients_per_step)
+    if values.learning_rate_decay_type == "exponential":
+        factor = values.learning_rate_decay_factor
+        return tf.train.exponential_decay(rate, global_step, decay_steps, factor, staircase=True)
+    if values.learning_rate_decay_type == "polynomial":
+        end = values.end_learning_rate
+        return tf.train.polynomial_decay(rate, global_step, decay_steps, end)
     return tf.constant(rate, name="fixed_learning_rate")
+
+
+def configure_optimizer(
+    values: flags.FlagValues, learning_rate: tf.Tensor, dtype: tf.DType
+) -> tuple[tf.train.Optimizer, tf.mixed_precision.LossScale | None]:
+    """Returns the optimizer of layers that compute in a type, and its loss scale, if any."""
+    optimizer = OPTIMIZERS[values.optimizer](learning_rate, values)
+    if dtype != tf.float16:
+        return optimizer, None
+    # Without a scale, gradients vanish in 16 bits. A step whose gradients overflow is skipped and
+    # halves the scale; 2,000 good steps double it (Micikevicius et al., Mixed Precision Training,
+    # 2018, section 3.2).
+    loss_scale = tf.mixed_precision.DynamicLossScale()
+    return tf.mixed_precision.MixedPrecisionLossScaleOptimizer(optimizer, loss_scale), loss_scale

@@ -1,40 +1,41 @@
-"""The start of a training run: its folder, its last step, its first values."""
+"""What a training run begins from: its folder, its first and last step, its first values."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from absl import flags
+
 from slim.checkpoints.finding import find_checkpoint, latest_checkpoint, repair_state
 from slim.checkpoints.reading import by_name, check_fits, read_shapes, read_step
 from slim.common.compat import slim, tf
+from slim.common.errors import UserError
 from slim.common.files import make_folder, writing_to
-from slim.deployment.all_reduce import AllReduce
-from slim.deployment.cluster import Cluster
-from slim.deployment.replicas import Replicas
-from slim.deployment.synchronous import SynchronousReplicas
-from slim.training.graph import Averages, RunSettings
-from slim.training.networks import classifier_scope, split_scopes
+from slim.deployment.cluster import Cluster, join
 
 
-@dataclass(frozen=True, kw_only=True)
-class StartSettings:
-    """The flags of the same names."""
+@dataclass(kw_only=True)
+class Run:
+    """The part of this process in a run."""
 
-    checkpoint_path: str | None
-    checkpoint_exclude_scopes: str | None = None
-    ignore_missing_vars: bool = False
+    cluster: Cluster
+    train_dir: Path  # receives checkpoints and event files; only the chief writes to it
+    last_step: int | None  # None to run until stopped
+    is_complete: bool = False  # nothing is left to do
+    source: str | None = None  # the checkpoint that a new run fine-tunes from
+    target: str = ""  # of sessions; empty on one machine
 
+    @property
+    def latest_checkpoint(self) -> str | None:
+        """The prefix of the latest checkpoint in `train_dir`."""
+        return latest_checkpoint(self.train_dir)
 
-def choose_replicas(cluster: Cluster, sync_replicas: bool, replicas_to_aggregate: int) -> Replicas:
-    """Returns the replicas with their synchronization; the flags hold for parameter servers."""
-    if cluster.all_reduce:
-        return AllReduce(cluster.worker_replicas, cluster.task)
-    if sync_replicas and max(cluster.worker_replicas, replicas_to_aggregate) > 1:
-        return SynchronousReplicas(cluster.worker_replicas, replicas_to_aggregate, cluster.is_chief)
-    return Replicas()
+    def ends_at(self, step: int) -> bool:
+        """Returns whether a step is the last one or a later one."""
+        return self.last_step is not None and step >= self.last_step
 
 
 def find_last_step(
@@ -52,101 +53,127 @@ def find_last_step(
 
 
 @contextmanager
-def begin_run(settings: RunSettings, checkpoint_path: str | None, is_chief: bool) -> Iterator[int]:
-    """Makes and locks the folder of a run, and prints whether the run resumes or is complete.
-
-    Only the chief does so, since only the chief writes to the folder.
-
-    Yields:
-        The step to begin or resume at; 0 for the other workers.
+def take_part(
+    cluster: Cluster, train_dir: Path, last_step: int | None, checkpoint_path: str | None
+) -> Iterator[Run]:
+    """Locks the folder of a run, says whether it resumes or is complete, and joins the cluster.
 
     Raises:
-        UserError: The run begins and there is no checkpoint to fine-tune from, or another process
-            trains in the folder.
+        UserError: The run begins and there is no checkpoint to fine-tune from, another process
+            trains in the folder, or a process of the cluster does not answer or is lost.
     """
-    if not is_chief:
-        yield 0
-        return
-    if checkpoint_path and settings.latest_checkpoint is None:
-        find_checkpoint(checkpoint_path)
-    make_folder(settings.train_dir, "train_dir")
-    with writing_to(settings.train_dir, "train_dir", seconds=0):
-        yield _find_first_step(settings)
+    run, step = Run(cluster=cluster, train_dir=train_dir, last_step=last_step), 0
+    with ExitStack() as stack:
+        if cluster.is_chief:
+            if checkpoint_path and run.latest_checkpoint is None:
+                run.source = find_checkpoint(checkpoint_path)
+            make_folder(train_dir, "train_dir")
+            stack.enter_context(writing_to(train_dir, "train_dir", seconds=0))
+            for leftover in train_dir.glob("model.ckpt-*.tempstate*"):
+                leftover.unlink()  # of a run that was killed
+            repair_state(train_dir)
+            if latest := run.latest_checkpoint:
+                step = read_step(latest)
+                _announce(run, latest, step)
+        # The other processes of a cluster learn from the variables that the run is complete.
+        run.is_complete = cluster.is_alone and run.ends_at(step)
+        if not run.is_complete:
+            run.target = stack.enter_context(join(cluster))
+        yield run
 
 
-def _find_first_step(settings: RunSettings) -> int:
-    for leftover in settings.train_dir.glob("model.ckpt-*.tempstate*"):
-        leftover.unlink()  # of a run that was killed
-    repair_state(settings.train_dir)
-    latest = settings.latest_checkpoint
-    if latest is None:
-        return 0
-    step = read_step(latest)
-    if settings.ends_at(step):
+def _announce(run: Run, latest: str, step: int) -> None:
+    if run.ends_at(step):
         print(
-            f"nothing to do: {latest} is at step {step} of {settings.last_step}; to continue give "
-            "a larger --max_number_of_steps or --max_number_of_epochs, to start over another "
+            f"nothing to do: {latest} is at step {step} of {run.last_step}; to continue, pass a "
+            "larger --max_number_of_steps or --max_number_of_epochs; to start over, another "
             "--train_dir"
         )
     else:
         print(f"resuming from step {step} ({latest})", flush=True)
-    return step
 
 
-def start_from(
-    train_dir: Path, settings: StartSettings, averages: Averages
+def first_values(
+    run: Run, values: flags.FlagValues, averages: Sequence[tuple[tf.Variable, tf.Variable]]
 ) -> Callable[[tf.Session], None]:
-    """Chooses and checks the checkpoint whose values the variables start from.
+    """Checks the checkpoint that a run begins from, which has to fit the variables of the graph.
 
     Args:
-        train_dir: The folder of the run; a checkpoint in it takes precedence.
-        settings: The checkpoint to fine-tune from.
+        run: The run; a checkpoint in its folder takes precedence over the one to fine-tune from.
+        values: `checkpoint_exclude_scopes` and `ignore_missing_vars` are used.
         averages: Model variables with their moving averages, which start from the variables.
 
     Returns:
         A function that sets the initialized variables of a session that is not resumed.
 
     Raises:
-        UserError: The checkpoint is missing or does not fit.
+        UserError: The checkpoint does not fit.
     """
-    checkpoint_path = settings.checkpoint_path
-    latest = latest_checkpoint(train_dir)
-    if latest is not None:
-        if checkpoint_path:
-            print(f"ignoring --checkpoint_path={checkpoint_path}: {train_dir} has a checkpoint")
+    restore = None
+    if latest := run.latest_checkpoint:
+        if values.checkpoint_path:
+            print(
+                f"ignoring --checkpoint_path={values.checkpoint_path}: {run.train_dir} has a "
+                "checkpoint"
+            )
         hint = (
-            f"{train_dir} belongs to a run with another network, dataset or optimizer: give "
+            f"{run.train_dir} belongs to a run with another network, dataset or optimizer: pass "
             "another --train_dir, or the flags of that run"
         )
         check_fits(latest, by_name(tf.global_variables()), hint, hint)
-
-    restore = None
-    if checkpoint_path and latest is None:
-        source = find_checkpoint(checkpoint_path)
-        excluded = split_scopes(settings.checkpoint_exclude_scopes)
+    elif run.source:
+        excluded = split_scopes(values.checkpoint_exclude_scopes)
         wanted = {
             name: variable
             for name, variable in by_name(slim.get_model_variables()).items()
             if not any(scope in name for scope in excluded)
         }
-        if settings.ignore_missing_vars:
-            stored = read_shapes(source)
+        if values.ignore_missing_vars:
+            stored = read_shapes(run.source)
             wanted = {name: variable for name, variable in wanted.items() if name in stored}
         check_fits(
-            source,
+            run.source,
             wanted,
             "does it match --model_name? Skip the variables with --checkpoint_exclude_scopes or "
             "--ignore_missing_vars",
             "skip the classifier of other classes with --checkpoint_exclude_scopes="
             + classifier_scope(),
         )
-        print(f"fine-tuning from {source}: {len(wanted)} variables", flush=True)
+        print(f"fine-tuning from {run.source}: {len(wanted)} variables", flush=True)
         restore = tf.train.Saver(wanted)
     begin_averages = tf.group(*[average.assign(variable) for variable, average in averages])
 
     def set_variables(session: tf.Session) -> None:
         if restore is not None:
-            restore.restore(session, source)
+            restore.restore(session, run.source)
         session.run(begin_averages)
 
     return set_variables
+
+
+def split_scopes(scopes: str | None) -> list[str]:
+    """Returns the parts of a comma-separated flag."""
+    return [scope.strip() for scope in (scopes or "").split(",") if scope.strip()]
+
+
+def classifier_scope() -> str:
+    """Returns the scope that is only in the variable names of the classifier of the graph."""
+    names = [variable.op.name for variable in tf.trainable_variables()]
+    return "logits" if any("/logits/" in name for name in names) else "Logits"  # ResNets
+
+
+def variables_to_train(scopes: Sequence[str]) -> list[tf.Variable]:
+    """Returns the trainable variables whose name contains a scope, or all if there are no scopes.
+
+    Raises:
+        UserError: No variable matches.
+    """
+    trainable = tf.trainable_variables()
+    chosen = [v for v in trainable if not scopes or any(scope in v.op.name for scope in scopes)]
+    if not chosen:
+        known = sorted({"/".join(v.op.name.split("/")[:2]) for v in trainable})
+        raise UserError(
+            f"--trainable_scopes={','.join(scopes)} matches no variable; scopes of the network: "
+            + ", ".join(known)
+        )
+    return chosen

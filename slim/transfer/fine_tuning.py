@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import cycle, product
 from pathlib import Path
 from typing import IO, Any
@@ -21,9 +22,9 @@ from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.datasets.registry import get_dataset
 from slim.evaluation.predictions import read_results
-from slim.training.flags import define_training_flags
 from slim.transfer.study_steps import Cell, Cells, StudySource, Target
 
+TRAIN = "slim.train_image_classifier"  # a command, of which only the flags are used here
 EVAL = "eval"  # folder of evaluation in the folder of training
 EPOCHS = 30  # as in the published recipe
 # Includes AuxLogits. No other variable of any network has such a name.
@@ -110,7 +111,7 @@ def plan_trainings(
 def parse_training_flags(defaults: Sequence[str], text: str) -> tuple[flags.FlagValues, list[str]]:
     """Returns the values of all flags of training, and those of `--fine_tune_flags` one by one."""
     values = flags.FlagValues()
-    define_training_flags(values)
+    import_module(TRAIN).define_flags(values)
     try:
         own = shlex.split(text)
         rest = values(["train", *defaults, *own])[1:]
@@ -196,7 +197,7 @@ async def _train_and_evaluate(training: Training, gpus: str | None) -> dict[str,
         print(f"{training.cell}: {training.steps} steps{place}, {log}", flush=True)
         started = time.monotonic()
         with log.open("a") as output:
-            await _run("slim.train_image_classifier", training.train_flags, output, lock, gpus)
+            await _run(TRAIN, training.train_flags, output, lock, gpus)
         with (folder / "eval.txt").open("w") as output:
             await _run("slim.eval_image_classifier", training.eval_flags, output, lock, gpus)
         seconds = round(time.monotonic() - started, 1)

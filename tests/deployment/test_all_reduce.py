@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from slim.common.compat import tf
-from slim.deployment.all_reduce import AllReduce
-from slim.deployment.cluster import Cluster, find_cluster
-from tests.support import TIMEOUT, free_addresses
+from slim.deployment.cluster import find_cluster
+from slim.deployment.replicas import AllReduce
+from tests.support import TIMEOUT, free_addresses, training_flags
 
 START = np.float32([[1, 2], [3, 4]])
 
@@ -36,13 +36,9 @@ def replica(task: int, cluster, server: tf.train.Server) -> list:
 
 def test_replicas_have_equal_variables_and_stop_together():
     addresses = free_addresses(2)
+    limits = {"all_reduce": True, "cluster_timeout_secs": int(TIMEOUT)}
     clusters = [
-        find_cluster(
-            Cluster(
-                worker_hosts=addresses, task=task, all_reduce=True, cluster_timeout_secs=TIMEOUT
-            ),
-            {},
-        )
+        find_cluster(training_flags(worker_hosts=addresses, task=task, **limits), {})
         for task in (0, 1)
     ]
     servers = [

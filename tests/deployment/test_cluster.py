@@ -9,16 +9,16 @@ import pytest
 from slim import train_image_classifier as training
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
-from slim.deployment.cluster import Cluster, find_cluster
+from slim.deployment.cluster import find_cluster
 from slim.deployment.model_deploy import DeploymentConfig
 from tests.conftest import NUM_CLASSES
-from tests.support import SMALL_NETWORK, SMALL_SIZE, free_addresses, invoke
+from tests.support import SMALL_NETWORK, SMALL_SIZE, free_addresses, invoke, training_flags
 
 PS, WORKERS = ["a:1"], ["b:1", "c:1"]
 
 
 def find(environment: dict | None = None, **given):
-    return find_cluster(Cluster(**given), environment or {})
+    return find_cluster(training_flags(**given), environment or {})
 
 
 def tf_config(cluster: dict, job: str, index: int) -> dict[str, str]:
@@ -80,7 +80,7 @@ def test_tf_config_numbers_the_workers_from_the_chief():
         ({"ps_hosts": ["a:65536"], "worker_hosts": WORKERS}, "'a:65536' is not .* 1 to 65535"),
         ({"ps_hosts": ["a:" + 5000 * "1"], "worker_hosts": WORKERS}, "is not an address"),
         ({"master": "grpc://a:65536"}, "--master=grpc://a:65536: expected grpc://host:port"),
-        ({"ps_hosts": PS, "worker_hosts": ["b:1", "a:1"]}, "a:1 is given twice"),
+        ({"ps_hosts": PS, "worker_hosts": ["b:1", "a:1"]}, "a:1 occurs twice"),
         ({"ps_hosts": PS, "worker_hosts": WORKERS, "task": 2}, "--task=2: expected 0 to 1, worker"),
         (
             {"ps_hosts": PS, "worker_hosts": WORKERS, "task": 1, "job_name": "ps"},

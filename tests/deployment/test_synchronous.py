@@ -3,7 +3,7 @@
 import pytest
 
 from slim.common.compat import slim, tf
-from slim.deployment.synchronous import SynchronousReplicas
+from slim.deployment.replicas import SynchronousReplicas
 
 
 def test_a_step_is_the_mean_of_its_gradients():

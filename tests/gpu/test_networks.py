@@ -1,35 +1,25 @@
 """Every network on a GPU: logits as on the CPU, training in 16 bits."""
 
 from collections.abc import Iterator
-from itertools import repeat
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from absl import flags
 
 from slim.common.compat import tf
 from slim.common.devices import session_config
 from slim.deployment.model_deploy import (
     DeploymentConfig,
     create_clones,
+    optimize_clones,
     replica_graph,
 )
-from slim.deployment.replicas import Replicas
 from slim.nets.nets_factory import NETWORKS, get_network_fn
-from slim.training import settings
-from slim.training.flags import define_training_flags
-from slim.training.graph import RunSettings, TrainingGraph, build_training_graph
-from slim.training.networks import (
-    NetworkSettings,
-    TrainingNetwork,
-    build_clone,
-    training_network_fn,
-)
-from slim.training.optimizers import OptimizerSettings
+from slim.train_image_classifier import build_clone, build_train_op
+from slim.training.batches import CloneOutputs
+from slim.training.optimizers import configure_optimizer
 from tests.conftest import recipe_initializers
-from tests.support import SMALL_NETWORK
+from tests.support import SMALL_NETWORK, training_flags
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -84,17 +74,17 @@ def test_trains_in_16_bits(name, precision):
     With float16, steps that overflow are skipped and not counted.
     """
     with replica_graph(DeploymentConfig(), seed=1) as global_step:
-        graph = training_graph(name, precision, global_step)
+        training = training_step(name, precision, global_step)
         with tf.Session(config=session_config()) as session:
             session.run(tf.global_variables_initializer())
-            losses, step, feed = [], 0, {graph.wants_summary: False}
+            losses, step = [], 0
             while step < 5 and len(losses) < 15:
-                done = session.run(graph.step, feed)
+                done = session.run(training)
                 losses.append(float(done["loss"]))
                 step = int(done["step"])
             metadata = tf.RunMetadata()
             options = tf.RunOptions(output_partition_graphs=True)
-            session.run(graph.step, feed, options=options, run_metadata=metadata)
+            session.run(training, options=options, run_metadata=metadata)
     print(f"{name} in {precision}: losses {losses}")
     assert np.isfinite(losses).all()
     assert step == 5
@@ -110,53 +100,34 @@ def test_trains_in_16_bits(name, precision):
     assert not {node.op for node in layers if f"/device:{elsewhere}:" in node.device}
 
 
-def training_graph(name: str, precision: str, global_step: tf.Variable) -> TrainingGraph:
-    """Builds the training of a network, as the command does, on one batch of colours in noise."""
-    values = flags.FlagValues()
-    define_training_flags(values)
-    values(
-        [
-            "",
-            "--train_dir=",
-            f"--model_name={name}",
-            f"--precision={precision}",
-            "--momentum=0.5",
-            "--learning_rate=0.02",
-        ]
-    )
+def training_step(name: str, precision: str, global_step: tf.Variable) -> dict[str, tf.Tensor]:
+    """Builds a training step, as the command does, on one batch of colours in noise."""
+    values = training_flags("--momentum=0.5", "--learning_rate=0.02", "--optimizer=momentum")
     # Convolutions in float16 are slow on a CPU.
     size = (1 if name == SMALL_NETWORK else 2) * NETWORKS[name].smallest_image_size
     random = np.random.RandomState(0)
     quarters = random.uniform(-1, 1, (8, 2, 2, 3)).repeat(size // 2, 1).repeat(size // 2, 2)
     images = tf.constant((quarters + random.normal(0, 0.1, quarters.shape)).astype(np.float32))
-    batch = (images, tf.constant(random.randint(NUM_CLASSES, size=8), tf.int64))
-    network_settings = settings.from_flags(NetworkSettings, values)
+    labels, waited = tf.constant(random.randint(NUM_CLASSES, size=8)), tf.constant(0, tf.float64)
+    batches = SimpleNamespace(
+        build=lambda network_fn: CloneOutputs(labels, *network_fn(images), waited)
+    )
     dtype = tf.as_dtype(precision)
+    network_fn = get_network_fn(
+        name, NUM_CLASSES, weight_decay=values.weight_decay, is_training=True, dtype=dtype
+    )
     clones = create_clones(
-        DeploymentConfig(),
-        build_clone,
-        training_network_fn(network_settings, NUM_CLASSES, dtype),
-        SimpleNamespace(get_next=lambda: batch),
-        NUM_CLASSES,
-        0.0,
+        DeploymentConfig(), build_clone, network_fn, batches, NUM_CLASSES, label_smoothing=0.0
     )
-    network = TrainingNetwork(
-        clones=clones,
-        trained=tf.trainable_variables(),
+    rate = tf.constant(values.learning_rate)
+    optimizer, loss_scale = configure_optimizer(values, rate, dtype)
+    loss, gradients = optimize_clones(clones, optimizer)
+    step, _ = build_train_op(
+        loss,
+        gradients,
+        optimizer,
+        global_step=global_step,
         update_ops=tf.get_collection(tf.GraphKeys.UPDATE_OPS),
-        begin_input=lambda session, step: repeat({}),
-        dtype=dtype,
+        loss_scale=loss_scale,
     )
-    run = settings.from_flags(
-        RunSettings,
-        values,
-        train_dir=Path(),
-        last_step=5,
-        images_per_step=8,
-        images_per_epoch=8,
-        flags={},
-    )
-    optimizer = settings.from_flags(OptimizerSettings, values, decay_steps=1000)
-    return build_training_graph(
-        network, optimizer, run, global_step=global_step, replicas=Replicas()
-    )
+    return step

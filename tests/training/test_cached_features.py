@@ -100,13 +100,13 @@ def test_equals_logistic_regression_by_gradient_descent(colours, source, tmp_pat
 
 def test_flags_that_cannot_be_combined_with_cached_features(colours, source, tmp_path):
     for flags, message in (
-        (["--augment"], "distorted images have different features every time; give --noaugment"),
+        (["--augment"], "distorted images have different features every time; pass --noaugment"),
         (["--checkpoint_path="], "--checkpoint_path is missing"),
-        (["--num_clones=2", "--clone_on_cpu"], "leave --num_clones out"),
-        (["--preprocessing_name=vgg"], "leave --preprocessing_name out"),
+        (["--num_clones=2", "--clone_on_cpu"], "omit --num_clones"),
+        (["--preprocessing_name=vgg"], "omit --preprocessing_name"),
         (
             ["--trainable_scopes=block2"],
-            "variables below the last layer, such as .*; give --trainable_scopes=logits, or",
+            "variables below the last layer, such as .*; pass --trainable_scopes=logits, or",
         ),
         (["--checkpoint_exclude_scopes=block2"], "exclude_scopes selects .* below the last layer"),
     ):

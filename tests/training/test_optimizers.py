@@ -4,21 +4,12 @@ import ast
 
 import numpy as np
 import pytest
-from absl import flags
 
 from slim.common.compat import tf
-from slim.datasets.registry import Dataset
-from slim.deployment.cluster import Cluster
-from slim.training import settings as training_settings
-from slim.training.flags import OPTIMIZERS as OPTIMIZER_NAMES
-from slim.training.flags import define_training_flags
-from slim.training.optimizers import (
-    OPTIMIZERS,
-    OptimizerSettings,
-    configure_learning_rate,
-    find_decay_steps,
-)
-from slim.training.start import choose_replicas
+from slim.deployment.cluster import find_cluster
+from slim.deployment.replicas import choose_replicas
+from slim.training.optimizers import OPTIMIZERS, configure_learning_rate, find_decay_steps
+from tests.support import training_flags
 
 VARIABLES = ("v0", "v1")
 VARIANTS = {
@@ -36,17 +27,6 @@ VARIANTS = {
 }
 
 
-def parse(*given: str) -> flags.FlagValues:
-    values = flags.FlagValues()
-    define_training_flags(values)
-    values(["train", *given])
-    return values
-
-
-def optimizer_settings(*given: str) -> OptimizerSettings:
-    return training_settings.from_flags(OptimizerSettings, parse(*given), decay_steps=10)
-
-
 @pytest.fixture(scope="module")
 def published(reference) -> dict[str, np.ndarray]:
     """Figures of the published code, see the README beside them."""
@@ -55,7 +35,9 @@ def published(reference) -> dict[str, np.ndarray]:
 
 
 def rates(decay_type: str, steps: list[int]) -> list[float]:
-    settings = optimizer_settings(
+    values = training_flags(
+        "--batch_size=1",
+        "--num_epochs_per_decay=1",
         f"--learning_rate_decay_type={decay_type}",
         "--learning_rate=0.1",
         "--learning_rate_decay_factor=0.5",
@@ -63,7 +45,7 @@ def rates(decay_type: str, steps: list[int]) -> list[float]:
     )
     with tf.Graph().as_default(), tf.Session() as session:
         global_step = tf.placeholder(tf.int64, [])
-        rate = configure_learning_rate(settings, global_step)
+        rate = configure_learning_rate(values, 10, 1, global_step)
         return [session.run(rate, {global_step: step}) for step in steps]
 
 
@@ -89,7 +71,7 @@ def test_learning_rates_of_the_published_code(published):
         kind, samples, epochs, batch_size, sync, replicas, rate, end, factor = ast.literal_eval(
             name.removeprefix("lr ")
         )
-        values = parse(
+        values = training_flags(
             f"--learning_rate_decay_type={kind}",
             f"--num_epochs_per_decay={epochs}",
             f"--batch_size={batch_size}",
@@ -99,18 +81,13 @@ def test_learning_rates_of_the_published_code(published):
             f"--end_learning_rate={end}",
             f"--learning_rate_decay_factor={factor}",
         )
-        dataset = Dataset(
-            name="any", split_name="train", files=(), num_samples=samples, num_classes=1
-        )
-        gradients = choose_replicas(Cluster(), values.sync_replicas, values.replicas_to_aggregate)
-        settings = training_settings.optimizer_settings(
-            values, dataset, gradients.gradients_per_step
-        )
+        cluster = find_cluster(values, {})
+        gathered = choose_replicas(cluster, sync, replicas).gradients_per_step
         d = max(1, int(samples * epochs / batch_size))
         steps = sorted({0, 1, d // 3, d // 2, d - 1, d, d + 1, 2 * d, 5 * d // 2, 4 * d})
         with tf.Graph().as_default(), tf.Session() as session:
             step = tf.placeholder(tf.int64, [])
-            learning_rate = configure_learning_rate(settings, step)
+            learning_rate = configure_learning_rate(values, samples, gathered, step)
             rates = [session.run(learning_rate, {step: number}) for number in steps]
         np.testing.assert_allclose(rates, published[name], rtol=1e-5, err_msg=name)
 
@@ -163,7 +140,7 @@ def ftrl(w, g, lr, s):
 )
 def test_optimizers_take_their_flags(update, request):
     """Three steps on (w - 1)² from w = 3, with the gradient 2 (w - 1), as in the papers."""
-    settings = optimizer_settings(
+    values = training_flags(
         "--momentum=0.8",
         "--adam_beta1=0.7",
         "--adam_beta2=0.6",
@@ -179,7 +156,7 @@ def test_optimizers_take_their_flags(update, request):
     name = request.node.callspec.id
     with tf.Graph().as_default(), tf.Session() as session:
         variable = tf.get_variable("w", initializer=3.0)
-        optimizer = OPTIMIZERS[name](tf.constant(0.1), settings)
+        optimizer = OPTIMIZERS[name](tf.constant(0.1), values)
         step = optimizer.minimize((variable - 1) ** 2)
         session.run(tf.global_variables_initializer())
         found = []
@@ -194,21 +171,21 @@ def test_optimizers_take_their_flags(update, request):
 
 
 def test_every_optimizer_is_a_choice_of_the_flag():
-    assert tuple(OPTIMIZERS) == OPTIMIZER_NAMES
+    assert list(OPTIMIZERS) == training_flags()["optimizer"].parser.enum_values
 
 
 def test_updates_of_the_published_code(published):
     """Compares every variable and slot after each of five steps on given gradients."""
     found = {name.split()[1] for name in published if name.startswith("opt ")}
-    assert found == {*OPTIMIZER_NAMES, *VARIANTS}
+    assert found == {*OPTIMIZERS, *VARIANTS}
     for variant in sorted(found):
         name = variant.partition(":")[0]
         tolerance = 5e-4 if name == "ftrl" else 1e-5
-        settings = optimizer_settings(f"--optimizer={name}", *VARIANTS.get(variant, ()))
+        values = training_flags(f"--optimizer={name}", *VARIANTS.get(variant, ()))
         with tf.Graph().as_default(), tf.Session() as session:
             variables = [tf.get_variable(v, initializer=published[f"start {v}"]) for v in VARIABLES]
             gradients = [tf.placeholder(tf.float32, v.shape) for v in variables]
-            optimizer = OPTIMIZERS[name](tf.constant(0.05), settings)
+            optimizer = OPTIMIZERS[name](tf.constant(0.05), values)
             step = optimizer.apply_gradients(
                 zip(gradients, variables, strict=True), tf.train.create_global_step()
             )

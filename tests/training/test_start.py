@@ -1,13 +1,14 @@
 """Tests of the start of a training run: checkpoints and the last step."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
-from slim.training.start import StartSettings, find_last_step, start_from
+from slim.training.start import Run, find_last_step, first_values
 from tests.support import write_checkpoint
 
 
@@ -21,12 +22,11 @@ def small_checkpoint(tmp_path) -> str:
 
 
 def choose_start(tmp_path: Path, checkpoint: str, exclude="", ignore_missing_vars=False):
-    settings = StartSettings(
-        checkpoint_path=checkpoint,
-        checkpoint_exclude_scopes=exclude,
-        ignore_missing_vars=ignore_missing_vars,
+    run = Run(cluster=None, train_dir=tmp_path / "run", last_step=None, source=checkpoint)
+    values = SimpleNamespace(
+        checkpoint_exclude_scopes=exclude, ignore_missing_vars=ignore_missing_vars
     )
-    return start_from(tmp_path / "run", settings, [])
+    return first_values(run, values, [])
 
 
 @pytest.mark.parametrize("classifier", ["Logits", "logits"], ids=["Inception", "ResNet"])
@@ -65,7 +65,8 @@ def test_a_checkpoint_of_another_run_is_not_resumed(tmp_path, small_checkpoint):
         slim.model_variable("net/weights", [3, 2])
         slim.model_variable("net/Momentum", [3, 2])
         with pytest.raises(UserError, match=r"lacks 1 of 2 variables: net/Momentum; .* another"):
-            start_from(Path(small_checkpoint).parent, StartSettings(checkpoint_path=None), [])
+            run = Run(cluster=None, train_dir=Path(small_checkpoint).parent, last_step=None)
+            first_values(run, SimpleNamespace(checkpoint_path=None), [])
 
 
 def test_the_last_step_completes_the_last_epoch():

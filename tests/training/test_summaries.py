@@ -7,8 +7,8 @@ import pytest
 
 from slim.common.compat import tf
 from slim.common.summaries import describe
-from slim.training.networks import CloneOutputs
-from slim.training.summaries import DESCRIPTIONS, VARIABLE, build_summary, summarize_flags
+from slim.training.batches import CloneOutputs
+from slim.training.training_summaries import DESCRIPTIONS, VARIABLE, build_summary, summarize_flags
 
 
 @pytest.mark.parametrize("histograms", [False, True])
@@ -21,7 +21,7 @@ def test_accuracy_and_a_description_of_every_tag(histograms):
         images = tf.constant(np.zeros((4, 2, 2, 3), np.float32))
         labels = tf.constant([1, 0, 0, 0], tf.int32)
         points = {"images": images, "pool": images[:, 0, 0]}
-        outputs = CloneOutputs(images, labels, tf.constant(logits), points, tf.constant(0.0))
+        outputs = CloneOutputs(labels, tf.constant(logits), points, tf.constant(0.0))
         clone = SimpleNamespace(outputs=outputs, scope="")
         scalars = {"total_loss": tf.constant(2.0)}
         serialized = build_summary(clone, scalars, histograms, tf.constant(True))

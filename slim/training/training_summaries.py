@@ -1,4 +1,4 @@
-"""Summaries of a training run for TensorBoard."""
+"""What TensorBoard shows of a training run."""
 
 import os
 from collections.abc import Mapping
@@ -29,29 +29,23 @@ DESCRIPTIONS = {
     "flags": "The flags of the command; once for every start of the run.",
 }
 VARIABLE = "The values of a variable."  # the tag is its name
-# What runs are compared by in the HParams tab.
-HPARAMS = (
-    "model_name",
-    "dataset_name",
-    "checkpoint_path",
-    "trainable_scopes",
-    "train_image_size",
-    "batch_size",
-    "num_clones",
-    "optimizer",
-    "learning_rate",
-    "learning_rate_decay_type",
-    "learning_rate_decay_factor",
-    "num_epochs_per_decay",
-    "end_learning_rate",
-    "weight_decay",
-    "label_smoothing",
-    "moving_average_decay",
-    "batch_norm_decay",
-    "augment",
-    "precision",
-    "cache_features",
-    "seed",
+# All other flags that are set are columns of the HParams tab, which compares runs.
+NOT_COMPARED = (
+    "cluster_timeout_secs",
+    "dataset_dir",
+    "histograms",
+    "job_name",
+    "log_every_n_steps",
+    "master",
+    "num_preprocessing_threads",
+    "num_readers",
+    "ps_hosts",
+    "quantize_delay",
+    "save_interval_secs",
+    "save_summaries_secs",
+    "task",
+    "train_dir",
+    "worker_hosts",
 )
 
 
@@ -72,8 +66,11 @@ def build_summary(
     correct = tf.equal(tf.argmax(outputs.logits, 1), tf.cast(outputs.labels, tf.int64))
     scalars = {**scalars, "train/Accuracy": tf.reduce_mean(tf.cast(correct, tf.float32))}
     summaries = [tf.summary.scalar(name, value) for name, value in scalars.items()]
-    if "images" in outputs.end_points:
-        images = scale_to_uint8(outputs.inputs[: share * tf.shape(outputs.inputs)[0]])
+    if (images := outputs.end_points.get("images")) is not None:
+        # The darkest value of the batch becomes 0, the brightest 255.
+        images = images[: share * tf.shape(images)[0]]
+        darkest, brightest = tf.reduce_min(images), tf.reduce_max(images)
+        images = tf.saturate_cast(255 * (images - darkest) / (brightest - darkest), tf.uint8)
         summaries.append(tf.summary.image("augmented_images", images, IMAGES_SHOWN))
     for loss in tf.losses.get_losses(clone.scope or None):
         summaries.append(tf.summary.scalar(f"losses/{loss.op.name}", loss))
@@ -92,23 +89,14 @@ def build_summary(
     return tf.strings.substr(summary, 0, share * tf.strings.length(summary))
 
 
-def scale_to_uint8(images: tf.Tensor) -> tf.Tensor:
-    """Scales images of any range: the darkest value of the batch becomes 0, the brightest 255."""
-    darkest, brightest = tf.reduce_min(images), tf.reduce_max(images)
-    return tf.saturate_cast(255 * (images - darkest) / (brightest - darkest), tf.uint8)
-
-
-def summarize_flags(flags: Mapping[str, object]) -> tf.Summary:
-    """Returns a table of all flags, and those of `HPARAMS` for comparing runs.
-
-    Args:
-        flags: Values by name.
-    """
-    rows = [(name, "" if value in (None, "") else f"`{value}`") for name, value in flags.items()]
+def summarize_flags(values: Mapping[str, object]) -> tf.Summary:
+    """Returns a table of all flags by name, and those that runs are compared by."""
+    rows = [(name, "" if value in (None, "") else f"`{value}`") for name, value in values.items()]
     table = str(Table(("flag", "value"), rows))
     summary = tf.Summary(value=[text("flags", table, DESCRIPTIONS["flags"])])
-    chosen = {name: flags[name] for name in HPARAMS if flags.get(name) is not None}
+    compared = {n: v for n, v in values.items() if n not in NOT_COMPARED and v not in (None, "")}
     # TensorBoard has its own class of the same message.
-    compared = hparams.hparams_pb(chosen, trial_id=os.path.normpath(str(flags["train_dir"])))
-    summary.MergeFromString(compared.SerializeToString())
+    trial = os.path.normpath(str(values["train_dir"]))
+    message = hparams.hparams_pb(compared, trial_id=trial)
+    summary.MergeFromString(message.SerializeToString())
     return summary

@@ -1,0 +1,76 @@
+"""Batches of images for the clones of a network in training."""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import repeat
+from typing import NamedTuple
+
+import numpy as np
+from absl import flags
+
+from slim.common.compat import tf
+from slim.datasets.input import InputSettings, next_batch, training_batches
+from slim.datasets.registry import Dataset
+from slim.preprocessing.preprocessing_factory import get_preprocessing
+from slim.training.start import Run
+
+NetworkFn = Callable[..., tuple[tf.Tensor, dict[str, tf.Tensor]]]
+
+
+class CloneOutputs(NamedTuple):
+    """A network on a batch of its own."""
+
+    labels: tf.Tensor  # integers `[batch]`
+    logits: tf.Tensor  # `[batch, classes]`
+    end_points: Mapping[str, tf.Tensor]  # those that a step computes, and the `images`, if any
+    waited: tf.Tensor  # seconds that the step waited for its batch, float64
+
+
+class ImageBatches:
+    """Batches of preprocessed images from shards; `FeatureBatches` has the same methods.
+
+    Args:
+        values: The flags of training.
+        dataset: The split.
+        num_classes: Number of classes of the network.
+        run: The run, of whose workers each has its own images.
+    """
+
+    session_options = tf.ConfigProto()  # in addition to those of all sessions
+
+    def __init__(
+        self, values: flags.FlagValues, dataset: Dataset, num_classes: int, run: Run
+    ) -> None:
+        name, cluster = values.preprocessing_name or values.model_name, run.cluster
+        with tf.device("/device:CPU:0"):
+            self._seed = None if values.seed is None else values.seed + cluster.task
+            self._fed = None if values.seed is None else tf.placeholder(tf.int64, [])
+            settings = InputSettings(
+                image_size=values.train_image_size,
+                batch_size=values.batch_size,
+                num_classes=num_classes,
+                labels_offset=values.labels_offset,
+                num_threads=values.num_preprocessing_threads,
+                num_readers=values.num_readers,
+                seed=self._fed,
+                num_clones=values.num_clones,
+                num_workers=cluster.worker_replicas,
+                worker=cluster.task,
+            )
+            preprocess = get_preprocessing(name, is_training=values.augment)
+            batches = training_batches(dataset, preprocess, settings)
+            self._iterator = tf.data.make_initializable_iterator(batches)
+
+    def build(self, network_fn: NetworkFn) -> CloneOutputs:
+        """Builds a network on the next batch."""
+        images, labels, waited = next_batch(self._iterator)
+        logits, end_points = network_fn(images)
+        return CloneOutputs(labels, logits, {**end_points, "images": images}, waited)
+
+    def begin(
+        self, session: tf.Session, step: int, _: CloneOutputs
+    ) -> Iterator[Mapping[tf.Tensor, np.ndarray]]:
+        """Begins at a step, and returns the values to feed to each step."""
+        # A resumed run does not repeat the images that it began with.
+        seed = {} if self._fed is None else {self._fed: self._seed + step}
+        session.run(self._iterator.initializer, seed)
+        return repeat({})
