@@ -183,7 +183,7 @@ def test_domain_similarity_on_own_features(execute, tmp_path):
     own = {"SOURCES": "moths,bees", "TARGETS": "wasps", "MIN_COUNT": "1", "TOP_K": "2"}
     text, pictures = execute("DomainSimilarityDemo", **own)
     assert "Own settings." in text
-    assert "features | feature/moths beside feature/bees\n" in text
+    assert "features | feature/moths next to feature/bees\n" in text
     assert "wasps | 3 | 32 | 4 | 4\n" in text
     assert "EMD of the nearest 2" in text and "toy" not in text
     assert pictures == 3

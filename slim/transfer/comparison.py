@@ -17,7 +17,7 @@ from slim.common.tables import Table
 from slim.evaluation.intervals import RESAMPLES, Estimate, accuracy_difference
 from slim.transfer.domain_similarity import SimilarityTable, emd, large_classes
 from slim.transfer.features import Features
-from slim.transfer.prototypes import Prototypes, class_prototypes
+from slim.transfer.prototypes import class_prototypes
 
 # In [0, 1], by source and target. Pairs without a result are absent.
 Accuracies = Mapping[tuple[str, str], float]
@@ -75,8 +75,8 @@ def emd_differences(
     ones: intervals lean towards 0.
 
     Args:
-        pairs: Pairs of sources; a pair is left out if the images of a domain are not given, such as
-            those of a union.
+        pairs: Pairs of sources; a pair is left out if `images` lacks one of its domains, such as
+            a union.
         images: The features of the training images by domain.
         min_count: Images that a class of a source must have in `images`.
         resamples: The number of draws.
@@ -101,7 +101,12 @@ def emd_differences(
 
     def distances(draw: int | None) -> list[float]:
         random = None if draw is None else np.random.default_rng([seed, draw])
-        drawn = {name: _draw(images[name], random) for name in sources | targets}
+        drawn = {}
+        for name in sources | targets:
+            count, times = len(images[name].labels), None
+            if random:
+                times = np.bincount(random.integers(count, size=count), minlength=count)
+            drawn[name] = class_prototypes(*images[name], times=times)
         kept = {
             name: drawn[name].subset(np.isin(drawn[name].labels, large[name])) for name in large
         }
@@ -185,12 +190,3 @@ def _correlation(points: Sequence[np.ndarray]) -> float:
     x, y = (joined - joined.mean(axis=0)).T
     scale = np.sqrt((x @ x) * (y @ y))
     return float(x @ y / scale) if scale > 0 else float("nan")
-
-
-def _draw(images: Features, random: np.random.Generator | None) -> Prototypes:
-    """Returns the prototypes of images drawn with replacement, or of all images."""
-    if random is None:
-        return class_prototypes(*images)
-    count = len(images.labels)
-    times = np.bincount(random.integers(count, size=count), minlength=count)
-    return class_prototypes(*images, times=times)

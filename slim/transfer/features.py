@@ -27,11 +27,11 @@ class Pictures(NamedTuple):
 
     paths: list[Path]
     labels: np.ndarray  # [N], integers from 0
-    class_names: Sequence[str]  # from classes.txt, else the folders of the images
+    class_names: Sequence[str]  # from classes.txt, otherwise the folders of the images
 
 
 def has_features(folder: str | Path, *datasets: str, split: str | None = "train") -> bool:
-    """Returns whether a folder has features of a split of all given datasets."""
+    """Returns whether a folder has features of a split of all datasets."""
     return all(
         path.exists() for dataset in datasets for path in feature_files(folder, dataset, split)
     )
@@ -65,20 +65,26 @@ def load_features(
         )
     if labels.min() < 0:
         raise UserError(f"{label_file} has label {labels.min()}: expected labels from 0; {again}")
-    if check_values and (bad := _find_bad_row(values)) is not None:
-        raise UserError(
-            f"{feature_file} has a value that is not finite in row {bad} (counted from 0): {again}"
-        )
+    for start in range(0, len(values), CHUNK) if check_values else ():
+        bad = ~np.isfinite(values[start : start + CHUNK]).all(axis=1)
+        if bad.any():
+            raise UserError(
+                f"{feature_file} has a value that is not finite in row {start + bad.argmax()} "
+                f"(counted from 0): {again}"
+            )
     return Features(values, labels)
 
 
 def load_side_by_side(folders: Sequence[str | Path], dataset: str, *, normalize: bool) -> Features:
-    """Loads the features of training images by several networks side by side, float64.
+    """Loads the features of training images by several networks side by side.
 
     Args:
         folders: The folder of each network, `feature/<checkpoint>`.
         dataset: The name of the dataset.
         normalize: Whether each network's features are scaled to length 1 per image.
+
+    Returns:
+        Features, float64 `[N, D]` with the dimensions of all networks, and labels `[N]`.
 
     Raises:
         UserError: Features are missing or damaged, or are of different images.
@@ -101,11 +107,7 @@ def normalized(values: np.ndarray) -> np.ndarray:
 
 
 def load_array(path: Path, dimensions: int, kinds: str, expected: str) -> np.ndarray:
-    """Loads a non-empty array with the given number of dimensions and dtype kinds.
-
-    Raises:
-        UserError: The file is missing, or holds something else.
-    """
+    """Loads a non-empty array with a number of dimensions and with one of several dtype kinds."""
     if not path.is_file():
         raise UserError(
             f"no features {path}: write them with `python feature_extraction.py`, whose "
@@ -157,12 +159,3 @@ def load_pictures(
         labels,
         names or [folders.get(label, str(label)) for label in range(num_classes)],
     )
-
-
-def _find_bad_row(values: np.ndarray) -> int | None:
-    """Returns the first row with a value that is not finite, if any."""
-    for start in range(0, len(values), CHUNK):
-        bad = ~np.isfinite(values[start : start + CHUNK]).all(axis=1)
-        if bad.any():
-            return start + int(bad.argmax())
-    return None

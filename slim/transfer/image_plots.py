@@ -1,4 +1,4 @@
-"""Figures of images beside their classes. Functions return figures and never show them."""
+"""Figures of images and their classes. Functions return figures and never show them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -133,7 +133,7 @@ def plot_nearest_classes(
     neighbours: int = 4,
     most: int = 12,
 ) -> Figure:
-    """Shows an image of each target class beside its nearest source classes.
+    """Shows an image of each target class next to its nearest source classes.
 
     Below a source class are its distance and the share of the target class's mass that the optimal
     flow takes from it.
@@ -186,7 +186,7 @@ def _image_grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
 
 
 def _show(axis: Axes, path: Path, frame: str | None) -> None:
-    """Shows the centre of an image, with a frame if a colour is given."""
+    """Shows the centre of an image, with a frame if there is a colour."""
     axis.imshow(load_thumbnail(path, THUMBNAIL))
     axis.set_axis_on()
     axis.set(xticks=[], yticks=[])

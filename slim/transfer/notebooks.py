@@ -1,4 +1,4 @@
-"""Settings of the notebooks: the paper's if its features are there, else those of the toy domains.
+"""Settings of the notebooks: the paper's if its features are there, otherwise the toy domains'.
 
 Parameters are text, as in environment variables; the empty text stands for the default.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from slim.common.errors import UserError
 from slim.common.tables import Table
@@ -32,22 +32,14 @@ PAPER_NETWORKS = {
 }
 
 
-class LinearDefaults(NamedTuple):
-    """Names of networks and datasets."""
-
-    network: str
-    other_network: str
-    dataset: str
-    long_tailed: str
-
-
-PAPER = LinearDefaults(
+# A network, another one, a dataset, and one with classes of different sizes.
+PAPER = (
     reproduction.CLASSIFIER_FEATURES,
     PAPER_NETWORKS["ImageNet"],
     reproduction.CLASSIFIER_DATASET,
     "nabirds",
 )
-TOY = LinearDefaults("toy_inat", "toy_imagenet", "toy_birds", "toy_inat")
+TOY = ("toy_inat", "toy_imagenet", "toy_birds", "toy_inat")
 TOY_SOURCES = ("toy_imagenet", "toy_inat")
 TOY_TARGETS = ("toy_birds", "toy_flowers", "toy_cars")
 PAPER_TOP_K = 200
@@ -72,7 +64,6 @@ class LinearSettings:
         return [self.network] + ([self.other_network] if self.other_network else [])
 
     def table(self) -> Table:
-        """Returns a table of the settings."""
         rows = [
             ["features", str(self.network)],
             ["compared with", str(self.other_network or "-")],
@@ -115,10 +106,9 @@ class DomainSettings:
         return names == [reproduction.SIMILARITY_FEATURES] and not self.normalize
 
     def table(self) -> Table:
-        """Returns a table of the settings."""
         scale = "each image's features scaled to length 1" if self.normalize else "as extracted"
         rows = [
-            ["features", " beside ".join(map(str, self.networks))],
+            ["features", " next to ".join(map(str, self.networks))],
             ["scale of the features", scale],
             ["sources", ", ".join(self.sources)],
             ["targets", ", ".join(self.targets)],
@@ -141,7 +131,7 @@ def linear_settings(
     Args:
         feature_dir: The folder with one subfolder per network.
         network: A subfolder of `feature_dir`.
-        other_network: Another, to compare with; the default is left out if features are missing.
+        other_network: Another one, to compare with. There is no default if features are missing.
         dataset_name: A dataset.
         long_tailed: A dataset for accuracy by class size; `dataset_name` if features of the default
             are missing.
@@ -152,8 +142,8 @@ def linear_settings(
         folder, other_folder = Path(feature_dir, own), Path(feature_dir, other)
         if _has_splits(folder, dataset):
             break
-    is_paper = (own, dataset) == (PAPER.network, PAPER.dataset)
-    missing = f"{Path(feature_dir, PAPER.network)} has no features of {PAPER.dataset}"
+    is_paper = (own, dataset) == (PAPER[0], PAPER[2])
+    missing = f"{Path(feature_dir, PAPER[0])} has no features of {PAPER[2]}"
     has_other = other != own and (other_network or _has_splits(other_folder, dataset))
     return LinearSettings(
         origin=_origin(any(names), is_paper, missing),
@@ -182,7 +172,7 @@ def domain_settings(
     Args:
         feature_dir: The folder with one subfolder per network.
         dataset_dir: The folder that holds the datasets.
-        networks: Subfolders of `feature_dir`, separated by commas. Default for given sources: the
+        networks: Subfolders of `feature_dir`, separated by commas. Default if sources are set: the
             networks with the names of the sources.
         sources: Datasets, separated by commas.
         targets: Datasets, separated by commas.
@@ -264,11 +254,7 @@ def _words(text: str, default: Iterable[str]) -> list[str]:
 
 
 def _number(name: str, text: str, default: Any, least: float, *, most: float = math.inf) -> Any:
-    """Returns the number that a parameter gives, of the type of `least`.
-
-    Raises:
-        UserError: The text is not a number from `least` to `most`.
-    """
+    """Returns a parameter as a number from `least` to `most`, of the type of `least`."""
     if not (text := str(text)):  # papermill turns numbers into int and float
         return default
     with suppress(ValueError):

@@ -118,7 +118,7 @@ def plot_transfers(table: SimilarityTable, accuracies: Mapping[str, Accuracies])
     """Plots transfer accuracy against domain similarity, as in figure 5 of the paper.
 
     Each way of transfer has a panel. Markers are sources, colours are targets. The correlation is
-    given over all points, and, because targets differ in difficulty, over the differences from the
+    over all points, and, because targets differ in difficulty, over the differences from the
     mean of each target.
 
     Args:

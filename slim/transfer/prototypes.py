@@ -104,7 +104,7 @@ def load_prototypes(folder: str | Path, domain: str, *, normalize: bool = False)
             scale of a network's features does not matter. The default is as published.
 
     Raises:
-        UserError: The files are missing or damaged, or `normalize` is given for means.
+        UserError: The files are missing or damaged, or means cannot be normalized.
     """
     means, weights = Path(folder, f"{domain}.npy"), Path(folder, f"{domain}_weight.npy")
     splits = [split for split in ("train", None) if has_features(folder, domain, split=split)]

@@ -53,7 +53,7 @@ def write_report(
     content = {
         "format": FORMAT,
         "settings": settings,
-        # Accuracies in [0, 1] with the number of images and all else that the cells have.
+        # An accuracy in [0, 1] comes with the other results in the file of its cell.
         "cells": [
             {
                 "source": source,
