@@ -116,7 +116,7 @@ def test_an_archive_that_is_interrupted_and_one_of_another_network(tmp_path, mon
         server.files.pop("model")
         done = invoke(checkpoints, f"hub:{NAME}", mirror, f"--checkpoints_dir={tmp_path}")
         assert done.code == 1
-        assert "does not match the known hash" in done.error.splitlines()[0]
+        assert "the file there has the hash" in done.error.splitlines()[0]
         assert "the server answered 404" in done.error.splitlines()[-1]
     given = [f"--path={tmp_path / 'model'}", f"--checkpoints_dir={tmp_path}"]
     assert invoke(checkpoints, f"hub:{NAME}", *given).code == 0
