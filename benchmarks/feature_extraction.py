@@ -8,7 +8,7 @@ from benchmarks.photographs import NAME, image_files
 from slim.checkpoints.freezing import FrozenNetwork, build_network, pool_features
 from slim.common.compat import tf
 from slim.features.extractor import Extractor, load_network
-from slim.features.files import Settings as Extraction
+from slim.features.feature_files import Settings as Extraction
 from slim.nets.nets_factory import get_network, get_network_fn
 
 

@@ -19,7 +19,7 @@ from absl import flags
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError, warn
 from slim.common.tables import Table
-from slim.features.files import SPLITS
+from slim.features.feature_files import SPLITS
 from slim.weights.catalogue import ADDRESS, FEATURES
 from slim.weights.fetching import provide_files
 

@@ -24,7 +24,7 @@ from slim.checkpoints.description import ModelDescription, write_model_descripti
 from slim.common import files
 from slim.evaluation.predictions import load_predictions
 from slim.features import extractor
-from slim.features.files import PUBLISHED_NAMES, checkpoint_name
+from slim.features.extractor import PUBLISHED_NAMES
 from slim.nets.nets_factory import NETWORKS
 from slim.transfer.features import load_pictures
 from tests.conftest import (
@@ -161,7 +161,7 @@ def test_plain_variables_where_there_are_no_averages(colours, tmp_path):
     assert "plain variables" in done.error
     done = invoke(extraction, *flags, "--moving_average_decay=0.9999")
     assert done.code == 1
-    assert "has no moving averages; leave the flag out" in done.error
+    assert "has no moving averages; omit the flag" in done.error
 
 
 def test_precision_and_xla(colours, checkpoint, tmp_path):
@@ -283,7 +283,7 @@ def test_a_batch_beyond_the_memory_is_one_line(colours, checkpoint, tmp_path, mo
     done = invoke(extraction, *arguments(colours, checkpoint, tmp_path, "--batch_size=4096"))
     assert done.code == 1
     assert done.error.splitlines()[-1] == (
-        "error: --batch_size=4096: not enough memory; give a smaller one, the features so far are "
+        "error: --batch_size=4096: not enough memory; pass a smaller one, the features so far are "
         "kept"
     )
 
@@ -385,7 +385,7 @@ def test_default_output_is_named_after_the_checkpoint():
         ("./checkpoints/inception/inception_v3_iNat_299.ckpt", "inception_v3_iNat_299"),
         ("checkpoints/toy_inat/model.ckpt-600", "toy_inat"),
     ):
-        assert checkpoint_name(path) == name
+        assert extraction.checkpoint_name(path) == name
 
 
 def test_errors(colours, checkpoint, tmp_path):

@@ -23,9 +23,20 @@ from slim.common.devices import describe_run, session_config
 from slim.common.errors import UserError, count, show_problems
 from slim.datasets.images import ImageError, load_image
 from slim.datasets.input import prefetch
-from slim.features.files import PUBLISHED_NAMES, Settings, hash_checkpoint
+from slim.features.feature_files import Settings, hash_checkpoint
 from slim.nets.nets_factory import get_network
 from slim.preprocessing.preprocessing_factory import get_preprocessing, preprocessing_kind
+
+PUBLISHED_NAMES = {
+    "InceptionV3": "inception_v3",
+    "InceptionV3SE": "inception_v3_se",
+    "InceptionV4": "inception_v4",
+    "InceptionResnetV2": "inception_resnet_v2",
+    "InceptionResnetV2SE": "inception_resnet_v2_se",
+    "ResNet50": "resnet_v2_50",
+    "ResNet101": "resnet_v2_101",
+    "ResNet152": "resnet_v2_152",
+}
 
 
 def choose_settings(
@@ -38,19 +49,19 @@ def choose_settings(
     endpoint: str | None = None,
     precision: str = PRECISIONS[0],
 ) -> Settings:
-    """Returns the settings of features: as given, else of training, else of the network.
+    """Returns the settings of features: as passed, otherwise of training, or of the network.
 
     Args:
         checkpoint: The prefix of the checkpoint.
         model_name: The network, or its published name.
-        image_size: See `choose_input`.
-        preprocessing_name: See `choose_input`.
-        moving_average_decay: See `choose_averages`.
+        image_size: The size, as for `choose_input`.
+        preprocessing_name: The preprocessing, as for `choose_input`.
+        moving_average_decay: Whether to take averages, as for `choose_averages`.
         endpoint: The end point. Default: depends on the network.
         precision: The type the layers compute in.
 
     Raises:
-        UserError: See `choose_input` and `choose_averages`.
+        UserError: The settings are invalid, or the checkpoint does not have the averages.
     """
     name = PUBLISHED_NAMES.get(model_name, model_name)
     chosen = choose_input(checkpoint, name, image_size, preprocessing_name)
@@ -66,11 +77,7 @@ def choose_settings(
 
 
 def load_network(settings: Settings, checkpoint: str) -> FrozenNetwork:
-    """Loads the network from images to features.
-
-    Args:
-        settings: Network, end point, size, and whether to take averages.
-        checkpoint: The prefix of the checkpoint.
+    """Loads the network from images to features, float32 `[batch, depth]`.
 
     Raises:
         UserError: The end point is unknown, or the checkpoint does not match.
@@ -107,28 +114,33 @@ class Extractor:
     ) -> None:
         self._batch_size = batch_size
         self._num_threads = num_threads or available_cores()
-        line = describe_run(
-            settings.model_name,
-            settings.image_size,
-            network.parameters,
-            precision=settings.precision,
-            xla=xla,
-        )
+        name, size = settings.model_name, settings.image_size
+        line = describe_run(name, size, network.parameters, precision=settings.precision, xla=xla)
         print(line, file=sys.stderr, flush=True)
+        preprocess = get_preprocessing(settings.preprocessing)
+
+        def load(path: bytes) -> bytes:
+            return load_image(Path(os.fsdecode(path)), verify=False)[0]
+
+        def prepare(path: tf.Tensor) -> tf.Tensor:
+            encoded = tf.numpy_function(load, [path], tf.string)
+            encoded.set_shape([])
+            return preprocess(encoded, size, size)
+
         with tf.Graph().as_default():
             self._session = tf.Session(config=session_config())
             self._paths = tf.placeholder(tf.string, [None])
-            batches = image_batches(self._paths, settings, batch_size, self._num_threads)
+            images = tf.data.Dataset.from_tensor_slices(self._paths)
+            images = images.map(prepare, num_parallel_calls=self._num_threads)
+            batches = prefetch(images.batch(batch_size))  # the last one may be smaller
             self._iterator = tf.data.make_initializable_iterator(batches)
             self._features = network(self._iterator.get_next(), xla)
-
-    @property
-    def depth(self) -> int:
-        """Dimensions of a feature."""
-        return int(self._features.shape[1])
+        self.depth = int(self._features.shape[1])
 
     def features(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
         """Yields the features of image files in order, float32 `[batch, depth]`.
+
+        Images may be of any kind that conversion accepts.
 
         Raises:
             UserError: Images cannot be read; all of them are found. Or a batch is too large for
@@ -142,7 +154,7 @@ class Extractor:
                 rows = self._session.run(self._features)
             except tf.errors.ResourceExhaustedError as error:
                 raise UserError(
-                    f"--batch_size={self._batch_size}: not enough memory; give a smaller one, the "
+                    f"--batch_size={self._batch_size}: not enough memory; pass a smaller one, the "
                     "features so far are kept"
                 ) from error
             except tf.errors.OpError:
@@ -156,34 +168,6 @@ class Extractor:
 
     def __exit__(self, *_: object) -> None:
         self._session.close()
-
-
-def image_batches(
-    paths: tf.Tensor, settings: Settings, batch_size: int, num_threads: int
-) -> tf.data.Dataset:
-    """Returns batches of images in the order of their paths, preprocessed for evaluation.
-
-    Args:
-        paths: Image files of any kind that conversion accepts, strings `[any]`.
-        settings: Preprocessing and size.
-        batch_size: Images per batch; the last batch may be smaller.
-        num_threads: Images preprocessed in parallel.
-
-    Returns:
-        float32 `[batch, image_size, image_size, 3]`.
-    """
-    preprocess = get_preprocessing(settings.preprocessing)
-
-    def load(path: bytes) -> bytes:
-        return load_image(Path(os.fsdecode(path)), verify=False)[0]
-
-    def prepare(path: tf.Tensor) -> tf.Tensor:
-        encoded = tf.numpy_function(load, [path], tf.string)
-        encoded.set_shape([])
-        return preprocess(encoded, settings.image_size, settings.image_size)
-
-    images = tf.data.Dataset.from_tensor_slices(paths).map(prepare, num_parallel_calls=num_threads)
-    return prefetch(images.batch(batch_size))
 
 
 def refuse_unreadable(paths: Sequence[str], num_threads: int) -> None:
@@ -206,8 +190,7 @@ def refuse_unreadable(paths: Sequence[str], num_threads: int) -> None:
         return
     show_problems(problems)
     raise UserError(
-        f"{count(len(problems), 'image')} cannot be read, the first is {problems[0]}; fix "
-        "them and run the command again, which keeps the features so far, or delete the dataset's "
-        "shards, if any, and convert with --on_error=skip: extraction leaves out the images "
-        "that conversion skips"
+        f"{count(len(problems), 'image')} cannot be read, the first is {problems[0]}; fix them and "
+        "run the command again, which keeps the features so far; or delete the dataset's shards, "
+        "if any, and convert it with --on_error=skip: extraction skips the same images"
     ) from None

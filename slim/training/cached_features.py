@@ -19,8 +19,7 @@ from slim.common.files import writing_to
 from slim.datasets.registry import Dataset
 from slim.datasets.tfrecord import LISTS
 from slim.features.extractor import Extractor, load_network
-from slim.features.files import Settings, find_split, hash_checkpoint
-from slim.features.splits import extract_missing
+from slim.features.feature_files import Settings, extract_missing, find_split, hash_checkpoint
 from slim.nets.nets_factory import get_network
 from slim.training.batches import CloneOutputs, NetworkFn
 from slim.training.start import Run, classifier_scope, split_scopes

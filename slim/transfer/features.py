@@ -9,7 +9,7 @@ import numpy as np
 from slim.common.errors import UserError
 from slim.datasets.lists import CLASSES
 from slim.datasets.registry import read_class_names, read_converted_list
-from slim.features.files import feature_files
+from slim.features.feature_files import feature_files
 
 BIG = 2**30  # bytes; larger files are mapped into memory
 CHUNK = 4096  # rows; 64 MB with 2,048 float64 values each

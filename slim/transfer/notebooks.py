@@ -13,7 +13,7 @@ from typing import Any
 from slim.common.errors import UserError
 from slim.common.tables import Table
 from slim.datasets.tfrecord import LISTS
-from slim.features.files import SPLITS
+from slim.features.feature_files import SPLITS
 from slim.transfer import GAMMA, MIN_COUNT, reproduction
 from slim.transfer.features import (
     Features,

@@ -22,16 +22,16 @@ from slim.checkpoints.reading import read_shapes
 from slim.common.errors import UserError
 from slim.common.files import write_whole, writing_to
 from slim.features.extractor import Extractor, choose_settings, load_network
-from slim.features.files import (
+from slim.features.feature_files import (
     SPLITS,
     FeatureSplit,
     Settings,
     describe,
+    extract_missing,
     feature_files,
     find_split,
     is_extracted,
 )
-from slim.features.splits import extract_missing
 from slim.nets.nets_factory import get_network
 from slim.transfer.domain_similarity import emd, large_classes
 from slim.transfer.features import load_features

@@ -5,7 +5,13 @@ from pathlib import Path
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from slim.features.files import FeatureSplit, Settings, describe, find_split, hash_checkpoint
+from slim.features.feature_files import (
+    FeatureSplit,
+    Settings,
+    describe,
+    find_split,
+    hash_checkpoint,
+)
 from slim.transfer import study
 from tests.support import Result, invoke, write_checkpoint
 

@@ -19,7 +19,7 @@ from slim.checkpoints.reading import read_shapes
 from slim.common import files
 from slim.common.files import exclusive
 from slim.evaluation.predictions import read_results
-from slim.features.files import find_split
+from slim.features.feature_files import find_split
 from slim.transfer import fine_tuning
 from slim.transfer.fine_tuning import share_gpus
 from tests.conftest import NUM_VALIDATION, recipe_weights

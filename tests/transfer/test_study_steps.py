@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 
 from slim.checkpoints.description import ModelDescription, write_model_description
-from slim.features.files import Settings
+from slim.features.feature_files import Settings
 from slim.transfer import study
 from slim.transfer.fine_tuning import plan_trainings
 from slim.transfer.study_steps import (

@@ -1,4 +1,4 @@
-"""Tests of the files of features after kills at every moment, without a network."""
+"""Tests of feature files after kills at every moment and on a full disk, without a network."""
 
 import os
 import sys
@@ -13,14 +13,16 @@ import pytest
 
 from slim.common.errors import UserError
 from slim.common.files import writing_to
-from slim.features.files import (
+from slim.feature_extraction import merge, warn_if_stale
+from slim.features.feature_files import (
     FeatureSplit,
+    RowWriter,
     Settings,
+    extract_missing,
     feature_files,
     find_split,
     is_extracted,
 )
-from slim.features.splits import extract_missing, merge, warn_if_stale
 from tests.datasets.conftest import file_size_limit
 
 DEPTH, SPLITS = 3, ("train", "val")
@@ -147,7 +149,7 @@ def test_no_kill_pairs_features_with_the_labels_or_the_description_of_others(tmp
 def test_merged_files_follow_their_parts_with_any_modification_times(tmp_path, capsys):
     splits, files = extract(tmp_path, tmp_path, 1), feature_files(tmp_path, "birds", None)
     extract_missing(splits, settings_of(2), lambda: FakeExtractor(2))
-    warn_if_stale(splits, settings_of(2), files[0])
+    warn_if_stale(splits, settings_of(2), files)
     assert (
         "birds_feature.npy was merged from other features: --merge_spl" in capsys.readouterr().err
     )
@@ -157,7 +159,7 @@ def test_merged_files_follow_their_parts_with_any_modification_times(tmp_path, c
         merge(splits, settings_of(2), files)
         np.testing.assert_array_equal(np.load(files[0])[:, 0], np.tile([200, 201, 202], 2))
     assert capsys.readouterr().out.count("birds_feature.npy") == 1
-    warn_if_stale(splits[:1], settings_of(2), files[0])
+    warn_if_stale(splits[:1], settings_of(2), files)
     assert not capsys.readouterr().err
 
 
@@ -197,3 +199,20 @@ def test_a_full_disk_loses_nothing_and_is_one_line(tmp_path):
         merge(splits, settings_of(1), files)
     merge(splits, settings_of(1), files)
     assert check_files(tmp_path) == 3
+
+
+@pytest.mark.parametrize("at_most", [50, 2.5 * 4 * 1000])
+def test_a_full_disk_is_noticed_and_complete_rows_are_kept(tmp_path, at_most):
+    """The system writes the part that fits and returns its size, without an error."""
+    depth = 1000
+    path, rows = tmp_path / "rows.part", np.random.default_rng(0).random((5, depth), np.float32)
+    with (
+        file_size_limit(int(at_most)),
+        pytest.raises(OSError, match="File too large"),
+        RowWriter(path, len(rows), depth) as writer,
+    ):
+        writer.append(rows)
+    with RowWriter(path, len(rows), depth) as writer:
+        assert writer.rows == (at_most > 50) * 2
+        writer.append(rows[writer.rows :])
+    np.testing.assert_array_equal(np.load(path), rows)
