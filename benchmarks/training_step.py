@@ -17,8 +17,8 @@ from slim.deployment.model_deploy import (
     create_clones,
     optimize_clones,
 )
+from slim.nets.describe import count_multiply_adds
 from slim.nets.nets_factory import get_network_fn
-from slim.nets.sizes import count_multiply_adds
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from slim.train_image_classifier import build_clone, build_train_op
 from slim.training.batches import CloneOutputs

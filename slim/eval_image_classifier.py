@@ -89,7 +89,7 @@ def main(values: flags.FlagValues) -> None:
         raise UserError("--per_class: --eval_dir is missing, the folder to write to")
 
     # TensorFlow takes seconds to load. --help and the errors above do not wait for it.
-    from slim.checkpoints.choosing import trained_size
+    from slim.checkpoints.description import trained_size
     from slim.checkpoints.finding import find_checkpoint
     from slim.checkpoints.freezing import freeze_checkpoint
     from slim.checkpoints.reading import choose_averages, read_step
@@ -265,10 +265,9 @@ def build_member(
     values: flags.FlagValues, member: Member, checkpoint: str, num_classes: int
 ) -> "tuple[Member, InferenceGraph]":
     """Returns a network as it was trained, unless flags differ, and its graph without values."""
-    from slim.checkpoints.choosing import choose_input
+    from slim.checkpoints.description import choose_input
     from slim.checkpoints.freezing import build_network
-    from slim.common.devices import describe_run
-    from slim.nets.sizes import count_parameters
+    from slim.common.devices import count_parameters, describe_run
 
     chosen = choose_input(
         checkpoint,

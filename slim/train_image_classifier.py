@@ -208,10 +208,9 @@ def train(
     """Builds the graph of a run, chooses its first values, and runs its steps."""
     from slim.checkpoints.description import ModelDescription, write_model_description
     from slim.common.compat import tf
-    from slim.common.devices import describe_devices, describe_run
+    from slim.common.devices import count_parameters, describe_devices, describe_run
     from slim.deployment import model_deploy
     from slim.nets.nets_factory import get_network_fn
-    from slim.nets.sizes import count_parameters
     from slim.training.batches import ImageBatches
     from slim.training.cached_features import FeatureBatches
     from slim.training.optimizers import configure_learning_rate, configure_optimizer

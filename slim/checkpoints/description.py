@@ -1,14 +1,18 @@
-"""The description of the network that training writes next to its checkpoints, `model.json`.
+"""The network of a checkpoint and the images that it expects.
 
-Nothing here requires TensorFlow.
+Flags take precedence over `model.json`, which training writes next to its checkpoints, and
+`model.json` over the published defaults. Nothing here requires TensorFlow.
 """
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from slim.common.errors import UserError
 from slim.common.files import write_whole
+from slim.common.network_table import check_image_size, get_network, preprocessing_kind
 
 MODEL = "model.json"
 PUBLISHED_MODEL, PUBLISHED_SIZE = "inception_v3", 299  # the defaults without this file
@@ -58,3 +62,64 @@ def read_model_description(folder: Path) -> ModelDescription | None:
             "--image_size and --dataset_name"
         ) from None
     return description
+
+
+class TrainedInput(NamedTuple):
+    """A network and the images that it expects."""
+
+    model_name: str
+    image_size: int  # height and width in pixels
+    preprocessing_name: str
+
+
+def choose_input(
+    checkpoint: str,
+    model_name: str | None,
+    image_size: int | None,
+    preprocessing_name: str | None,
+    *,
+    default_size: int = PUBLISHED_SIZE,
+    size_flag: str = "image_size",
+) -> TrainedInput:
+    """Chooses a network, the size of its images, and their preprocessing.
+
+    Notes on stderr name the flags that differ from `model.json`.
+
+    Args:
+        checkpoint: The prefix of the checkpoint.
+        model_name: The network. Default: the trained one, otherwise the published one.
+        image_size: Height and width of the images in pixels; 0 for the default of the network.
+            Default: the size of training, otherwise `default_size`.
+        preprocessing_name: The preprocessing. Default: that of training, otherwise of the network.
+        default_size: The size without `image_size` and without `model.json`.
+        size_flag: The name of the flag of the size.
+
+    Raises:
+        UserError: `model.json` is invalid, the network or the preprocessing is unknown, or the
+            size is too small.
+    """
+    # Each property by itself: a run at another size keeps the network and the preprocessing.
+    trained = read_model_description(Path(checkpoint).parent)
+    model_name = model_name or (trained.model_name if trained else PUBLISHED_MODEL)
+    if image_size is None:
+        size = trained.image_size if trained else default_size
+    else:
+        size = image_size or get_network(model_name).default_image_size
+    name = preprocessing_name or (trained.preprocessing_name if trained else model_name)
+    check_image_size(model_name, size, size)
+    # "inception" and "inception_v3" are the same preprocessing, and no difference to speak of.
+    kind = preprocessing_kind(name)
+    differences = []
+    if trained and size != trained.image_size:
+        differences.append(f"--{size_flag}={size}: trained at {trained.image_size}")
+    if trained and kind != (before := preprocessing_kind(trained.preprocessing_name)):
+        differences.append(f"--preprocessing_name={name}: trained with {before}")
+    for difference in differences:
+        print(f"note: {difference}, see {Path(checkpoint).with_name(MODEL)}", file=sys.stderr)
+    return TrainedInput(model_name, size, name)
+
+
+def trained_size(checkpoint: str) -> int:
+    """Returns the image size that a checkpoint was trained at, otherwise the published size."""
+    trained = read_model_description(Path(checkpoint).parent)
+    return trained.image_size if trained else PUBLISHED_SIZE

@@ -28,9 +28,9 @@ from slim.checkpoints.reading import (
     read_tensors,
 )
 from slim.common.compat import compared_by_identity, slim, tf
+from slim.common.devices import count_parameters
 from slim.common.errors import UserError, did_you_mean
 from slim.nets.nets_factory import get_network, get_network_fn
-from slim.nets.sizes import count_parameters
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The devices that a network runs on: the options of its session, and a line about its size."""
 
 import os
+from collections.abc import Iterable
 
 from slim.common.compat import tf
 from slim.common.cores import available_cores
@@ -37,6 +38,11 @@ def describe_devices(num_clones: int = 1, clone_on_cpu: bool = False) -> str:
         f"{name or 'GPU'} ({device.memory_limit_bytes / 2**30:.1f} GiB free)"
         for name, device in zip(names, devices, strict=False)
     )
+
+
+def count_parameters(variables: Iterable[tf.Variable]) -> int:
+    """Returns the number of parameters in variables; the statistics of batch norm do not count."""
+    return sum(variable.shape.num_elements() for variable in variables if variable.trainable)
 
 
 def describe_run(

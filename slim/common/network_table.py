@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from slim.common.errors import UserError, did_you_mean
 
 LARGEST_IMAGE_SIZE = 4096  # pixels
+PREPROCESSING = ("inception", "vgg")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class NetworkSpec:
     has_aux_logits: bool  # whether `build` takes `create_aux_logits`
     default_image_size: int  # height and width that the network was designed for, in pixels
     smallest_image_size: int  # at which the last feature map has one position, in pixels
-    preprocessing: str = "inception"  # or "vgg"
+    preprocessing: str = "inception"  # one of PREPROCESSING
     depth_multiplier: float = 1.0
 
 
@@ -82,6 +83,18 @@ def get_network(name: str) -> NetworkSpec:
     if network := find_network(name):
         return network
     raise UserError(f"--model_name: unknown network '{name}'; {did_you_mean(name, list(NETWORKS))}")
+
+
+def preprocessing_kind(name: str) -> str:
+    """Returns `inception` or `vgg` for a name that `get_preprocessing` takes."""
+    if name in PREPROCESSING:
+        return name
+    if network := find_network(name):
+        return network.preprocessing
+    raise UserError(
+        f"--preprocessing_name: unknown preprocessing '{name}'; "
+        f"{did_you_mean(name, [*PREPROCESSING, *NETWORKS])}"
+    )
 
 
 def check_image_size(name: str, height: int | None, width: int | None) -> None:

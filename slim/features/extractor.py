@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slim.checkpoints.choosing import choose_input
+from slim.checkpoints.description import choose_input
 from slim.checkpoints.freezing import (
     FrozenNetwork,
     build_network,
@@ -21,11 +21,12 @@ from slim.common.compat import tf
 from slim.common.cores import available_cores
 from slim.common.devices import describe_run, session_config
 from slim.common.errors import UserError, count, show_problems
+from slim.common.network_table import preprocessing_kind
 from slim.datasets.images import ImageError, load_image
 from slim.datasets.input import prefetch
 from slim.features.feature_files import Settings, hash_checkpoint
 from slim.nets.nets_factory import get_network
-from slim.preprocessing.preprocessing_factory import get_preprocessing, preprocessing_kind
+from slim.preprocessing.preprocessing_factory import get_preprocessing
 
 PUBLISHED_NAMES = {
     "InceptionV3": "inception_v3",

@@ -4,24 +4,12 @@ from collections.abc import Callable
 from functools import partial
 
 from slim.common.compat import tf
-from slim.common.errors import UserError, did_you_mean
-from slim.common.network_table import NETWORKS, find_network
+from slim.common.errors import UserError
+from slim.common.network_table import preprocessing_kind
 from slim.preprocessing import inception_preprocessing, vgg_preprocessing
 from slim.preprocessing.decoding import NUM_CROPS
 
 _PREPROCESSING = {"inception": inception_preprocessing, "vgg": vgg_preprocessing}
-
-
-def preprocessing_kind(name: str) -> str:
-    """Returns `inception` or `vgg` for a name that `get_preprocessing` takes."""
-    if name in _PREPROCESSING:
-        return name
-    if network := find_network(name):
-        return network.preprocessing
-    raise UserError(
-        f"--preprocessing_name: unknown preprocessing '{name}'; "
-        f"{did_you_mean(name, [*_PREPROCESSING, *NETWORKS])}"
-    )
 
 
 def get_preprocessing(name: str, is_training: bool = False) -> Callable[..., tf.Tensor]:

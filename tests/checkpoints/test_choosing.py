@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from slim.checkpoints.choosing import choose_input, describe_classifier
-from slim.checkpoints.description import ModelDescription, write_model_description
+from slim.checkpoints.choosing import describe_classifier
+from slim.checkpoints.description import ModelDescription, choose_input, write_model_description
 from slim.common.compat import tf
 from slim.common.errors import UserError
 

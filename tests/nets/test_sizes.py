@@ -1,7 +1,7 @@
 """Parameters and multiply-adds of networks."""
 
 from slim.common.compat import slim, tf
-from slim.nets.sizes import count_multiply_adds, measure
+from slim.nets.describe import count_multiply_adds, measure
 
 
 def test_multiply_adds_of_a_convolution_and_a_fully_connected_layer():
