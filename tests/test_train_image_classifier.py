@@ -206,7 +206,7 @@ def test_says_what_it_does_before_the_first_step(trained):
         )
     )
     assert re.match(
-        rf"flags: --dataset_name=colours (?s:.*)--seed=3; otherwise\sdefaults\n"
+        rf"flags: --dataset_name=colours (?s:.*)--seed=3(?s:.*); otherwise\sdefaults\n"
         rf"data: {NUM_TRAIN} images of 3 classes in colours \(train\), 4 per step, "
         rf"{NUM_TRAIN / 4} steps per epoch\n"
         r"building the graph \.\.\.\n.*\n" + phases + r"running the first step took .* s\nstep 1 ",
