@@ -70,6 +70,7 @@ def invoke(command: ModuleType, *flags: object) -> Result:
     with (
         redirect_stdout(streams[0]),
         redirect_stderr(streams[1]),
+        plain_sessions(),
         pytest.raises(SystemExit) as stopped,
     ):
         command.command(argv)
@@ -85,6 +86,26 @@ def training_flags(*given: str, **changed: object) -> flags.FlagValues:
     for name, value in changed.items():
         values[name].value = value
     return values
+
+
+@contextmanager
+def plain_sessions() -> Iterator[None]:
+    """Makes sessions run graphs as they are: to optimize one takes longer than to run it.
+
+    They are optimized on a GPU, and in processes of their own.
+    """
+    begin = tf.Session.__init__
+
+    def begin_plain(self, target="", graph=None, config=None) -> None:
+        config = config or tf.ConfigProto()
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        begin(self, target, graph, config)
+
+    if tf.config.list_physical_devices("GPU"):
+        yield
+        return
+    with mock.patch.object(tf.Session, "__init__", begin_plain):
+        yield
 
 
 def beyond_memory(shape: Sequence[int | None]) -> tf.Tensor:
