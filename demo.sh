@@ -40,7 +40,7 @@ BOUNDS=40,120
 BALANCED_STEPS=${BALANCED_STEPS:-100}
 SIZE_STEPS=${SIZE_STEPS:-600}
 TARGET_STEPS=${TARGET_STEPS:-60}
-# Empty to leave out fine-tuning on the targets, which none of the claims needs.
+# Empty to omit fine-tuning on the targets, which none of the claims needs.
 FINE_TUNE=${FINE_TUNE-yes}
 # Runs this short learn more from images that are not distorted. The averages of batch norm have to
 # settle within hundreds of steps instead of tens of thousands.
