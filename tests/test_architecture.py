@@ -3,8 +3,10 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from operator import gt
 
 from tests.support import ROOT
 
@@ -22,6 +24,17 @@ LAYERS = (
     "serving",
     "transfer",
 )
+# The most files and lines that a reader of a command has to follow.
+READ = {
+    "train_image_classifier": (46, 6650),
+    "eval_image_classifier": (38, 5150),
+    "feature_extraction": (35, 5100),
+    "classify": (34, 4550),
+    "convert_dataset": (13, 1950),
+}
+# Only commands import what fetches from the internet, and these three do not.
+DOWNLOADS = ("slim.weights", "slim.common.downloads")
+OFFLINE = ("slim.train_image_classifier", "slim.eval_image_classifier", "slim.feature_extraction")
 MAX_FILE, MAX_FUNCTION, MAX_POSITIONAL = 450, 120, 5
 # The signatures of networks are published.
 LONG_FUNCTIONS = {"inception_v3", "resnet_v2"}
@@ -73,6 +86,16 @@ def imports(name: str) -> Iterator[str]:
 IMPORTS = {name: set(imports(name)) for name in SOURCES}
 
 
+def closure(name: str) -> set[str]:
+    """Returns the modules that a module imports, directly or not, and itself."""
+    found, to_do = {"slim"}, {name}  # importing `slim` loads nothing yet
+    while to_do:
+        module = to_do.pop()
+        found.add(module)
+        to_do |= IMPORTS[module] - found
+    return found - {"slim"}
+
+
 def layer(name: str) -> int:
     """Returns the layer of a module; what `slim` itself exports stands above all."""
     room = f"{name}.".split(".")[1]
@@ -85,6 +108,28 @@ def test_no_import_runs_upward_or_in_a_circle_or_to_a_command():
     inside = {(name, module) for name, module in edges if name not in COMMANDS}
     assert not {(name, module) for name, module in inside if layer(module) > layer(name)}
     TopologicalSorter(IMPORTS).prepare()
+
+
+def test_only_commands_import_what_downloads():
+    for name in OFFLINE:
+        assert not [module for module in closure(name) if module.startswith(DOWNLOADS)]
+    outside = {n for n in SOURCES.keys() - COMMANDS if not n.startswith("slim.weights")}
+    assert not [n for n in outside if any(m.startswith("slim.weights") for m in IMPORTS[n])]
+
+
+def test_a_reader_of_a_command_meets_little():
+    """The files and lines that a command imports, directly or not; empty files do not count."""
+    found = {}
+    for name in READ:
+        needed = {module for module in closure(f"slim.{name}") if TEXTS[module].count("\n") > 1}
+        found[name] = (len(needed), sum(TEXTS[module].count("\n") for module in needed))
+    assert not {name: f for name, f in found.items() if any(map(gt, f, READ[name]))}
+
+
+def test_a_file_name_occurs_once():
+    names = Counter(path.name for path in SOURCES.values())
+    del names["__init__.py"], names["__main__.py"]
+    assert max(names.values()) == 1, names.most_common(3)
 
 
 def test_the_top_holds_commands_only():
