@@ -286,7 +286,7 @@ def train(
         # 1. The latest checkpoint in --train_dir has all variables and the step: the run resumes.
         # 2. --checkpoint_path has the model variables, except --checkpoint_exclude_scopes.
         # 3. The initializers have the others. Moving averages then begin at the values of the
-        #    variables; TensorFlow begins them at 3, so that noise would remain in them.
+        #    variables; from the initializers, as in TensorFlow, noise would remain in them.
         set_variables = None
         if cluster.is_chief:
             set_variables = first_values(run, values, averages)
