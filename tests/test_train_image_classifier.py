@@ -4,6 +4,7 @@ import json
 import math
 import re
 import resource
+import shutil
 import signal
 from contextlib import ExitStack
 from itertools import count
@@ -24,7 +25,7 @@ from slim.checkpoints.reading import read_shapes, read_step
 from slim.common.compat import slim, tf
 from slim.nets.nets_factory import get_network_fn
 from slim.training import run_log
-from tests.conftest import NUM_TRAIN
+from tests.conftest import NUM_TRAIN, NUM_VALIDATION
 from tests.support import (
     SMALL_NETWORK,
     SMALL_SIZE,
@@ -38,9 +39,10 @@ from tests.support import (
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
-NETWORK = "inception_v3_025"  # has the variables of Inception-V3, in a small checkpoint
+NETWORK = "inception_v3_se_025"  # has the layers of Inception-V3, in a small checkpoint
 SIZE = 75  # pixels; the smallest images that Inception-V3 takes
 ENDLESS = f"--max_number_of_steps={10**18}"
+SEEDED = ("--max_number_of_steps=3", "--learning_rate=0.001")
 
 
 def arguments(data: Path, train_dir: Path, *more: str) -> list[str]:
@@ -170,18 +172,6 @@ def test_tensorboard_finds_the_graph_the_flags_and_a_description_of_every_tag(tr
     assert b"| moving_average_decay | `0.9` |" in flags.tensor_proto.string_val[0]
 
 
-def test_the_graph_is_written_once_and_the_flags_at_every_start(colours, tmp_path):
-    for step in (1, 2):
-        done = invoke(training, *small(colours, tmp_path, f"--max_number_of_steps={step}"))
-        assert done.code == 0, done.error
-    events = [
-        event for path in tmp_path.glob("events*") for event in tf.train.summary_iterator(str(path))
-    ]
-    assert sum(event.HasField("graph_def") for event in events) == 1
-    assert not any(event.HasField("meta_graph_def") for event in events)
-    assert [step for step, _ in summaries(tmp_path)["flags"]] == [1, 2]
-
-
 def test_writes_the_description_of_the_model(trained):
     expected = ModelDescription(NETWORK, SIZE, NETWORK, "colours", ("0", "1", "2"))
     assert read_model_description(trained[0]) == expected
@@ -194,6 +184,13 @@ def test_a_complete_run_is_not_repeated(trained, colours):
     assert done.code == 0
     assert "nothing to do" in done.output
     assert sorted(path.name for path in train_dir.iterdir()) == before
+
+
+def test_evaluates_as_trained(trained, colours):
+    data = (f"--dataset_dir={colours}", "--dataset_name=colours")
+    done = invoke(evaluation, *data, f"--checkpoint_path={trained[0]}/model.ckpt-3")
+    assert done.code == 0, done.error
+    assert re.match(rf"step 3: eval/Accuracy [\d.]+, .* {NUM_VALIDATION} images, ", done.output)
 
 
 def test_says_what_it_does_before_the_first_step(trained):
@@ -214,23 +211,6 @@ def test_says_what_it_does_before_the_first_step(trained):
     )
 
 
-def test_steps_with_and_without_a_summary_run_the_same_tensors(colours, tmp_path):
-    """TensorFlow prepares each set of tensors, which takes as long as many steps."""
-    run, steps = tf.Session.run, []
-
-    def record(session, fetches, feed_dict=None, **kwargs):
-        if isinstance(fetches, dict) and "caller" in fetches:
-            steps.append([*tf.nest.flatten(list(fetches.values())), *feed_dict])
-        return run(session, fetches, feed_dict, **kwargs)
-
-    with mock.patch.object(tf.Session, "run", record):
-        done = invoke(training, *small(colours, tmp_path, "--max_number_of_steps=3"))
-    assert done.code == 0, done.error
-    assert len(steps) == 3
-    assert len({tuple(map(id, tensors)) for tensors in steps}) == 1
-    assert [step for step, _ in summaries(tmp_path)["total_loss"]] == [1]
-
-
 def test_zero_turns_checkpoints_summaries_and_the_log_off(colours, tmp_path):
     """An image size of zero selects the image size of the network, as published."""
     off = ("--save_interval_secs=0", "--save_summaries_secs=0", "--log_every_n_steps=0")
@@ -243,16 +223,63 @@ def test_zero_turns_checkpoints_summaries_and_the_log_off(colours, tmp_path):
     assert read_model_description(tmp_path).image_size == SMALL_SIZE
 
 
-def test_seed_repeats_a_run(colours, tmp_path):
-    losses = []
-    for folder, seed in (("first", 3), ("second", 3), ("third", 4)):
-        more = ("--max_number_of_steps=3", f"--seed={seed}", "--learning_rate=0.001")
-        done = invoke(training, *small(colours, tmp_path / folder, *more))
-        losses.append(np.float64(re.findall(r"loss ([\d.]+)", done.output)))
-    assert len(losses[0]) == 3
+@pytest.fixture(scope="module")
+def seeded(colours, tmp_path_factory) -> tuple[Path, str, list]:
+    """The folder and the output of a run with a seed, and the tensors that each step ran."""
+    train_dir = tmp_path_factory.mktemp("seeded")
+    run, steps = tf.Session.run, []
+
+    def record(session, fetches, feed_dict=None, **kwargs):
+        if isinstance(fetches, dict) and "caller" in fetches:
+            steps.append([*tf.nest.flatten(list(fetches.values())), *feed_dict])
+        return run(session, fetches, feed_dict, **kwargs)
+
+    with mock.patch.object(tf.Session, "run", record):
+        done = invoke(training, *small(colours, train_dir, *SEEDED, "--seed=3"))
+    assert done.code == 0, done.error
+    return train_dir, done.output, steps
+
+
+def test_steps_with_and_without_a_summary_run_the_same_tensors(seeded):
+    """TensorFlow prepares each set of tensors, which takes as long as many steps."""
+    train_dir, _, steps = seeded
+    assert len(steps) == 3
+    assert len({tuple(map(id, tensors)) for tensors in steps}) == 1
+    assert [step for step, _ in summaries(train_dir)["total_loss"]] == [1]
+
+
+def test_seed_repeats_a_run(seeded, colours, tmp_path):
+    outputs = [seeded[1]]
+    for seed in (3, 4):
+        flags = small(colours, tmp_path / str(seed), *SEEDED, f"--seed={seed}")
+        outputs.append(invoke(training, *flags).output)
+    first, again, other = (np.float64(re.findall(r"loss ([\d.]+)", text)) for text in outputs)
+    assert len(first) == 3
     # Parallel reductions may add in a different order.
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
-    assert np.abs(losses[0] - losses[2]).max() > 0.01
+    np.testing.assert_allclose(first, again, rtol=1e-3)
+    assert np.abs(first - other).max() > 0.01
+
+
+def test_resumes_from_the_newest_checkpoint_without_a_valid_state(seeded, colours, tmp_path):
+    """The graph is written once, and the flags at every start."""
+    train_dir = shutil.copytree(seeded[0], tmp_path / "run")
+    (train_dir / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-9"\n')
+    (train_dir / "model.ckpt-8.index").write_text("no data")
+    done = invoke(training, *small(colours, train_dir, "--max_number_of_steps=4"))
+    assert done.code == 0, done.error
+    assert f"taking the newest complete one, {train_dir}/model.ckpt-3\n" in done.error
+    assert f"resuming from step 3 ({train_dir}/model.ckpt-3)" in done.output
+    assert steps_in(done.output) == [4]
+    listed = tf.train.get_checkpoint_state(str(train_dir)).all_model_checkpoint_paths
+    assert [Path(path).name for path in listed] == [f"model.ckpt-{step}" for step in (0, 3, 4)]
+    events = [
+        event
+        for path in train_dir.glob("events*")
+        for event in tf.train.summary_iterator(str(path))
+    ]
+    assert sum(event.HasField("graph_def") for event in events) == 1
+    assert not any(event.HasField("meta_graph_def") for event in events)
+    assert [step for step, _ in summaries(train_dir)["flags"]] == [1, 4]
 
 
 @pytest.fixture
@@ -311,19 +338,6 @@ def test_a_killed_run_resumes_from_its_latest_checkpoint(start, colours, tmp_pat
     assert f"resuming from step {saved} " in last.output
     assert steps_in(last.output) == [saved + 1, saved + 2]
     assert not list(train_dir.glob("*tempstate*"))
-
-
-def test_resumes_from_the_newest_checkpoint_without_a_valid_state(colours, tmp_path):
-    assert invoke(training, *small(colours, tmp_path, "--max_number_of_steps=2")).code == 0
-    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-9"\n')
-    (tmp_path / "model.ckpt-8.index").write_text("no data")
-    done = invoke(training, *small(colours, tmp_path, "--max_number_of_steps=3"))
-    assert done.code == 0, done.error
-    assert f"taking the newest complete one, {tmp_path}/model.ckpt-2\n" in done.error
-    assert f"resuming from step 2 ({tmp_path}/model.ckpt-2)" in done.output
-    assert steps_in(done.output) == [3]
-    listed = tf.train.get_checkpoint_state(str(tmp_path)).all_model_checkpoint_paths
-    assert [Path(path).name for path in listed] == [f"model.ckpt-{step}" for step in (0, 2, 3)]
 
 
 def test_ctrl_c_and_sigterm_save_a_checkpoint(start, tmp_path):
