@@ -40,32 +40,26 @@ def read_list(directory, name):
     return [(path, int(label)) for path, label in (line.split(": ") for line in lines)]
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """Returns a folder with all domains; the images of the sources are blank to save time."""
-    directory = tmp_path_factory.mktemp("data")
-    common = (f"--dataset_dir={directory}", f"--image_size={SIZE}")
-    flags = (*common, f"--domains={','.join(TARGETS)}")
-    result = run("python", "-m", "demo.toy", *flags, env={"PYTHONHASHSEED": "1"})
-    assert result.returncode == 0, result.stderr
-    flags = (*common, f"--domains={','.join(SOURCES)}")
-    blank = Image.new("RGB", (8, 8))
-    with mock.patch.object(toy, "draw_image", lambda *_, **__: blank):
-        sources = check(toy, *flags)
-    assert (result.stdout + sources.output).splitlines() == [
-        f"toy_birds: 1560 images of 12 classes in {directory}/toy_birds",
-        f"toy_flowers: 1560 images of 12 classes in {directory}/toy_flowers",
-        f"toy_cars: 1560 images of 12 classes in {directory}/toy_cars",
-        f"toy_inat: 4627 images of 40 classes in {directory}/toy_inat",
-        f"toy_imagenet: 4800 images of 40 classes in {directory}/toy_imagenet",
-    ]
-    return directory
-
-
 def first_classes(name, count, train, val):
     """Returns the part of a domain that has a few classes with a few images."""
     classes = dict(list(DOMAINS[name].classes.items())[:count])
     return replace(DOMAINS[name], classes=classes, train=(train,) * count, val=val)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Returns a folder with all domains; the sources have two images per class to save time."""
+    directory = tmp_path_factory.mktemp("data")
+    flags = (f"--dataset_dir={directory}", f"--image_size={SIZE}", f"--domains={','.join(TARGETS)}")
+    result = run("python", "-m", "demo.toy", *flags, env={"PYTHONHASHSEED": "1"})
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        f"{name}: 1560 images of 12 classes in {directory}/{name}" for name in TARGETS
+    ]
+    with mock.patch.dict(DOMAINS, {name: first_classes(name, 40, 1, 1) for name in SOURCES}):
+        for name in SOURCES:
+            draw_domain(name, directory / name, image_size=SIZE)
+    return directory
 
 
 def test_all_domains_are_drawn_by_default(tmp_path, monkeypatch):
@@ -100,19 +94,21 @@ def test_targets_have_12_classes_of_30_and_100_images(drawn, name):
         assert labels == dict.fromkeys(range(12), count)
 
 
-def test_toy_inat_has_a_long_tail(drawn):
-    labels = Counter(label for _, label in read_list(drawn / "toy_inat", "train.txt"))
+def test_toy_inat_has_a_long_tail():
+    splits = DOMAINS["toy_inat"].splits()
+    labels = Counter(label for _, label in splits["train"])
     counts = sorted(labels.values(), reverse=True)
     assert len(counts) == 40 and 3500 <= sum(counts) <= 4000
     assert counts[0] >= 10 * counts[-1] and counts[-1] >= 5
     assert sum(counts[:10]) > sum(counts[20:]), "a few species have most of the images"
-    labels = Counter(label for _, label in read_list(drawn / "toy_inat", "val.txt"))
+    labels = Counter(label for _, label in splits["validation"])
     assert labels == dict.fromkeys(range(40), 20)
 
 
-def test_toy_imagenet_is_balanced_and_has_vehicles_and_a_bird(drawn):
-    labels = Counter(label for _, label in read_list(drawn / "toy_imagenet", "train.txt"))
-    assert labels == dict.fromkeys(range(40), 100)
+def test_toy_imagenet_is_balanced_and_has_vehicles_and_a_bird():
+    splits = DOMAINS["toy_imagenet"].splits()
+    for split, count in (("train", 100), ("validation", 20)):
+        assert Counter(label for _, label in splits[split]) == dict.fromkeys(range(40), count)
     kinds = Counter(type(subject) for subject in DOMAINS["toy_imagenet"].classes.values())
     assert kinds == {Car: 16, Bird: 1, Flower: 1, Thing: 22}
     kinds = Counter(type(subject) for subject in DOMAINS["toy_inat"].classes.values())
@@ -134,20 +130,15 @@ def test_no_two_classes_are_the_same_species():
 
 
 @pytest.mark.parametrize("name", DOMAINS)
-def test_images_are_rgb_jpegs_of_more_than_one_size(drawn, name, tmp_path, monkeypatch):
-    folder = drawn / name
-    if name in SOURCES:
-        folder = tmp_path
-        monkeypatch.setitem(DOMAINS, name, first_classes(name, 40, 1, 1))
-        draw_domain(name, folder)
-    side, sizes = 128 if name in SOURCES else SIZE, set()
-    for path in folder.glob("images/*/*"):
+def test_images_are_rgb_jpegs_of_more_than_one_size(drawn, name):
+    sizes = set()
+    for path in (drawn / name).glob("images/*/*"):
         with Image.open(path) as image:
             image.load()
-            assert (image.format, image.mode, min(image.size)) == ("JPEG", "RGB", side)
+            assert (image.format, image.mode, min(image.size)) == ("JPEG", "RGB", SIZE)
             sizes.add(image.size)
-    longest = side * 5 // 4
-    assert {(side, side), (longest, side)} <= sizes and max(map(max, sizes)) == longest
+    longest = SIZE * 5 // 4
+    assert {(SIZE, SIZE), (longest, SIZE)} <= sizes and max(map(max, sizes)) == longest
 
 
 def test_an_image_depends_only_on_its_arguments():
@@ -156,6 +147,7 @@ def test_an_image_depends_only_on_its_arguments():
     for other in (("toy_birds", 4, 7), ("toy_birds", 3, 8)):
         assert draw_image(*other).tobytes() != image.tobytes()
     assert draw_image("toy_birds", 3, 7, seed=1).tobytes() != image.tobytes()
+    assert min(image.size) == 128
     assert min(draw_image("toy_birds", 3, 7, image_size=64).size) == 64
 
 
