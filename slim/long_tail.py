@@ -45,7 +45,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Prints a table of accuracy by class size, and plots it."""
+    # 1. Check the flags.
     if not values.files:
         raise UserError(
             f"FILE is missing: {python_command()} -m slim.long_tail BEFORE.npz AFTER.npz, with "
@@ -59,14 +59,14 @@ def main(values: flags.FlagValues) -> None:
             "images than the first, the head more than the second"
         )
     number = len(values.files)
-    names = ["before", "after"] if number == 2 else ["accuracy"]
-    if number > 2:
-        names = ["before", *(f"after {index}" for index in range(1, number))]
-    if values.names:
-        names = values.names
+    names = {1: ["accuracy"], 2: ["before", "after"]}.get(
+        number, ["before", *(f"after {index}" for index in range(1, number))]
+    )
+    names = values.names or names
     if len(names) != number:
         raise UserError(f"--names={','.join(names)}: expected {number} names, one per file")
 
+    # 2. Compare the predictions.
     bounds = (bounds[0], bounds[1])
     files = [find_predictions(path) for path in values.files]
     predictions = load_comparable(files)
@@ -77,11 +77,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def load_comparable(files: Sequence[Path]) -> list[Predictions]:
-    """Loads predictions, and checks that they are for the same images.
-
-    All get the class sizes of the first, so that a class stays in its group when a network was
-    fine-tuned on fewer images.
-    """
+    """Loads predictions, and checks that they are for the same images."""
 
     def size(predictions: Predictions) -> str:
         return f"{len(predictions.labels):,} images, {predictions.num_classes:,} classes"
@@ -101,19 +97,14 @@ def load_comparable(files: Sequence[Path]) -> list[Predictions]:
                 f"{file} ({size(other)}) is not for the same images as {files[0]} "
                 f"({size(first)}): compare evaluations of one split of one dataset"
             )
+    # A class stays in its group when a network was fine-tuned on fewer images.
     return [replace(each, class_sizes=first.class_sizes) for each in loaded]
 
 
 def group_table(
     predictions: Sequence[Predictions], names: Sequence[str], bounds: tuple[int, int]
 ) -> str:
-    """Returns a Markdown table of the groups, and a note on its accuracy.
-
-    Args:
-        predictions: Predictions for the same images, with the same `class_sizes`.
-        names: The columns' names. The difference is between the last and the first.
-        bounds: See `group_accuracy`.
-    """
+    """Returns a Markdown table of the groups, and a note on its accuracy."""
     header = ["group", "classes", "training images", "validation images", *names]
     if len(names) > 1:
         header.append("difference (points)")
@@ -141,13 +132,7 @@ def group_table(
 def plot_groups(
     predictions: Sequence[Predictions], names: Sequence[str], bounds: tuple[int, int]
 ) -> "Figure":
-    """Plots the accuracy of the groups as bars, and of the classes against their training images.
-
-    Args:
-        predictions: Predictions for the same images, with the same `class_sizes`.
-        names: The names in the legend.
-        bounds: See `group_accuracy`.
-    """
+    """Plots the accuracy of the groups, and of the classes against their training images."""
     # Importing Matplotlib takes longer than everything else here.
     from matplotlib.figure import Figure
 

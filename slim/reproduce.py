@@ -31,7 +31,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Compares the published numbers with those computed here."""
     from slim.transfer import reproduction as published
     from slim.transfer.domain_similarity import large_classes, similarity_table
     from slim.transfer.features import has_features, load_features

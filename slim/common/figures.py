@@ -34,8 +34,8 @@ def draw_class_accuracy(
 
     Args:
         axes: Receives the points and a line.
-        class_sizes: `[C]`, training images per class; classes without images are omitted.
-        class_accuracy: `[C]`; classes whose accuracy is NaN are omitted.
+        class_sizes: `[C]`, training images per class.
+        class_accuracy: `[C]`, NaN for classes without images.
         colours: Colours of the points and of the line.
         labels: Legend labels of the points and of the line; labels that begin with `_` are hidden.
     """

@@ -13,8 +13,6 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class GroupAccuracy:
-    """The accuracy of a group of classes."""
-
     name: str  # tail, middle, head or all
     sizes: str  # the range of training images per class, in words; empty for all classes
     classes: int
@@ -23,7 +21,6 @@ class GroupAccuracy:
     accuracy: float  # mean of the class accuracies in [0, 1]; NaN if no class has images
 
     def __str__(self) -> str:
-        """Returns `tail (fewer than 20)`, for example."""
         return f"{self.name} ({self.sizes})" if self.sizes else self.name
 
 

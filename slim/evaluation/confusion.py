@@ -19,17 +19,16 @@ CONTRAST = 0.5  # the exponent that makes small shares visible
 def confusion_colours(confusion: np.ndarray) -> np.ndarray:
     """Returns the colours of a confusion matrix, as TensorBoard and the notebooks show it.
 
-    Each row is normalized by the predictions of the class. Correct predictions on the diagonal are
-    blue, wrong ones orange, darker for larger shares; rows without images are grey. With more than
-    256 classes neighbours share a cell: the diagonal shows their mean accuracy, other cells their
-    largest share, so that a confused pair stays visible unless it is within a cell of the diagonal.
-
     Args:
         confusion: `[C, C]`, the number of images of class i (row) predicted as class j (column).
 
     Returns:
-        uint8 `[cells, cells, 3]`, with at most 256 cells.
+        uint8 `[cells, cells, 3]`, with at most 256 cells. Correct predictions on the diagonal are
+        blue, wrong ones orange, darker for larger shares of a row; rows without images are grey.
     """
+    # With more than 256 classes neighbours share a cell. The diagonal shows their mean accuracy,
+    # other cells their largest share: a confused pair stays visible unless it is within a cell of
+    # the diagonal.
     num_classes = len(confusion)
     together = -(-num_classes // MOST_CELLS)
     cells = -(-num_classes // together)

@@ -32,11 +32,9 @@ class Estimate:
         return f"{self.value:{form}} ({self.low:{form}} to {self.high:{form}})"
 
     def verdict(self, least: float = 0.0, most: float = math.inf) -> str:
-        """Returns whether the statistic is between two bounds.
+        """Returns `within noise` if one of two bounds is in the interval.
 
-        Returns:
-            `holds` if the whole interval is between the bounds, `does not hold` if it is outside,
-            and `within noise` if a bound is in it.
+        Otherwise returns `holds` if the interval is between the bounds, or `does not hold`.
         """
         if least < self.low and self.high < most:
             return "holds"
@@ -57,7 +55,7 @@ def bootstrap(
             classifiers on the same images, put their results side by side: the rows of one sample
             stay together (a paired bootstrap).
         resamples: The number of times to draw.
-        seed: The seed; the same seed gives the same interval.
+        seed: The seed of the draws.
     """
     random = np.random.default_rng(seed)
     found = [
@@ -68,11 +66,7 @@ def bootstrap(
 
 
 def accuracy(correct: np.ndarray) -> Estimate:
-    """Estimates an accuracy.
-
-    Args:
-        correct: bool `[N]`, the images that are classified correctly.
-    """
+    """Estimates an accuracy from bool `[N]`, whether each image is classified correctly."""
     return bootstrap(np.mean, np.asarray(correct, np.float64))
 
 
@@ -81,13 +75,10 @@ def accuracy_difference(correct: np.ndarray, other: np.ndarray) -> Estimate:
 
     Args:
         correct: bool `[N]`, the images that the first classifies correctly.
-        other: bool `[N]`, those of the second, in the same order.
+        other: bool `[N]`, the same for the second, in the same order.
 
     Returns:
         The difference in percentage points, with the interval of the paired bootstrap.
-
-    Raises:
-        UserError: The numbers of images differ.
     """
     if len(correct) != len(other):
         raise UserError(

@@ -17,35 +17,28 @@ LINE = FONT + 4
 
 
 def worst_mistakes(predictions: Predictions, count: int = COLUMNS * ROWS) -> np.ndarray:
-    """Returns the indices of the images with the highest probability of a wrong class, descending.
-
-    Images whose logits are not finite are left out.
-    """
+    """Returns the indices of the images with the highest probability of a wrong class."""
     wrong = ~predictions.correct & (predictions.top[:, 0] != NOT_FINITE)
     order = np.argsort(-predictions.probabilities[:, 0], kind="stable")
     return order[wrong[order]][:count]
 
 
 def mistakes_picture(predictions: Predictions, dataset: Dataset) -> bytes | None:
-    """Draws the worst mistakes, each with the predicted class, its probability and the true class.
-
-    Args:
-        predictions: The predictions for the images of the dataset, in the order of its shards.
-        dataset: The evaluated split.
-
-    Returns:
-        The content of a PNG file; None without mistakes.
-    """
+    """Draws the worst mistakes with their predicted and true classes, as PNG; None without any."""
     indices = worst_mistakes(predictions).tolist()
     records = read_records(dataset.files, indices) if indices else {}
     indices = [index for index in indices if index in records]  # all, unless the shards are gone
     if not indices:
         return None
+
+    # 1. An empty picture of the size of the grid.
     width, height = SIDE + MARGIN, SIDE + 2 * LINE + MARGIN
     columns = min(COLUMNS, len(indices))
     size = (columns * width + MARGIN, -(-len(indices) // columns) * height + MARGIN)
     picture = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT)
+
+    # 2. Each image, with two lines below it.
     for place, index in enumerate(indices):
         left, top = MARGIN + place % columns * width, MARGIN + place // columns * height
         features = tf.train.Example.FromString(records[index]).features.feature

@@ -26,8 +26,6 @@ _DAMAGE += (zipfile.BadZipFile, zlib.error)
 
 
 class ConfusedPair(NamedTuple):
-    """A class whose images were predicted as another class."""
-
     true: int
     predicted: int
     times: int
@@ -54,7 +52,6 @@ class Predictions:
 
     @property
     def accuracy(self) -> float:
-        """The fraction of images whose likeliest class is correct."""
         return float(self.correct.mean())
 
     @property
@@ -64,31 +61,26 @@ class Predictions:
 
     @property
     def num_not_finite(self) -> int:
-        """The number of images whose logits are not finite."""
         return int((self.top[:, 0] == NOT_FINITE).sum())
 
     @cached_property
     def class_totals(self) -> np.ndarray:
-        """The number of images per class, int64 `[C]`."""
+        """Images per class, int64 `[C]`."""
         return np.bincount(self.labels, minlength=self.num_classes)
 
     @cached_property
     def class_accuracy(self) -> np.ndarray:
-        """The accuracy per class, float64 `[C]`, NaN for a class without images."""
+        """The accuracy per class, float64 `[C]`, NaN without images."""
         right = np.bincount(self.labels[self.correct], minlength=self.num_classes)
         return share(right, self.class_totals)
 
     @property
     def mean_class_accuracy(self) -> float:
-        """The mean accuracy over the classes that have images."""
         return float(np.nanmean(self.class_accuracy))
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        """The number of images of class i (row) predicted as class j (column), int32 `[C, C]`.
-
-        Images whose logits are not finite are left out.
-        """
+        """The number of images of class i (row) predicted as class j, int32 `[C, C]`."""
         finite = self.top[:, 0] != NOT_FINITE
         counts = np.zeros((self.num_classes, self.num_classes), np.int32)
         np.add.at(counts, (self.labels[finite], self.top[finite, 0]), 1)
@@ -99,20 +91,7 @@ class Predictions:
         return self.class_names[label] if self.class_names else str(label)
 
     def save(self, folder: str | Path) -> Path:
-        """Writes `predictions-<step>.npz` and a report, `predictions-<step>.txt`.
-
-        The arrays are `step`, `labels`, `top`, `probabilities`, `class_accuracy` and `confusion`,
-        and `class_names` and `class_sizes` if known.
-
-        Args:
-            folder: The folder, which is made if necessary.
-
-        Returns:
-            The path of the .npz file.
-
-        Raises:
-            OSError: The folder cannot be written to.
-        """
+        """Writes `predictions-<step>.npz`, whose path it returns, and a report next to it."""
         path = Path(folder, f"predictions-{self.step}.npz")
         arrays = {
             "step": np.array(self.step),
@@ -134,11 +113,7 @@ class Predictions:
 
 
 def load_predictions(path: str | Path) -> Predictions:
-    """Reads a file that `Predictions.save` wrote.
-
-    Raises:
-        UserError: The file is missing, damaged, or of another kind.
-    """
+    """Reads a file that `Predictions.save` wrote."""
     try:
         arrays = np.load(path)
         if not isinstance(arrays, np.lib.npyio.NpzFile):
@@ -187,11 +162,7 @@ def _check(predictions: Predictions) -> None:
 
 
 def find_predictions(path: str | Path) -> Path:
-    """Returns a file itself, or the `predictions-<step>.npz` of the highest step in a folder.
-
-    Raises:
-        UserError: The folder has no such file.
-    """
+    """Returns a file itself, or the `predictions-<step>.npz` of the highest step in a folder."""
     path = Path(path)
     if not path.is_dir():
         return path
@@ -208,7 +179,6 @@ def find_predictions(path: str | Path) -> Path:
 
 
 def write_results(folder: Path, predictions: Predictions, checkpoint: str) -> None:
-    """Writes the figures of the latest evaluation."""
     figures = {
         "step": predictions.step,
         "checkpoint": checkpoint,
@@ -220,14 +190,7 @@ def write_results(folder: Path, predictions: Predictions, checkpoint: str) -> No
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:
-    """Reads the figures of the latest evaluation, which evaluation writes to its `--eval_dir`.
-
-    Returns:
-        `step`, `checkpoint`, `accuracy`, `recall_5` and `num_images`.
-
-    Raises:
-        UserError: The file is missing or damaged.
-    """
+    """Reads the figures of the latest evaluation, which evaluation writes to its `--eval_dir`."""
     path = Path(folder, RESULTS)
     try:
         return json.loads(path.read_text("utf-8"))
@@ -243,12 +206,7 @@ def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def confused_pairs(confusion: np.ndarray, count: int | None = None) -> list[ConfusedPair]:
-    """Returns the most frequently confused pairs of classes in descending order.
-
-    Args:
-        confusion: `[C, C]`, the number of images of class i (row) predicted as class j (column).
-        count: Maximum number of pairs. Default: all.
-    """
+    """Returns the most frequently confused pairs of classes in descending order."""
     true, predicted = np.nonzero(confusion)
     mistakes = true != predicted
     true, predicted = true[mistakes], predicted[mistakes]
@@ -258,7 +216,7 @@ def confused_pairs(confusion: np.ndarray, count: int | None = None) -> list[Conf
 
 
 def compose_report(predictions: Predictions) -> str:
-    """Returns a report: totals, the most frequently confused pairs, and every class."""
+    # 1. Totals.
     totals, accuracy = predictions.class_totals, predictions.class_accuracy
     name = predictions.class_name
     lines = [
@@ -276,6 +234,7 @@ def compose_report(predictions: Predictions) -> str:
     if predictions.num_not_finite:
         lines.append(f"logits not finite    {predictions.num_not_finite:7,}  images, all wrong")
 
+    # 2. The most frequently confused pairs.
     pairs = confused_pairs(predictions.confusion)
     rows = [("times", "of", "class", "taken for")]
     for true, predicted, times in pairs[:PAIRS]:
@@ -283,6 +242,7 @@ def compose_report(predictions: Predictions) -> str:
     lines += ["", "Classes confused most often", ""]
     lines += _aligned(rows, right=2) if pairs else ["none"]
 
+    # 3. Every class.
     worst = {pair.true: pair for pair in reversed(pairs)}  # the most frequent pair of a class
     rows = [("accuracy", "images", "training images", "label", "class", "most often taken for")]
     for label in np.lexsort((-totals, accuracy)).tolist():  # NaN comes last

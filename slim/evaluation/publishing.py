@@ -23,18 +23,12 @@ RUN = "eval"  # the prefix of the folders of event files, and of tags
 def run_name(sizes: Sequence[int], trained_size: int, split_name: str) -> str:
     """Returns the folder within `--eval_dir` for the event files of an evaluation.
 
-    Evaluations of a step at several sizes or on several splits have the same tags, and therefore
-    need folders of their own, which TensorBoard shows as runs.
-
-    Args:
-        sizes: The image size of the network, or those of an ensemble.
-        trained_size: The image size of training.
-        split_name: The split.
-
-    Returns:
-        `.` for validation images at the size of training, otherwise `eval_448` or `eval_train_448`,
-        for example; for an ensemble `eval_299+448` if all its sizes differ, otherwise `eval_mean`.
+    It is `.` for validation images at the size of training, otherwise `eval_448` or
+    `eval_train_448`, for example; for an ensemble `eval_299+448` if all its sizes differ, otherwise
+    `eval_mean`.
     """
+    # Evaluations of a step at several sizes or on several splits have the same tags. In folders of
+    # their own, TensorBoard shows them as runs.
     parts = [] if split_name == "validation" else [split_name]
     if len(sizes) > 1:
         parts.append("+".join(map(str, sizes)) if len(set(sizes)) == len(sizes) else "mean")
@@ -44,37 +38,21 @@ def run_name(sizes: Sequence[int], trained_size: int, split_name: str) -> str:
 
 
 class Publisher:
-    """Prints the results of evaluations and writes them to a folder.
+    """Prints the results of evaluations and writes them to a folder, if there is one.
 
-    Args:
-        eval_dir: The folder, which is made at once, so that an evaluation does not end without a
-            place for its results; None to print only.
-        dataset: The evaluated split.
-        per_class: Whether to write predictions, and more figures and pictures for TensorBoard.
-
-    Raises:
-        UserError: The folder cannot be made or written to.
+    With `per_class` it also writes predictions, and more figures and pictures for TensorBoard.
     """
 
     def __init__(self, eval_dir: str | None, dataset: Dataset, *, per_class: bool) -> None:
         self._folder, self._dataset, self._per_class = eval_dir, dataset, per_class
         self._writers: dict[str, tf.summary.FileWriter] = {}
-        if eval_dir:
+        if eval_dir:  # made now, so that an evaluation does not end without a place for results
             make_folder(Path(eval_dir), "eval_dir")
             for name in (RESULTS, "predictions-*"):
                 remove_stale(Path(eval_dir), f"{name}.*.tmp")
 
     def report(self, predictions: Predictions, name: str, run: str | None) -> None:
-        """Prints a line, and a second one if some logits were not finite; writes the event file.
-
-        Args:
-            predictions: The predictions.
-            name: What was evaluated.
-            run: The folder of the event file, see `run_name`; None for no event file.
-
-        Raises:
-            UserError: The folder cannot be written to.
-        """
+        """Prints a line, a second one if some logits were not finite, and writes the event file."""
         print(
             f"step {predictions.step}: eval/Accuracy {predictions.accuracy:.4f}, "
             f"eval/Recall_5 {predictions.recall_5:.4f}, {len(predictions.labels)} images, {name}",
@@ -100,11 +78,7 @@ class Publisher:
             self._writers[run].flush()
 
     def save(self, predictions: Predictions, name: str) -> None:
-        """Writes `results.json` and the predictions.
-
-        Raises:
-            UserError: The folder cannot be written to.
-        """
+        """Writes `results.json` and the predictions."""
         if self._folder:
             with self._explained():
                 if self._per_class:

@@ -12,18 +12,9 @@ from slim.evaluation.predictions import NOT_FINITE, TOP_K
 
 
 def average_views(logits: tf.Tensor, num_views: int) -> tf.Tensor:
-    """Averages the probabilities of several views per image.
-
-    Args:
-        logits: float32 `[batch * num_views, classes]`.
-        num_views: Number of successive rows per image.
-
-    Returns:
-        Logits of the mean probabilities, float32 `[batch, classes]`; with one view the logits
-        themselves, so that their order is exact.
-    """
+    """Returns logits `[batch, classes]` of the mean probabilities of successive rows."""
     if num_views == 1:
-        return logits
+        return logits  # their order is exact
     shape = [-1, num_views, logits.shape[1]]
     return tf.reduce_logsumexp(tf.reshape(tf.nn.log_softmax(logits), shape), axis=1)
 
@@ -44,12 +35,7 @@ def rank(scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def rank_batch(logits: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Returns the `labels`, `top` and `probabilities` of `Predictions` for a batch.
-
-    Args:
-        logits: float32 `[batch, classes]`.
-        labels: int64 `[batch]`.
-    """
+    """Returns the `labels`, `top` and `probabilities` of `Predictions` for a batch."""
     top, _ = rank(logits)
     of_top = tf.gather(tf.nn.softmax(logits), tf.maximum(top, 0), batch_dims=1)
     of_top = tf.where_v2(tf.equal(top, NOT_FINITE), 0.0, of_top)
@@ -59,18 +45,7 @@ def rank_batch(logits: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
 def run_batches(
     session: tf.Session, outputs: Mapping[str, tf.Tensor], name: str, num_images: int
 ) -> dict[str, np.ndarray]:
-    """Runs all batches and concatenates their outputs.
-
-    Args:
-        session: The session of the graph.
-        outputs: Tensors of a batch, one of them `labels`.
-        name: The description of the progress bar.
-        num_images: The total of the progress bar.
-
-    Raises:
-        UserError: A shard or an image cannot be read, a label is out of range, or there is no
-            image.
-    """
+    """Runs all batches and concatenates their outputs, one of which is `labels`."""
     batches = []
     with progress(name, num_images, " images") as shown:
         while True:

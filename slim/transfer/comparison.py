@@ -92,6 +92,8 @@ def emd_differences(
     pairs = [pair for pair in pairs if images.keys() >= set(pair)]
     if not pairs:
         return {}
+    # 1. The distances that the pairs need, and the classes of the sources, which do not depend on
+    #    the draw.
     ways = sorted({(source, pair.target) for pair in pairs for source in pair[1:]})
     sources, targets = (dict.fromkeys(names) for names in zip(*ways, strict=True))
     large = {
@@ -99,6 +101,7 @@ def emd_differences(
         for name in sources
     }
 
+    # 2. All images, then the draws.
     def distances(draw: int | None) -> list[float]:
         random = None if draw is None else np.random.default_rng([seed, draw])
         drawn = {}
@@ -116,6 +119,8 @@ def emd_differences(
     with ThreadPoolExecutor(available_cores()) as pool:
         items = pool.map(distances, draws)
         found = np.array(list(progress("bootstrap", len(draws), " draws", items=items)))
+
+    # 3. The differences.
     by_way = dict(zip(ways, found.T, strict=True))
     differences = {
         pair: by_way[pair.farther, pair.target] - by_way[pair.nearer, pair.target] for pair in pairs
@@ -130,13 +135,7 @@ def comparison_table(
     distances: Mapping[SourcePair, Estimate],
     accuracies: Mapping[SourcePair, Estimate],
 ) -> Table:
-    """Returns a table of the pairs that have an estimate, with intervals and verdicts.
-
-    Args:
-        pairs: Pairs of sources.
-        distances: The result of `emd_differences`.
-        accuracies: The result of `accuracy_differences`.
-    """
+    """Returns a table of the results of `emd_differences` and of `accuracy_differences`."""
     header = ["target", "nearer source", "farther source", "EMD, farther - nearer", "is nearer"]
     header += ["accuracy in points, nearer - farther", "classifies better"]
     rows = []
@@ -157,12 +156,7 @@ class Correlation(NamedTuple):
 
 
 def transfer_correlation(table: SimilarityTable, accuracy: Accuracies) -> Correlation:
-    """Returns the correlation of domain similarity with transfer accuracy.
-
-    Args:
-        table: Similarities.
-        accuracy: Accuracies by source and target; other pairs are left out.
-    """
+    """Returns the correlation of domain similarity with transfer accuracy."""
     points = []  # `[sources, 2]` of each target
     for target, similarities in zip(table.targets, table.similarity.T, strict=True):
         here = [
@@ -177,7 +171,7 @@ def transfer_correlation(table: SimilarityTable, accuracy: Accuracies) -> Correl
 
 
 def best_sources(accuracy: Accuracies, target: str) -> list[str]:
-    """Returns the source with the highest accuracy, or several with the same."""
+    """Returns the source with the highest accuracy, or several if they are equal."""
     found = {source: value for (source, name), value in accuracy.items() if name == target}
     return [source for source, value in found.items() if value == max(found.values())]
 

@@ -30,11 +30,9 @@ class Pictures(NamedTuple):
     class_names: Sequence[str]  # from classes.txt, otherwise the folders of the images
 
 
-def has_features(folder: str | Path, *datasets: str, split: str | None = "train") -> bool:
-    """Returns whether a folder has features of a split of all datasets."""
-    return all(
-        path.exists() for dataset in datasets for path in feature_files(folder, dataset, split)
-    )
+def has_features(folder: str | Path, dataset: str, split: str | None = "train") -> bool:
+    """Returns whether a folder has features and labels of a split."""
+    return all(path.exists() for path in feature_files(folder, dataset, split))
 
 
 def load_features(
@@ -76,18 +74,9 @@ def load_features(
 
 
 def load_side_by_side(folders: Sequence[str | Path], dataset: str, *, normalize: bool) -> Features:
-    """Loads the features of training images by several networks side by side.
+    """Loads the features of training images by several networks side by side, as float64.
 
-    Args:
-        folders: The folder of each network, `feature/<checkpoint>`.
-        dataset: The name of the dataset.
-        normalize: Whether each network's features are scaled to length 1 per image.
-
-    Returns:
-        Features, float64 `[N, D]` with the dimensions of all networks, and labels `[N]`.
-
-    Raises:
-        UserError: Features are missing or damaged, or are of different images.
+    With `normalize`, each network's features are scaled to length 1 per image.
     """
     views = [load_features(folder, dataset, "train") for folder in folders]
     if any(not np.array_equal(view.labels, views[0].labels) for view in views):
@@ -139,10 +128,7 @@ def load_pictures(
         dataset_dir: The folder that holds the datasets.
         dataset: The name of the dataset.
         split: `train` or `val`.
-        labels: The extracted labels, `[N]`.
-
-    Raises:
-        UserError: The list is missing, or differs from the extracted one.
+        labels: The extracted labels, `[N]`, from which the list must not differ.
     """
     path = Path(dataset_dir, dataset, f"{split}.txt")
     entries = read_converted_list(path.parent, path.name).entries

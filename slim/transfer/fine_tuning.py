@@ -52,22 +52,12 @@ class Training:
 def plan_trainings(
     sources: Sequence[StudySource], targets: Sequence[Target], values: flags.FlagValues
 ) -> list[Training]:
-    """Returns the fine-tuning of all layers of each source's network on each target.
-
-    The learning rate decays linearly over all steps. Other flags have the defaults of training.
-
-    Args:
-        sources: The networks.
-        targets: Datasets with shards.
-        values: The flags of the study.
-
-    Raises:
-        UserError: A flag is invalid, or a target has no shards.
-    """
+    """Returns the fine-tuning of all layers of each source's network on each target."""
     numbers = [int(number) for number in values.fine_tune_steps] or [None]
     numbers = numbers * len(targets) if len(numbers) == 1 else numbers
     trainings = []
     for source, (target, steps) in product(sources, list(zip(targets, numbers, strict=True))):
+        # 1. The flags of training: those of the study, then the user's, which take precedence.
         defaults = [
             f"--model_name={source.settings.model_name}",
             f"--batch_size={values.batch_size}",
@@ -81,9 +71,12 @@ def plan_trainings(
         num_images = get_dataset(target.name, "train", values.dataset_dir).num_samples
         get_dataset(target.name, "validation", values.dataset_dir)  # fails if there is none
         steps = steps or math.ceil(EPOCHS * num_images / chosen.batch_size)
+        # The learning rate decays linearly over all steps.
         decay = f"--num_epochs_per_decay={steps * chosen.batch_size / num_images}"
         dataset = f"--dataset_name={target.name}"
         train = [*defaults, decay, *own, dataset, f"--max_number_of_steps={steps}"]
+
+        # 2. The flags of evaluation follow.
         evaluate = [
             f"--model_name={chosen.model_name}",
             dataset,
@@ -91,6 +84,9 @@ def plan_trainings(
             f"--batch_size={chosen.batch_size}",
             *(f"--{flag}={chosen[flag].value}" for flag in SHARED if chosen[flag].present),
         ]
+
+        # 3. The result depends on these flags. Paths are added afterwards, so that moved files do
+        #    not change its key, which keeps another checkpoint or other flags from resuming it.
         settings = {
             "checkpoint_hash": source.settings.checkpoint_hash,
             "lists": target.hashes,
@@ -98,7 +94,6 @@ def plan_trainings(
             "evaluate": [*evaluate],
         }
         cell = Cell("fine_tuned", source.name, target.name, settings)
-        # The key keeps a run with another checkpoint or other flags from resuming this one.
         folder = Path(values.output_dir, "fine_tuned", source.name, f"{target.name}-{cell.key}")
         data = f"--dataset_dir={values.dataset_dir}"
         train += [data, f"--train_dir={folder}", f"--checkpoint_path={source.checkpoint}"]
@@ -164,11 +159,7 @@ def fine_tune(cells: Cells, trainings: Sequence[Training], num_workers: int) -> 
 
 
 def share_gpus(num_clones: int) -> list[str | None]:
-    """Returns values of `CUDA_VISIBLE_DEVICES`, one per worker, or None to use what is visible.
-
-    The shares are disjoint and have `num_clones` GPUs each. With too few GPUs for two workers there
-    is one share for all.
-    """
+    """Returns a value of `CUDA_VISIBLE_DEVICES` per worker; None if all workers share the GPUs."""
     count = len(tf.config.list_physical_devices("GPU"))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = [str(gpu) for gpu in range(count)] if visible is None else visible.split(",")[:count]
@@ -178,7 +169,6 @@ def share_gpus(num_clones: int) -> list[str | None]:
 
 
 async def _train_and_evaluate(training: Training, gpus: str | None) -> dict[str, Any]:
-    """Trains or resumes, evaluates the last checkpoint, and returns the result."""
     folder = training.train_dir
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
@@ -186,7 +176,10 @@ async def _train_and_evaluate(training: Training, gpus: str | None) -> dict[str,
         # 1. Training locks the folder itself, once it has started. This lock is held from before
         #    on. A training that a killed study has left running has inherited it.
         waiting = False
-        while not _locks(lock):
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
             if not waiting:
                 running = "waiting for the training that an earlier run started"
                 print(f"{training.cell}: {running}", flush=True)
@@ -214,13 +207,6 @@ async def _train_and_evaluate(training: Training, gpus: str | None) -> dict[str,
         "seconds": seconds,
         "train_dir": str(folder),
     }
-
-
-def _locks(lock: IO[str]) -> bool:
-    with suppress(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
 
 
 async def _run(

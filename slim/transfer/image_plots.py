@@ -21,12 +21,14 @@ from slim.transfer.plots import NAMED_CLASSES, dataset_colours, readable
 from slim.transfer.prototypes import Prototypes
 
 RIGHT, WRONG = "#1a7f4b", "#c0392b"
+CONFUSED_PAIRS = 4  # rows
+TARGET_CLASSES = 12  # next to their nearest source classes
 THUMBNAIL = 200  # pixels; smaller figures stay small in a notebook
 MAP_THUMBNAIL = 0.05  # of the width of a map
 
 
 def plot_confused_pairs(
-    evaluation: Evaluation, train: Pictures, val: Pictures, *, pairs: int = 4, examples: int = 3
+    evaluation: Evaluation, train: Pictures, val: Pictures, *, examples: int = 3
 ) -> Figure:
     """Shows images of the most frequently confused pairs of classes, one row per pair.
 
@@ -34,13 +36,12 @@ def plot_confused_pairs(
         evaluation: The evaluation on the validation images.
         train: Training images, shown as examples of the predicted class.
         val: Validation images, shown as the mistakes.
-        pairs: Maximum number of rows.
         examples: Maximum number of images per class.
 
     Raises:
         UserError: There are no mistakes.
     """
-    worst = confused_pairs(evaluation.confusion, pairs)
+    worst = confused_pairs(evaluation.confusion, CONFUSED_PAIRS)
     if not worst:
         raise UserError("all predictions are correct: there are no confused pairs to show")
     figure, rows = _image_grid(len(worst), 2 * examples)
@@ -89,9 +90,7 @@ def plot_feature_map(
     class_names: Sequence[str],
     paths: Sequence[Path] | None = None,
 ) -> Figure:
-    """Plots a map of images, with thumbnails where there is room and dots elsewhere.
-
-    Colours are classes.
+    """Plots a map of images, with thumbnails where there is room and dots elsewhere, by class.
 
     Args:
         places: `[N, 2]`, such as the result of `linear_classifier.map_features`.
@@ -108,7 +107,11 @@ def plot_feature_map(
     colours = palette(np.arange(len(classes)) / max(20, len(classes)))
     index = np.searchsorted(classes, labels)
     axes.scatter(*places.T, s=14, c=colours[index], linewidths=0)
-    for image in _spread_out(places, MAP_THUMBNAIL) if paths else ():
+    shown: list[int] = []
+    for image in np.random.default_rng(0).permutation(len(places)) if paths else ():
+        if (np.abs(places[shown] - places[image]).max(axis=1) <= 1.1 * MAP_THUMBNAIL).any():
+            continue  # would overlap
+        shown.append(image)
         corner = places[image] - MAP_THUMBNAIL / 2
         left, bottom, right, top = *corner, *(corner + MAP_THUMBNAIL)
         axes.imshow(load_thumbnail(paths[image], 64), extent=(left, right, bottom, top), zorder=2)
@@ -131,9 +134,8 @@ def plot_nearest_classes(
     pictures: Mapping[str, Pictures],
     *,
     neighbours: int = 4,
-    most: int = 12,
 ) -> Figure:
-    """Shows an image of each target class next to its nearest source classes.
+    """Shows an image of each target class, 12 at most, next to its nearest source classes.
 
     Below a source class are its distance and the share of the target class's mass that the optimal
     flow takes from it.
@@ -144,9 +146,10 @@ def plot_nearest_classes(
         target: n classes.
         pictures: Training images by dataset.
         neighbours: Source classes per target class.
-        most: Maximum number of target classes, evenly chosen.
     """
-    shown = np.unique(np.linspace(0, len(target.labels) - 1, most).round().astype(int))
+    # 1. A grid of two blocks of rows. The target classes are evenly chosen.
+    shown = np.linspace(0, len(target.labels) - 1, TARGET_CLASSES).round().astype(int)
+    shown = np.unique(shown)
     neighbours = min(neighbours, len(source.labels))
     width, blocks = neighbours + 1, 2 if len(shown) > 1 else 1
     rows = -(-len(shown) // blocks)
@@ -155,6 +158,8 @@ def plot_nearest_classes(
     grid = figure.subplots(rows, len(ratios), squeeze=False, width_ratios=ratios)
     for axis in grid.flat:
         axis.set_axis_off()
+
+    # 2. In each row a target class, and source classes in ascending distance.
     colours = dataset_colours(source)
     shares = flow.mass / flow.mass.sum(axis=0)
     for place, column in enumerate(shown):
@@ -197,7 +202,6 @@ def _show(axis: Axes, path: Path, frame: str | None) -> None:
 def _show_class(
     axis: Axes, domain: Prototypes, index: int, pictures: Mapping[str, Pictures], *, frame: str
 ) -> None:
-    """Shows the first image of a class and its name."""
     label, found = domain.labels[index], pictures[domain.datasets[index]]
     _show(axis, found.paths[int(np.argmax(found.labels == label))], frame)
     lines = wrap(readable(found.class_names[label]), 17)
@@ -205,16 +209,6 @@ def _show_class(
     axis.set_title("\n".join(lines), **_CAPTION)
 
 
-def _spread_out(places: np.ndarray, side: float) -> list[int]:
-    """Returns images, in random order, whose squares of a side do not overlap."""
-    chosen: list[int] = []
-    for image in np.random.default_rng(0).permutation(len(places)).tolist():
-        apart = np.abs(places[chosen] - places[image]).max(axis=1) > 1.1 * side
-        if apart.all():
-            chosen.append(image)
-    return chosen
-
-
-def _shortened(caption: str, most: int = 29) -> str:
+def _shortened(caption: str) -> str:
     """Returns a caption that is not wider than its image."""
-    return caption if len(caption) <= most else f"{caption[: most - 1]}…"
+    return caption if len(caption) <= 29 else f"{caption[:28]}…"

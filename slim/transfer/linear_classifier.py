@@ -24,28 +24,20 @@ SMALL_PRODUCT = 10**9  # multiplications
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions of a classifier for N images of C classes.
+    """Predictions of a classifier for N images of C classes."""
 
-    Attributes:
-        predictions: `[N]`, the predicted labels.
-        confusion: `[C, C]`, the number of images of class i (row) predicted as class j (column).
-        class_sizes: `[C]`, training images per class.
-        iterations: Iterations of the optimizer.
-    """
-
-    predictions: np.ndarray
-    confusion: np.ndarray
-    class_sizes: np.ndarray
-    iterations: int
+    predictions: np.ndarray  # [N], the predicted labels
+    confusion: np.ndarray  # [C, C], the number of images of class i (row) predicted as class j
+    class_sizes: np.ndarray  # [C], training images per class
+    iterations: int  # of the optimizer
 
     @property
     def accuracy(self) -> float:
-        """The fraction of correct predictions."""
         return float(self.confusion.trace() / self.confusion.sum())
 
     @property
     def class_accuracy(self) -> np.ndarray:
-        """The accuracy per class, `[C]`, NaN for a class without images."""
+        """The accuracy per class, `[C]`, NaN without images."""
         return share(self.confusion.diagonal(), self.confusion.sum(axis=1))
 
 

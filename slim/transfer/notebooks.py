@@ -31,7 +31,6 @@ PAPER_NETWORKS = {
     "ImageNet+iNat2017": "inception_v3_ILSVRC_iNat_299",
 }
 
-
 # A network, another one, a dataset, and one with classes of different sizes.
 PAPER = (
     reproduction.CLASSIFIER_FEATURES,
@@ -60,7 +59,6 @@ class LinearSettings:
 
     @property
     def networks(self) -> list[Path]:
-        """The folders of the networks to compare."""
         return [self.network] + ([self.other_network] if self.other_network else [])
 
     def table(self) -> Table:
@@ -96,7 +94,7 @@ class DomainSettings:
         return [*self.sources, *union]
 
     def trained(self, source: str) -> Path:
-        """Returns the folder with the features of the network that was trained on a source."""
+        """Returns the folder of features by the network that was trained on a source."""
         return Path(self.feature_dir, PAPER_NETWORKS.get(source, source))
 
     @property
@@ -126,17 +124,9 @@ def linear_settings(
     dataset_name: str = "",
     long_tailed: str = "",
 ) -> LinearSettings:
-    """Returns the settings of the notebook on linear classifiers.
-
-    Args:
-        feature_dir: The folder with one subfolder per network.
-        network: A subfolder of `feature_dir`.
-        other_network: Another one, to compare with. There is no default if features are missing.
-        dataset_name: A dataset.
-        long_tailed: A dataset for accuracy by class size; `dataset_name` if features of the default
-            are missing.
-    """
+    """Returns the settings of the notebook on linear classifiers from its parameters."""
     names = (network, other_network, dataset_name, long_tailed)
+    # The first defaults with features; otherwise the toy domains, so that an error names these.
     for default in (PAPER, TOY):
         own, other, dataset, tail = (a or b for a, b in zip(names, default, strict=True))
         folder, other_folder = Path(feature_dir, own), Path(feature_dir, other)
@@ -167,23 +157,7 @@ def domain_settings(
     min_count: str = "",
     top_k: str = "",
 ) -> DomainSettings:
-    """Returns the settings of the notebook on domain similarity.
-
-    Args:
-        feature_dir: The folder with one subfolder per network.
-        dataset_dir: The folder that holds the datasets.
-        networks: Subfolders of `feature_dir`, separated by commas. Default if sources are set: the
-            networks with the names of the sources.
-        sources: Datasets, separated by commas.
-        targets: Datasets, separated by commas.
-        normalize_features: 1 or 0. Default: 1 for several networks.
-        gamma: The factor of the distance in the similarity.
-        min_count: Training images that a source class must have.
-        top_k: Source classes to select per target.
-
-    Raises:
-        UserError: A number is invalid.
-    """
+    """Returns the settings of the notebook on domain similarity from its parameters."""
     paper = Path(feature_dir, reproduction.SIMILARITY_FEATURES)
     is_paper = paper.is_dir()
     names = _words(sources, reproduction.SOURCES if is_paper else TOY_SOURCES)
@@ -206,11 +180,9 @@ def domain_settings(
 
 
 def load_domain_features(settings: DomainSettings) -> dict[str, Features]:
-    """Loads the features of all training images, as `emd_differences` needs them.
+    """Loads the features of all training images by domain, to resample them.
 
-    Returns:
-        Features by domain; empty if there are only means, or more features than are resampled in
-        a few minutes.
+    The result is empty if there are only means, or too many features to resample in minutes.
     """
     files = [(network, file) for network in settings.networks for file in settings.files.values()]
     if not all(has_features(network, file) for network, file in files):

@@ -23,10 +23,6 @@ def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> Figure
 
     Correct predictions are blue and wrong ones orange, as TensorBoard shows them. Up to 30 classes
     are named, with the number of images in each cell.
-
-    Args:
-        evaluation: The evaluation on the validation images.
-        class_names: The name of each class.
     """
     confusion = evaluation.confusion
     named = len(confusion) <= NAMED_CLASSES
@@ -109,7 +105,6 @@ def plot_flows(flows: Mapping[str, Flow], source: Prototypes) -> Figure:
 
 
 def dataset_colours(domain: Prototypes) -> dict[str, str]:
-    """Returns a colour for each dataset of a domain, by name."""
     names = dict.fromkeys(domain.datasets)
     return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
 

@@ -13,26 +13,21 @@ from slim.transfer.features import CHUNK, has_features, load_array, load_feature
 
 @dataclass(frozen=True)
 class Prototypes:
-    """A domain of C classes (section 4.1 of the paper).
+    """A domain of C classes (section 4.1 of the paper)."""
 
-    Attributes:
-        name: The name, for tables and errors.
-        features: `[C, D]` float64, the mean feature per class.
-        counts: `[C]`, images per class.
-        labels: `[C]`, labels of the classes in their dataset.
-        datasets: `[C]`, names of the datasets; a union has several.
-    """
+    name: str  # for tables and errors
+    features: np.ndarray  # [C, D] float64, the mean feature per class
+    counts: np.ndarray  # [C], images per class
+    labels: np.ndarray  # [C], labels of the classes in their dataset
+    datasets: np.ndarray  # [C], names of the datasets; a union has several
 
-    name: str
-    features: np.ndarray
-    counts: np.ndarray
-    labels: np.ndarray
-    datasets: np.ndarray
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        return self.features, self.counts, self.labels, self.datasets
 
     def subset(self, which: np.ndarray) -> "Prototypes":
         """Returns some of the classes, by mask or by index."""
-        arrays = (self.features, self.counts, self.labels, self.datasets)
-        return Prototypes(self.name, *(array[which] for array in arrays))
+        return Prototypes(self.name, *(array[which] for array in self.arrays))
 
 
 def class_prototypes(
@@ -45,8 +40,6 @@ def class_prototypes(
 ) -> Prototypes:
     """Computes the mean feature and the number of images per class in one pass.
 
-    Sums are float64, and only a chunk of rows is held in memory.
-
     Args:
         values: `[N, D]`, floats.
         labels: `[N]`, integers.
@@ -54,13 +47,11 @@ def class_prototypes(
         normalize: Whether each image's features are scaled to Euclidean length 1 first.
         times: `[N]`, how often each image counts, for resampling. A class without any is left out.
             Default: once.
-
-    Raises:
-        UserError: A value is not finite.
     """
     times = np.ones(len(labels), np.int64) if times is None else times
     classes, index = np.unique(labels, return_inverse=True)
     sums = np.zeros((len(classes), values.shape[1]))
+    # The features may be mapped into memory, so only a chunk of rows is read at a time.
     for start in range(0, len(values), CHUNK):
         rows = np.asarray(values[start : start + CHUNK], np.float64)
         rows = normalized(rows) if normalize else rows
@@ -130,31 +121,17 @@ def load_prototypes(folder: str | Path, domain: str, *, normalize: bool = False)
 
 
 def union(parts: Sequence[Prototypes]) -> Prototypes:
-    """Returns one domain with all classes of several, each with its own number of images.
-
-    Raises:
-        UserError: The domains come from different networks.
-    """
+    """Returns one domain with all classes of several, each with its own number of images."""
     check_same_network(*parts)
-    return Prototypes(
-        "+".join(part.name for part in parts),
-        np.concatenate([part.features for part in parts]),
-        np.concatenate([part.counts for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.datasets for part in parts]),
-    )
+    name = "+".join(part.name for part in parts)
+    arrays = zip(*(part.arrays for part in parts), strict=True)
+    return Prototypes(name, *map(np.concatenate, arrays))
 
 
 def side_by_side(views: Sequence[Prototypes]) -> Prototypes:
-    """Concatenates the features of several networks for one domain.
+    """Concatenates the features of the same images by several networks.
 
     If each network was trained on one of the sources to compare, this treats them equally.
-
-    Args:
-        views: Prototypes of the same classes, one per network.
-
-    Raises:
-        UserError: The prototypes are not of the same images.
     """
     first = views[0]
     for view in views[1:]:
@@ -168,7 +145,6 @@ def side_by_side(views: Sequence[Prototypes]) -> Prototypes:
 
 
 def check_same_network(*domains: Prototypes) -> None:
-    """Checks that features have the same dimensions."""
     first = domains[0]
     for domain in domains[1:]:
         if domain.features.shape[1] != first.features.shape[1]:

@@ -65,18 +65,12 @@ PUBLISHED = (PUBLISHED_ACCURACY, *PUBLISHED_DISTANCES.values())
 
 
 def emd_as_published(source: Prototypes, target: Prototypes) -> float:
-    """Computes the Earth Mover's Distance with the rounding of the published solver, pyemd.
-
-    pyemd rounds the weights of the classes to millionths. Classes of one size are all rounded in
-    the same direction: 895 classes of ImageNet weigh 1,015 millionths each instead of 1,014.7. One
-    domain then outweighs the other, and its surplus is left where it costs most. At the paper's
-    sizes this changes a distance by a few thousandths. pyemd also rounds the costs, which changes
-    less than 1e-5.
-
-    Args:
-        source: m classes.
-        target: n classes.
-    """
+    """Computes the Earth Mover's Distance with the rounding of the published solver, pyemd."""
+    # pyemd rounds the weights of the classes to millionths. Classes of one size are all rounded in
+    # the same direction: 895 classes of ImageNet weigh 1,015 millionths each instead of 1,014.7.
+    # One domain then outweighs the other, and its surplus is left where it costs most. At the
+    # paper's sizes this changes a distance by a few thousandths. pyemd also rounds the costs, which
+    # changes less than 1e-5.
     supply, demand = (np.rint(d.counts / d.counts.sum() * MILLION) for d in (source, target))
     surplus = supply.sum() - demand.sum()
     # An additional class on each side takes the surplus of the other side at no cost.

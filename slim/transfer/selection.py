@@ -36,10 +36,6 @@ def select_classes(
 ) -> Selection:
     """Selects the nearest source classes of each target.
 
-    The distance of a class is that to the nearest prototype of the target. The mean distance to all
-    prototypes, which is the EMD of the single class, would prefer classes between groups of target
-    classes to classes within a group.
-
     Args:
         source: The classes to select from.
         targets: Domains by name.
@@ -47,10 +43,10 @@ def select_classes(
 
     Returns:
         The selected classes; a class that is near to several targets is selected once.
-
-    Raises:
-        UserError: There are too few source classes, or the networks differ.
     """
+    # The distance of a class is that to the nearest prototype of the target. The mean distance to
+    # all prototypes, which is the EMD of the single class, would prefer classes between groups of
+    # target classes to classes within a group.
     num_classes = len(source.counts)
     distances = np.full((num_classes, len(targets)), np.inf)  # stays infinite beyond the best k
     for column, (name, target) in enumerate(targets.items()):
@@ -71,14 +67,7 @@ def select_classes(
 def compare_selection(
     source: Prototypes, targets: Mapping[str, Prototypes], indices: np.ndarray, *, seed: int = 0
 ) -> list[SelectionComparison]:
-    """Compares selected classes with all classes and with random subsets of the same size.
-
-    Args:
-        source: The classes that were selected from.
-        targets: Domains by name.
-        indices: The selected classes, as in `Selection`.
-        seed: The seed of the random subsets.
-    """
+    """Compares selected classes of a source with all its classes and with random subsets."""
     random = np.random.default_rng(seed)
     draws = [
         source.subset(random.choice(len(source.counts), len(indices), replace=False))

@@ -10,6 +10,7 @@ and `selection.tsv`, which lists the origin of each class. Convert it like any d
 """
 
 from functools import partial
+from itertools import cycle
 
 import numpy as np
 from absl import flags
@@ -38,7 +39,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Writes a dataset of the source classes nearest to the targets."""
     from slim.transfer.domain_similarity import large_classes
     from slim.transfer.prototypes import load_prototypes, union
     from slim.transfer.selection import SELECTION, compare_selection, select_classes
@@ -48,7 +48,12 @@ def main(values: flags.FlagValues) -> None:
             raise UserError(f"--{name} is missing: {values[name].help}")
     for name in ("sources", "targets"):
         check_names(name, values[name].value)
-    top_k = counts_by_target(values.top_k, values.targets)
+    expected = f"expected one number, or {len(values.targets)}, one for each of --targets"
+    if len(values.top_k) not in (1, len(values.targets)):
+        raise UserError(f"--top_k has {len(values.top_k)} numbers: {expected}")
+    if not all(number.isdecimal() for number in values.top_k):
+        raise UserError(f"--top_k={','.join(values.top_k)}: {expected}")
+    top_k = dict(zip(values.targets, cycle(map(int, values.top_k)), strict=False))
     folder = new_dataset_folder(values.output_name, values.dataset_dir, "output_name")
 
     # 1. The sources, as lists of images and as features of the same images, and the targets.
@@ -101,17 +106,6 @@ def main(values: flags.FlagValues) -> None:
     rows = [(name, *(f"{distance:.3f}" for distance in rest)) for name, *rest in compared]
     print(Table(header, rows))
     print(f"\nnext: {conversion_command(values.output_name, values.dataset_dir)}")
-
-
-def counts_by_target(top_k: list[str], targets: list[str]) -> dict[str, int]:
-    """Returns the number of classes to select for each target."""
-    expected = f"expected one number, or {len(targets)}, one for each of --targets"
-    if len(top_k) not in (1, len(targets)):
-        raise UserError(f"--top_k has {len(top_k)} numbers: {expected}")
-    if not all(number.isdecimal() for number in top_k):
-        raise UserError(f"--top_k={','.join(top_k)}: {expected}")
-    numbers = [int(number) for number in top_k]
-    return dict(zip(targets, numbers * len(targets) if len(numbers) == 1 else numbers, strict=True))
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

@@ -58,7 +58,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Compares pre-training sources on targets."""
     check_flags(values)
     from slim.transfer import study_steps as steps
     from slim.transfer.fine_tuning import fine_tune, plan_trainings
@@ -112,7 +111,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def check_flags(values: flags.FlagValues) -> None:
-    """Checks that no flag is missing or invalid, and that the flags fit together."""
+    # 1. Each flag.
     for name in ("sources", "targets", "dataset_dir", "feature_dir", "output_dir"):
         if not values[name].value:
             raise UserError(f"--{name} is missing: {values[name].help}")
@@ -125,6 +124,7 @@ def check_flags(values: flags.FlagValues) -> None:
             if not part:
                 raise UserError(f"--sources={source}: expected names, with '+' between them")
             new_dataset_folder(part, values.dataset_dir, "sources")  # refuses paths
+    # 2. Flags together.
     for name, per, alternative, numbers in (
         ("checkpoints", "sources", "none", (0,)),
         ("model_name", "sources", "one for all", (0, 1)),

@@ -28,16 +28,8 @@ def write_report(
     settings: Mapping[str, Any],
     kinds: Sequence[str],
 ) -> None:
-    """Writes `study.json`, `study.md`, `study.png` and `similarity.png`, unless they are current.
-
-    Args:
-        folder: Receives the files.
-        results: Results by kind (`linear`, `fine_tuned` or `emd`), source and target. Without all
-            distances, nothing is said about similarity.
-        failures: Error messages by the text of the cell.
-        settings: The content of `settings` in `study.json`.
-        kinds: The kinds of accuracies that the study has.
-    """
+    """Writes `study.json`, `study.md` and the figures, unless they are current."""
+    # 1. Results by kind, source and target become tables. Similarity needs all distances.
     sources, targets = ([each["name"] for each in settings[r]] for r in ("sources", "targets"))
     accuracies = {
         kind: {(s, t): found["accuracy"] for (k, s, t), found in results.items() if k == kind}
@@ -50,6 +42,7 @@ def write_report(
         values = np.array(list(distances.values())).reshape(len(sources), len(targets))
         table = SimilarityTable(sources, targets, values, np.exp(-settings["gamma"] * values))
 
+    # 2. `study.json`, which has all that the other files show.
     content = {
         "format": FORMAT,
         "settings": settings,
@@ -88,7 +81,9 @@ def write_report(
     path = folder / "study.json"
     if path.exists() and path.read_text() == text:
         return
-    path.unlink(missing_ok=True)  # written last, so that the other files exist if it does
+
+    # 3. The files, `study.json` last, so that the other files exist if it does.
+    path.unlink(missing_ok=True)
     write_whole(folder / "study.md", compose_markdown(accuracies, table, settings))
     if table:
         ways = {
@@ -107,7 +102,7 @@ def compose_markdown(
     table: SimilarityTable | None,
     settings: Mapping[str, Any],
 ) -> str:
-    """Returns the content of `study.md`: accuracies, distances, and how they are related."""
+    """Returns the content of `study.md`."""
     sources = [source["name"] for source in settings["sources"]]
     images = {target["name"]: target["images"]["val"] for target in settings["targets"]}
     parts = ["# Transfer from pre-training sources to targets\n"]
@@ -155,13 +150,7 @@ def format_column(column: Sequence[float | None]) -> list[str]:
 def compose_claims(
     table: SimilarityTable, accuracy: Accuracies, images: Mapping[str, int]
 ) -> list[str]:
-    """Returns a line per target, which compares the nearest source with the best, and totals.
-
-    Args:
-        table: Distances and similarities.
-        accuracy: Accuracies by source and target.
-        images: Validation images by target.
-    """
+    """Returns a line per target, which compares the nearest source with the best, and totals."""
     lines, agreed, judged = [], 0, 0
     for target, total in images.items():
         nearest, best = table.nearest_first(target)[0], best_sources(accuracy, target)

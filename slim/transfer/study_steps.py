@@ -61,18 +61,13 @@ class Cell:
 
 
 class Cells:
-    """The results of a study, in memory and in `<output_dir>/cells`.
-
-    Attributes:
-        results: Results by kind, source and target.
-        failures: Error messages by the text of the cell.
-    """
+    """The results of a study, in memory and in `<output_dir>/cells`."""
 
     def __init__(self, output_dir: Path) -> None:
         self._folder = output_dir / "cells"
         self._folder.mkdir(exist_ok=True)
-        self.results: dict[tuple[str, str, str], dict[str, Any]] = {}
-        self.failures: dict[str, str] = {}
+        self.results: dict[tuple[str, str, str], dict[str, Any]] = {}  # by kind, source, target
+        self.failures: dict[str, str] = {}  # by the text of the cell
 
     def find(self, cell: Cell) -> bool:
         """Returns whether a result exists; if so, loads and prints it."""
@@ -82,13 +77,12 @@ class Cells:
         return path.exists()
 
     def add(self, cell: Cell, result: dict[str, Any]) -> None:
-        """Writes and prints a result."""
         content = {**asdict(cell), "result": result}
         write_whole(self._path(cell), json.dumps(content, indent=2) + "\n")
         self._store(cell, result)
 
     def fail(self, cell: Cell, error: UserError) -> None:
-        """Records and prints an error; the next run tries again."""
+        # There is no file, so the next run tries again.
         self.failures[str(cell)] = str(error)
         print(f"{cell} failed: {error}", flush=True)
 
@@ -124,14 +118,12 @@ class StudySource:
         return json.loads(describe(split, self.settings))
 
     def extract(self, *splits: FeatureSplit) -> None:
-        """Writes the features of splits unless they exist."""
         own = [split.within(self.folder) for split in splits]
         if not all(is_extracted(split, self.settings) for split in own):
             with writing_to(self.folder, "feature_dir"):
                 extract_missing(own, self.settings, lambda: nullcontext(self._extractor))
 
     def close(self) -> None:
-        """Unloads the network."""
         if extractor := self.__dict__.pop("_extractor", None):
             extractor.__exit__()
 
@@ -143,10 +135,10 @@ class StudySource:
 
 @dataclass(frozen=True)
 class Target:
-    """A dataset to transfer to: its name, and its lists `train` and `val`."""
+    """A dataset to transfer to."""
 
     name: str
-    splits: Mapping[str, FeatureSplit]
+    splits: Mapping[str, FeatureSplit]  # `train` and `val`
 
     @property
     def num_images(self) -> dict[str, int]:
@@ -179,7 +171,6 @@ def find_sources(values: flags.FlagValues) -> list[StudySource]:
 
 
 def find_targets(values: flags.FlagValues) -> list[Target]:
-    """Returns the lists of the targets."""
     return [
         Target(
             name, {split: find_split(name, split, values.dataset_dir, Path()) for split in SPLITS}
@@ -189,7 +180,6 @@ def find_targets(values: flags.FlagValues) -> list[Target]:
 
 
 def linear_cell(source: StudySource, target: Target) -> Cell:
-    """Returns the cell of a linear classifier on the features of a target by a source."""
     features = {name: source.feature_settings(split) for name, split in target.splits.items()}
     classifier = f"logistic regression, L-BFGS, {MAX_ITERATIONS} iterations at most"
     settings = {"features": features, "classifier": classifier}
@@ -197,7 +187,6 @@ def linear_cell(source: StudySource, target: Target) -> Cell:
 
 
 def fit_classifier(source: StudySource, target: Target) -> dict[str, Any]:
-    """Returns the result of a linear classifier, after extracting missing features."""
     source.extract(*target.splits.values())
     evaluation = classify(*(load_features(source.folder, target.name, split) for split in SPLITS))
     return {
@@ -214,7 +203,7 @@ class FeatureView:
     folder: Path
 
     def feature_settings(self, domain: str) -> dict[str, Any]:
-        """Returns everything that the features of a domain depend on, as JSON."""
+        # Nothing is known of the network, so a distance depends on the file itself.
         paths = [feature_files(self.folder, domain, split)[0] for split in ("train", None)]
         for path in (*paths, self.folder / f"{domain}.npy"):
             if path.exists():
@@ -226,7 +215,7 @@ class FeatureView:
         )
 
     def extract(self, domain: str) -> None:
-        """Writes the features of a domain unless they exist; here they do."""
+        pass  # feature_settings found them
 
 
 @dataclass(frozen=True)
@@ -244,20 +233,13 @@ class ExtractingView(FeatureView):
 
 
 class Domains:
-    """Domains by the concatenated features of several networks.
-
-    Args:
-        views: The features by each network.
-        min_count: Training images that a source class must have.
-        normalize: Whether each image's features are scaled to length 1.
-    """
+    """Domains by the concatenated features of several networks."""
 
     def __init__(self, views: Sequence[FeatureView], min_count: int, *, normalize: bool) -> None:
         self.views, self._min_count, self._normalize = views, min_count, normalize
         self._loaded: dict[str, Prototypes] = {}
 
     def emd_cell(self, source: str, target: str) -> Cell:
-        """Returns the cell of a distance; a source A+B is the union of A and B."""
         settings = {
             role: {part: [v.feature_settings(part) for v in self.views] for part in parts}
             for role, parts in (("source", source.split("+")), ("target", [target]))
@@ -268,7 +250,6 @@ class Domains:
         return Cell("emd", source, target, settings)
 
     def find_distance(self, source: str, target: str) -> dict[str, Any]:
-        """Returns the Earth Mover's Distance between two domains."""
         domain = union([self._load(part) for part in source.split("+")])
         large = large_classes(domain, self._min_count)
         return {

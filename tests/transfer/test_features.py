@@ -39,9 +39,7 @@ def test_loads_extracted_features(tmp_path, some):
     np.testing.assert_array_equal(values, some.values)
     np.testing.assert_array_equal(labels, some.labels)
     assert has_features(tmp_path, "birds")
-    assert not has_features(tmp_path, "birds", "cars") and not has_features(
-        tmp_path, "birds", "val"
-    )
+    assert not has_features(tmp_path, "cars") and not has_features(tmp_path, "birds", "val")
 
 
 def test_large_files_are_mapped(tmp_path, some, monkeypatch):
