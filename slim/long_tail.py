@@ -105,6 +105,7 @@ def group_table(
     predictions: Sequence[Predictions], names: Sequence[str], bounds: tuple[int, int]
 ) -> str:
     """Returns a Markdown table of the groups, and a note on its accuracy."""
+    # The difference is between the last and the first file.
     header = ["group", "classes", "training images", "validation images", *names]
     if len(names) > 1:
         header.append("difference (points)")
@@ -139,6 +140,7 @@ def plot_groups(
     figure = Figure((12, 4.5), layout="constrained")
     bars, points = figure.subplots(1, 2, width_ratios=[1.1, 1.2])
     groups = [group_accuracy(each, bounds) for each in predictions]
+    # 1. On the left a bar per group, on the right a point per class, for each file.
     width = 0.8 / len(groups)
     for index, (name, each, found) in enumerate(zip(names, predictions, groups, strict=True)):
         colour = COLOURS[index % len(COLOURS)]
@@ -150,6 +152,7 @@ def plot_groups(
         bars.bar_label(drawn, [percent(height) for height in heights], **text)
         style = {"colours": (colour, colour), "labels": ("_", "_")}
         draw_class_accuracy(points, each.class_sizes, each.class_accuracy, **style)
+    # 2. Axes, and a legend for both.
     words = [
         f"{group.name}\n{group.sizes or 'any number'}\n{group.classes:,} classes"
         for group in groups[0]

@@ -39,10 +39,12 @@ def draw_class_accuracy(
         colours: Colours of the points and of the line.
         labels: Legend labels of the points and of the line; labels that begin with `_` are hidden.
     """
+    # 1. A point for each class that has training and validation images.
     shown = np.isfinite(class_accuracy) & (class_sizes > 0)
     sizes, accuracy = class_sizes[shown], class_accuracy[shown]
     alpha = min(0.5, OPAQUE / max(1, len(sizes)))
     axes.scatter(sizes, accuracy, color=colours[0], alpha=alpha, label=labels[0], clip_on=False)
+    # 2. The means of fifths of the classes by size, on a logarithmic axis.
     if len(np.unique(sizes)) > 1:
         groups = np.array_split(np.argsort(sizes, kind="stable"), min(FIFTHS, len(sizes)))
         means = np.array([(sizes[group].mean(), accuracy[group].mean()) for group in groups])

@@ -42,6 +42,7 @@ def group_accuracy(
         ("head", f"more than {high:,}"): sizes > high,
         (ALL, ""): np.full(len(sizes), True),
     }
+    # Class accuracies have equal weights. Classes without validation images have none.
     found = []
     for words, inside in groups.items():
         known = predictions.class_accuracy[inside & (predictions.class_totals > 0)]

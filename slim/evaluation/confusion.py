@@ -32,15 +32,18 @@ def confusion_colours(confusion: np.ndarray) -> np.ndarray:
     num_classes = len(confusion)
     together = -(-num_classes // MOST_CELLS)
     cells = -(-num_classes // together)
+    # Only cells that are not zero are visited: 5,089 classes have 26 million.
     true, predicted = np.nonzero(confusion)
     counts = confusion[true, predicted]
     totals = np.bincount(true, weights=counts, minlength=num_classes)
     right = share(confusion.diagonal(), totals)
     places = np.arange(num_classes) // together
 
+    # 1. Wrong predictions. The diagonal is drawn over afterwards.
     wrong = np.zeros((cells, cells))
     np.maximum.at(wrong, (places[true], places[predicted]), counts / totals[true])
     colours = _shade(wrong, WRONG)
+    # 2. Rows without images, then the diagonal.
     counted = np.bincount(places, weights=totals > 0, minlength=cells)
     colours[counted == 0] = EMPTY
     mean = share(np.bincount(places, weights=np.nan_to_num(right), minlength=cells), counted)

@@ -143,7 +143,7 @@ def load_predictions(path: str | Path) -> Predictions:
 
 
 def _check(predictions: Predictions) -> None:
-    """Raises a ValueError if arrays are not consistent."""
+    # A ValueError becomes part of the message of load_predictions.
     labels, top, num_classes = predictions.labels, predictions.top, predictions.num_classes
     images, classes = (len(labels),), (num_classes,)
     sizes, names = predictions.class_sizes, predictions.class_names

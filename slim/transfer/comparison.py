@@ -70,9 +70,8 @@ def emd_differences(
 ) -> dict[SourcePair, Estimate]:
     """Estimates how much farther from the target the farther source is.
 
-    The images of each domain are drawn with replacement; one draw serves all pairs. Means of drawn
-    images are noisier than means of all images, which adds more to small distances than to large
-    ones: intervals lean towards 0.
+    Means of drawn images are noisier than means of all images, which adds more to small distances
+    than to large ones: intervals lean towards 0.
 
     Args:
         pairs: Pairs of sources; a pair is left out if `images` lacks one of its domains, such as
@@ -85,9 +84,6 @@ def emd_differences(
     Returns:
         The Earth Mover's Distance of the farther source less that of the nearer. The verdict says
         whether the nearer source is nearer.
-
-    Raises:
-        UserError: No class of a source has enough images, or networks differ.
     """
     pairs = [pair for pair in pairs if images.keys() >= set(pair)]
     if not pairs:
@@ -101,7 +97,7 @@ def emd_differences(
         for name in sources
     }
 
-    # 2. All images, then the draws.
+    # 2. All images, then draws with replacement, each of which serves all pairs.
     def distances(draw: int | None) -> list[float]:
         random = None if draw is None else np.random.default_rng([seed, draw])
         drawn = {}
@@ -157,6 +153,7 @@ class Correlation(NamedTuple):
 
 def transfer_correlation(table: SimilarityTable, accuracy: Accuracies) -> Correlation:
     """Returns the correlation of domain similarity with transfer accuracy."""
+    # Targets differ in difficulty, so their accuracies are also compared with their own means.
     points = []  # `[sources, 2]` of each target
     for target, similarities in zip(table.targets, table.similarity.T, strict=True):
         here = [
@@ -177,7 +174,6 @@ def best_sources(accuracy: Accuracies, target: str) -> list[str]:
 
 
 def _correlation(points: Sequence[np.ndarray]) -> float:
-    """Returns Pearson's correlation of several `[N, 2]` points."""
     if not points:
         return float("nan")
     joined = np.concatenate(points)

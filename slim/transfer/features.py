@@ -63,6 +63,7 @@ def load_features(
         )
     if labels.min() < 0:
         raise UserError(f"{label_file} has label {labels.min()}: expected labels from 0; {again}")
+    # scikit-learn would not say which file has a value that is not finite.
     for start in range(0, len(values), CHUNK) if check_values else ():
         bad = ~np.isfinite(values[start : start + CHUNK]).all(axis=1)
         if bad.any():
@@ -137,6 +138,7 @@ def load_pictures(
             f"{path} has {len(entries)} images, whose labels differ from the {len(labels)} of the "
             "features: extract them again with feature_extraction.py"
         )
+    # Without classes.txt, a class has the name of the folder of its images.
     num_classes = int(labels.max()) + 1
     names = read_class_names(path.with_name(CLASSES), num_classes)
     folders = {entry.label: Path(entry.path).parent.name for entry in entries}

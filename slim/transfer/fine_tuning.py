@@ -105,6 +105,7 @@ def plan_trainings(
 
 def parse_training_flags(defaults: Sequence[str], text: str) -> tuple[flags.FlagValues, list[str]]:
     """Returns the values of all flags of training, and those of `--fine_tune_flags` one by one."""
+    # Parsed here already, so that errors come before the first step of the study.
     values = flags.FlagValues()
     import_module(TRAIN).define_flags(values)
     try:
@@ -122,10 +123,7 @@ def parse_training_flags(defaults: Sequence[str], text: str) -> tuple[flags.Flag
 
 
 def fine_tune(cells: Cells, trainings: Sequence[Training], num_workers: int) -> None:
-    """Fine-tunes and evaluates networks, several at a time.
-
-    On Ctrl-C or SIGTERM, each training saves a checkpoint, from which the next run resumes.
-    """
+    """Fine-tunes and evaluates networks, several at a time, and stores their results."""
     to_do = [training for training in trainings if not cells.find(training.cell)]
     if not to_do:
         return
@@ -140,14 +138,17 @@ def fine_tune(cells: Cells, trainings: Sequence[Training], num_workers: int) -> 
             workers.put_nowait(gpus)
 
     async def work_on_all() -> None:
+        # 1. Ctrl-C and SIGTERM cancel all tasks. Each training then saves a checkpoint, from which
+        #    the next run resumes.
         stop = asyncio.current_task().cancel
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+        # 2. A worker is a share of the GPUs. Each task takes a free one from the queue.
         workers = asyncio.Queue()
         shares = share_gpus(to_do[0].num_clones)
         for _, gpus in zip(range(num_workers), cycle(shares), strict=False):
             workers.put_nowait(gpus)
         tasks = [work(training, workers) for training in to_do]
-        # With return_exceptions, one cancelled task does not end the wait for the others.
+        # 3. With return_exceptions, one cancelled task does not end the wait for the others.
         for error in await asyncio.gather(*tasks, return_exceptions=True):
             if error:
                 raise error
@@ -160,6 +161,7 @@ def fine_tune(cells: Cells, trainings: Sequence[Training], num_workers: int) -> 
 
 def share_gpus(num_clones: int) -> list[str | None]:
     """Returns a value of `CUDA_VISIBLE_DEVICES` per worker; None if all workers share the GPUs."""
+    # The shares are disjoint, with a GPU for each clone of a training.
     count = len(tf.config.list_physical_devices("GPU"))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = [str(gpu) for gpu in range(count)] if visible is None else visible.split(",")[:count]
@@ -231,7 +233,7 @@ async def _run(
             process.terminate()
         await process.wait()
         raise
-    if code:
+    if code:  # the last line of the output says why
         text = Path(output.name).read_text(errors="replace")
         lines = text.strip().splitlines() or [f"exit code {code}"]
         reason = lines[-1].removeprefix("error: ") if code == 1 else f"exit code {code}"

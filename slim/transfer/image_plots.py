@@ -48,6 +48,7 @@ def plot_confused_pairs(
     for axes, pair in zip(rows, worst, strict=True):
         true, predicted = (readable(val.class_names[label]) for label in pair[:2])
         mistaken = (val.labels == pair.true) & (evaluation.predictions == pair.predicted)
+        # On the left the mistakes, on the right images of the class that they were taken for.
         for axis, index in zip(axes, np.flatnonzero(mistaken)[:examples], strict=False):
             _show(axis, val.paths[index], WRONG)
         others = np.flatnonzero(train.labels == pair.predicted)[:examples]
@@ -100,6 +101,7 @@ def plot_feature_map(
     """
     figure = Figure((11, 8.5), layout="constrained")
     axes = figure.add_subplot(aspect="equal", xticks=[], yticks=[])
+    # 1. A dot for each image, on a map whose longer side is 1.
     low = places.min(axis=0)
     places = (places - low) / np.maximum(np.ptp(places, axis=0).max(), 1e-9)
     classes = np.unique(labels)
@@ -107,16 +109,18 @@ def plot_feature_map(
     colours = palette(np.arange(len(classes)) / max(20, len(classes)))
     index = np.searchsorted(classes, labels)
     axes.scatter(*places.T, s=14, c=colours[index], linewidths=0)
+    # 2. Thumbnails, which do not overlap, of images in random order.
     shown: list[int] = []
     for image in np.random.default_rng(0).permutation(len(places)) if paths else ():
         if (np.abs(places[shown] - places[image]).max(axis=1) <= 1.1 * MAP_THUMBNAIL).any():
-            continue  # would overlap
+            continue
         shown.append(image)
         corner = places[image] - MAP_THUMBNAIL / 2
         left, bottom, right, top = *corner, *(corner + MAP_THUMBNAIL)
         axes.imshow(load_thumbnail(paths[image], 64), extent=(left, right, bottom, top), zorder=2)
         frame = {"facecolor": "none", "edgecolor": colours[index[image]], "linewidth": 2.5}
         axes.add_patch(Rectangle(corner, MAP_THUMBNAIL, MAP_THUMBNAIL, zorder=3, **frame))
+    # 3. Room for the thumbnails at the border, and the names of the classes.
     margin = MAP_THUMBNAIL / 1.5
     axes.set(xlim=(-margin, places[:, 0].max() + margin))
     axes.set(ylim=(-margin, places[:, 1].max() + margin))
@@ -179,6 +183,7 @@ def plot_nearest_classes(
     return figure
 
 
+# What the figures share.
 _CAPTION = {"loc": "left", "fontsize": 7, "color": INK, "pad": 3}
 
 

@@ -45,16 +45,12 @@ def classify(train: Features, val: Features, max_iterations: int = MAX_ITERATION
     """Fits multinomial logistic regression to the raw features, as published, and evaluates it.
 
     The loss is the sum over all images plus the penalty |W|^2 / 2, scikit-learn's default. L-BFGS
-    stops after 100 iterations, or when no component of the gradient exceeds 1e-4. The scikit-learn
-    of 2018 compared `tol` with the gradient of this sum, while present versions use the mean loss:
-    their default stops after 20 iterations on features of the size of CUB-200-2011, with an
-    accuracy half a point lower.
+    stops after 100 iterations, or when no component of the gradient exceeds 1e-4.
 
     Args:
         train: Features `[N, D]` of training images of C >= 2 classes, labels 0 to C - 1.
         val: Features `[M, D]` of validation images.
-        max_iterations: Maximum number of iterations. Reaching it is part of the recipe, so that
-            there is no warning.
+        max_iterations: Maximum number of iterations.
 
     Raises:
         UserError: There is only one class, or the dimensions differ.
@@ -68,11 +64,15 @@ def classify(train: Features, val: Features, max_iterations: int = MAX_ITERATION
             f"training features have {train.values.shape[1]} dimensions, validation features "
             f"{val.values.shape[1]}: extract both with the same network"
         )
+    # The scikit-learn of 2018 compared `tol` with the gradient of this sum, while present versions
+    # use the mean loss: their default stops after 20 iterations on features of the size of
+    # CUB-200-2011, with an accuracy half a point lower.
     tolerance = GRADIENT_TOLERANCE / len(train.values)
     model = LogisticRegression(solver="lbfgs", max_iter=max_iterations, tol=tolerance)
     # More BLAS threads slow down small products, 5 to 12 times on two cores.
     threads = 1 if train.values.size * num_classes < SMALL_PRODUCT else None
     with threadpool_limits(threads, "blas"), warnings.catch_warnings():
+        # To stop after the maximum number of iterations is part of the recipe.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(train.values, train.labels)
     predictions = model.predict(val.values)
@@ -83,8 +83,7 @@ def classify(train: Features, val: Features, max_iterations: int = MAX_ITERATION
 def map_features(values: np.ndarray, *, most: int = MAP_IMAGES) -> tuple[np.ndarray, np.ndarray]:
     """Maps images to the plane by t-SNE, so that images with similar features are neighbours.
 
-    Distances between groups and the axes have no meaning. The features are first reduced to 50
-    principal components. The same features give the same map.
+    Distances between groups and the axes have no meaning.
 
     Args:
         values: `[N, D]`, at least 4 images.
@@ -110,8 +109,6 @@ def nearest_neighbours(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the nearest images to each query by Euclidean distance, in ascending order.
 
-    All distances are computed, because trees do not help in 2,048 dimensions.
-
     Args:
         values: `[N, D]`, the images to search.
         queries: `[Q, D]`.
@@ -119,11 +116,9 @@ def nearest_neighbours(
 
     Returns:
         Distances and row numbers in `values`, each `[Q, count]`.
-
-    Raises:
-        UserError: There are fewer images.
     """
     if not 1 <= count <= len(values):
         raise UserError(f"{count} neighbours: expected 1 to {len(values)}, the number of images")
+    # Trees do not help in 2,048 dimensions.
     search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(values)
     return search.kneighbors(queries)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,8 @@ def linear_settings(
 ) -> LinearSettings:
     """Returns the settings of the notebook on linear classifiers from its parameters."""
     names = (network, other_network, dataset_name, long_tailed)
-    # The first defaults with features; otherwise the toy domains, so that an error names these.
+    # The toy domains are used without features of the paper's, even if their own are missing: the
+    # error then says how to make them.
     for default in (PAPER, TOY):
         own, other, dataset, tail = (a or b for a, b in zip(names, default, strict=True))
         folder, other_folder = Path(feature_dir, own), Path(feature_dir, other)
@@ -158,11 +160,13 @@ def domain_settings(
     top_k: str = "",
 ) -> DomainSettings:
     """Returns the settings of the notebook on domain similarity from its parameters."""
+    # 1. The domains, and the networks: own sources are those that their networks are named after.
     paper = Path(feature_dir, reproduction.SIMILARITY_FEATURES)
     is_paper = paper.is_dir()
     names = _words(sources, reproduction.SOURCES if is_paper else TOY_SOURCES)
     goals = _words(targets, reproduction.TARGETS if is_paper else TOY_TARGETS)
     folders = _words(networks, [paper.name] if is_paper and not sources else names)
+    # 2. Features of several networks are normalized, so that no network outweighs another.
     normalize = _number("NORMALIZE_FEATURES", normalize_features, len(folders) > 1, 0, most=1)
     return DomainSettings(
         origin=_origin(bool(networks or sources or targets), is_paper, f"{paper} is not there"),
@@ -184,8 +188,8 @@ def load_domain_features(settings: DomainSettings) -> dict[str, Features]:
 
     The result is empty if there are only means, or too many features to resample in minutes.
     """
-    files = [(network, file) for network in settings.networks for file in settings.files.values()]
-    if not all(has_features(network, file) for network, file in files):
+    files = list(product(settings.networks, settings.files.values()))
+    if not all(has_features(*pair) for pair in files):
         return {}
     splits = (load_features(*pair, "train", check_values=False) for pair in files)
     if sum(split.values.size for split in splits) > MOST_VALUES:
@@ -199,16 +203,13 @@ def load_domain_features(settings: DomainSettings) -> dict[str, Features]:
 def load_domain_pictures(settings: DomainSettings) -> dict[str, Pictures]:
     """Returns the training images of the datasets that have images and features of them."""
     network = settings.networks[0]
-    return {
-        file: load_pictures(
-            settings.dataset_dir,
-            file,
-            "train",
-            load_features(network, file, "train", check_values=False).labels,
-        )
-        for file in settings.files.values()
-        if Path(settings.dataset_dir, file, LISTS["train"]).exists() and has_features(network, file)
-    }
+    found = {}
+    for file in settings.files.values():
+        images = Path(settings.dataset_dir, file, LISTS["train"])
+        if images.exists() and has_features(network, file):
+            labels = load_features(network, file, "train", check_values=False).labels
+            found[file] = load_pictures(settings.dataset_dir, file, "train", labels)
+    return found
 
 
 def _has_splits(folder: Path, dataset: str) -> bool:

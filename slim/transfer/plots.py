@@ -29,6 +29,7 @@ def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> Figure
     size = 3.5 + 0.3 * len(confusion) if named else 6.5
     figure = Figure((size, size), layout="constrained")
     axes = figure.add_subplot()
+    # The colours are normalized by row; the numbers in the cells are images.
     colours = confusion_colours(confusion)
     end = len(confusion) - 0.5
     axes.imshow(colours, extent=(-0.5, end, end, -0.5), interpolation="nearest")
@@ -68,12 +69,7 @@ def plot_similarity(table: SimilarityTable) -> Figure:
 
 
 def plot_flows(flows: Mapping[str, Flow], source: Prototypes) -> Figure:
-    """Plots how much of the mass moves how far, by source dataset; the mean is the EMD.
-
-    Args:
-        flows: The flow from the source by target.
-        source: m classes of several datasets.
-    """
+    """Plots how much mass moves how far, by target and source dataset; the mean is the EMD."""
     columns = min(len(flows), 4)
     rows = -(-len(flows) // columns)
     figure = Figure((0.6 + 3.2 * columns, 0.6 + 2.4 * rows), layout="constrained")
@@ -112,19 +108,17 @@ def dataset_colours(domain: Prototypes) -> dict[str, str]:
 def plot_transfers(table: SimilarityTable, accuracies: Mapping[str, Accuracies]) -> Figure:
     """Plots transfer accuracy against domain similarity, as in figure 5 of the paper.
 
-    Each way of transfer has a panel. Markers are sources, colours are targets. The correlation is
-    over all points, and, because targets differ in difficulty, over the differences from the
-    mean of each target.
-
     Args:
         table: Similarities.
-        accuracies: For each way, by name, accuracies by source and target of at least two pairs.
+        accuracies: For each way of transfer, by name, accuracies by source and target of at least
+            two pairs. Each way has a panel.
     """
     figure = Figure((2 + 5 * len(accuracies), 4.5), layout="constrained")
     panels = figure.subplots(1, len(accuracies), squeeze=False)[0]
     markers = dict(zip(table.sources, cycle(MARKERS), strict=False))
     for axes, (name, accuracy) in zip(panels, accuracies.items(), strict=True):
-        # Each target is a line through its points, in ascending similarity.
+        # 1. Each target is a line through its points, in ascending similarity. Markers are sources,
+        #    colours are targets.
         for column, target in enumerate(table.targets):
             colour = COLOURS[column % len(COLOURS)]
             here = [
@@ -149,6 +143,7 @@ def plot_transfers(table: SimilarityTable, accuracies: Mapping[str, Accuracies])
         axes.set(xlabel=r"domain similarity $e^{-\gamma\,\mathrm{EMD}}$", ylabel=name)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.grid(color="#eeeeee")
+    # 2. One legend for all panels, with each name once.
     figure.suptitle("Do nearer sources transfer better?", fontsize=10)
     handles = {
         label: handle

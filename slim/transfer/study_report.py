@@ -106,6 +106,7 @@ def compose_markdown(
     sources = [source["name"] for source in settings["sources"]]
     images = {target["name"]: target["images"]["val"] for target in settings["targets"]}
     parts = ["# Transfer from pre-training sources to targets\n"]
+    # 1. A table of accuracies for each way of transfer.
     for kind, accuracy in accuracies.items():
         columns = [[accuracy.get((source, target)) for source in sources] for target in images]
         columns.append([mean_accuracy(accuracy, source, images) for source in sources])
@@ -119,6 +120,7 @@ def compose_markdown(
         f"standard error of an accuracy over {fewest:,} images is at most "
         f"{0.5 / math.sqrt(fewest):.1%}.\n"
     )
+    # 2. Similarities, and whether they predict the accuracies.
     if table:
         parts.append("## Domain similarity\n")
         parts.append(f"{table}\n")
@@ -154,7 +156,7 @@ def compose_claims(
     lines, agreed, judged = [], 0, 0
     for target, total in images.items():
         nearest, best = table.nearest_first(target)[0], best_sources(accuracy, target)
-        if (nearest, target) not in accuracy:
+        if (nearest, target) not in accuracy:  # its cell failed
             continue
         judged += 1
         agreed += nearest in best

@@ -157,8 +157,10 @@ def find_sources(values: flags.FlagValues) -> list[StudySource]:
     models = models * len(names) if len(models) == 1 else models
     sources = []
     for name, path, model in zip(names, paths, models, strict=True):
+        # 1. The network, as model.json or the flags describe it.
         checkpoint = find_checkpoint(path, "--checkpoints")
         settings = choose_settings(checkpoint, model_name=model, image_size=values.image_size)
+        # 2. A checkpoint of another network would be noticed only when it is loaded.
         scope = get_network(settings.model_name).scope
         if not any(key.startswith(f"{scope}/") for key in read_shapes(checkpoint)):
             raise UserError(
