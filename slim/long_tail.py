@@ -59,29 +59,15 @@ def main(values: flags.FlagValues) -> None:
             "images than the first, the head more than the second"
         )
     number = len(values.files)
-    names = {1: ["accuracy"], 2: ["before", "after"]}.get(
-        number, ["before", *(f"after {index}" for index in range(1, number))]
-    )
-    names = values.names or names
+    names = values.names
+    if not names:
+        later = ["after"] if number == 2 else [f"after {index}" for index in range(1, number)]
+        names = ["before", *later] if number > 1 else ["accuracy"]
     if len(names) != number:
         raise UserError(f"--names={','.join(names)}: expected {number} names, one per file")
 
-    # 2. Compare the predictions.
-    bounds = (bounds[0], bounds[1])
+    # 2. Load the predictions, which have to be for the same images.
     files = [find_predictions(path) for path in values.files]
-    predictions = load_comparable(files)
-    print(f"{group_table(predictions, names, bounds)}\n")
-    plot = Path(values.plot or files[-1].with_name(f"long_tail-{predictions[-1].step}.png"))
-    save_figure(plot_groups(predictions, names, bounds), plot)
-    print(f"plot: {plot}")
-
-
-def load_comparable(files: Sequence[Path]) -> list[Predictions]:
-    """Loads predictions, and checks that they are for the same images."""
-
-    def size(predictions: Predictions) -> str:
-        return f"{len(predictions.labels):,} images, {predictions.num_classes:,} classes"
-
     first, *others = loaded = [load_predictions(file) for file in files]
     if first.class_sizes is None:
         raise UserError(
@@ -93,12 +79,23 @@ def load_comparable(files: Sequence[Path]) -> list[Predictions]:
             first.class_names == other.class_names
         )
         if not (np.array_equal(first.class_totals, other.class_totals) and same_names):
+            found, expected = (
+                f"{len(each.labels):,} images, {each.num_classes:,} classes"
+                for each in (other, first)
+            )
             raise UserError(
-                f"{file} ({size(other)}) is not for the same images as {files[0]} "
-                f"({size(first)}): compare evaluations of one split of one dataset"
+                f"{file} ({found}) is not for the same images as {files[0]} ({expected}): "
+                "compare evaluations of one split of one dataset"
             )
     # A class stays in its group when a network was fine-tuned on fewer images.
-    return [replace(each, class_sizes=first.class_sizes) for each in loaded]
+    predictions = [replace(each, class_sizes=first.class_sizes) for each in loaded]
+
+    # 3. Compare them.
+    bounds = (bounds[0], bounds[1])
+    print(f"{group_table(predictions, names, bounds)}\n")
+    plot = Path(values.plot or files[-1].with_name(f"long_tail-{predictions[-1].step}.png"))
+    save_figure(plot_groups(predictions, names, bounds), plot)
+    print(f"plot: {plot}")
 
 
 def group_table(

@@ -87,7 +87,6 @@ class Predictions:
         return counts
 
     def class_name(self, label: int) -> str:
-        """Returns the name of a class, or its label if names are unknown."""
         return self.class_names[label] if self.class_names else str(label)
 
     def save(self, folder: str | Path) -> Path:

@@ -96,7 +96,7 @@ class Publisher:
             ) from error
 
     def _summarize(self, predictions: Predictions) -> tf.Summary:
-        """Returns the accuracies; per class also those over classes, and two pictures."""
+        # 1. The published figures.
         values = [
             scalar(
                 f"{RUN}/Accuracy",
@@ -111,6 +111,7 @@ class Publisher:
         ]
         if not self._per_class:
             return tf.Summary(value=values)
+        # 2. Per class: the mean over classes, confusion, the long tail, and the worst mistakes.
         values += [
             scalar(
                 f"{RUN}/Mean_class_accuracy",

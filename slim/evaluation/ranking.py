@@ -12,7 +12,7 @@ from slim.evaluation.predictions import NOT_FINITE, TOP_K
 
 
 def average_views(logits: tf.Tensor, num_views: int) -> tf.Tensor:
-    """Returns logits `[batch, classes]` of the mean probabilities of successive rows."""
+    """Returns logits of the mean probabilities of `num_views` successive rows."""
     if num_views == 1:
         return logits  # their order is exact
     shape = [-1, num_views, logits.shape[1]]

@@ -152,8 +152,6 @@ class Correlation(NamedTuple):
 
 
 def transfer_correlation(table: SimilarityTable, accuracy: Accuracies) -> Correlation:
-    """Returns the correlation of domain similarity with transfer accuracy."""
-    # Targets differ in difficulty, so their accuracies are also compared with their own means.
     points = []  # `[sources, 2]` of each target
     for target, similarities in zip(table.targets, table.similarity.T, strict=True):
         here = [
@@ -163,20 +161,19 @@ def transfer_correlation(table: SimilarityTable, accuracy: Accuracies) -> Correl
         ]
         if here:
             points.append(np.array(here))
-    centred = [place - place.mean(axis=0) for place in points]
-    return Correlation(*map(_correlation, (points, centred)))
+    if not points:
+        return Correlation(float("nan"), float("nan"))
+    # Targets differ in difficulty, so their points are also compared with their own means.
+    found = []
+    for groups in (points, [place - place.mean(axis=0) for place in points]):
+        joined = np.concatenate(groups)
+        x, y = (joined - joined.mean(axis=0)).T
+        scale = np.sqrt((x @ x) * (y @ y))
+        found.append(float(x @ y / scale) if scale > 0 else float("nan"))
+    return Correlation(*found)
 
 
 def best_sources(accuracy: Accuracies, target: str) -> list[str]:
     """Returns the source with the highest accuracy, or several if they are equal."""
     found = {source: value for (source, name), value in accuracy.items() if name == target}
     return [source for source, value in found.items() if value == max(found.values())]
-
-
-def _correlation(points: Sequence[np.ndarray]) -> float:
-    if not points:
-        return float("nan")
-    joined = np.concatenate(points)
-    x, y = (joined - joined.mean(axis=0)).T
-    scale = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / scale) if scale > 0 else float("nan")

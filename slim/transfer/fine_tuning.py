@@ -39,8 +39,6 @@ LOCK_SECONDS = 1  # between two attempts
 
 @dataclass(frozen=True)
 class Training:
-    """A network to fine-tune and to evaluate."""
-
     cell: Cell
     train_dir: Path  # for checkpoints, log.txt, eval.txt, and results in eval/
     steps: int

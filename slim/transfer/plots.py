@@ -57,6 +57,7 @@ def plot_similarity(table: SimilarityTable) -> Figure:
     axes.set_yticks(range(len(table.sources)), table.sources)
     axes.set(xlabel="target domain", ylabel="source domain")
     axes.set_title("Domain similarity (EMD in brackets; ★ the nearest source)", fontsize=10)
+    # White text on dark cells.
     middle = (table.similarity.min() + table.similarity.max()) / 2
     for (row, column), similarity in np.ndenumerate(table.similarity):
         nearest = table.nearest_first(table.targets[column])[0]
@@ -169,5 +170,5 @@ def plot_class_accuracy(evaluation: Evaluation) -> Figure:
 
 
 def readable(name: str) -> str:
-    """Returns a class name as text, `Yellow headed Blackbird` for `012.Yellow_headed_Blackbird`."""
+    # `Yellow headed Blackbird` for `012.Yellow_headed_Blackbird`
     return name.lstrip("0123456789.").replace("_", " ").strip() or name

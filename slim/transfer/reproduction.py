@@ -33,8 +33,6 @@ MILLION = 10**6  # the sum of the integer weights in the published solver
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedNumber:
-    """A number of the published repository."""
-
     name: str
     value: float
     digits: int  # decimal places

@@ -135,8 +135,6 @@ class StudySource:
 
 @dataclass(frozen=True)
 class Target:
-    """A dataset to transfer to."""
-
     name: str
     splits: Mapping[str, FeatureSplit]  # `train` and `val`
 
@@ -242,6 +240,7 @@ class Domains:
         self._loaded: dict[str, Prototypes] = {}
 
     def emd_cell(self, source: str, target: str) -> Cell:
+        # A source A+B is the union of A and B.
         settings = {
             role: {part: [v.feature_settings(part) for v in self.views] for part in parts}
             for role, parts in (("source", source.split("+")), ("target", [target]))
