@@ -8,10 +8,9 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import cycle, product
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +23,7 @@ from slim.datasets.registry import get_dataset
 from slim.evaluation.predictions import read_results
 from slim.transfer.study_steps import Cell, Cells, StudySource, Target
 
-TRAIN = "slim.train_image_classifier"  # a command, of which only the flags are used here
+TRAIN = "slim.train_image_classifier"
 EVAL = "eval"  # folder of evaluation in the folder of training
 EPOCHS = 30  # as in the published recipe
 # Includes AuxLogits. No other variable of any network has such a name.
@@ -48,7 +47,10 @@ class Training:
 
 
 def plan_trainings(
-    sources: Sequence[StudySource], targets: Sequence[Target], values: flags.FlagValues
+    sources: Sequence[StudySource],
+    targets: Sequence[Target],
+    values: flags.FlagValues,
+    define_training_flags: Callable[[flags.FlagValues], None],
 ) -> list[Training]:
     """Returns the fine-tuning of all layers of each source's network on each target."""
     numbers = [int(number) for number in values.fine_tune_steps] or [None]
@@ -65,7 +67,10 @@ def plan_trainings(
         ]
         if (preprocessing := source.settings.preprocessing) != "inception":
             defaults.append(f"--preprocessing_name={preprocessing}")
-        chosen, own = parse_training_flags(defaults, values.fine_tune_flags)
+        # They are parsed here already, so that errors come before the first step of the study.
+        chosen = flags.FlagValues()
+        define_training_flags(chosen)
+        own = parse_training_flags(chosen, defaults, values.fine_tune_flags)
         num_images = get_dataset(target.name, "train", values.dataset_dir).num_samples
         get_dataset(target.name, "validation", values.dataset_dir)  # fails if there is none
         steps = steps or math.ceil(EPOCHS * num_images / chosen.batch_size)
@@ -101,11 +106,8 @@ def plan_trainings(
     return trainings
 
 
-def parse_training_flags(defaults: Sequence[str], text: str) -> tuple[flags.FlagValues, list[str]]:
-    """Returns the values of all flags of training, and those of `--fine_tune_flags` one by one."""
-    # Parsed here already, so that errors come before the first step of the study.
-    values = flags.FlagValues()
-    import_module(TRAIN).define_flags(values)
+def parse_training_flags(values: flags.FlagValues, defaults: Sequence[str], text: str) -> list[str]:
+    """Parses all flags of training, and returns those of `--fine_tune_flags` one by one."""
     try:
         own = shlex.split(text)
         rest = values(["train", *defaults, *own])[1:]
@@ -117,7 +119,7 @@ def parse_training_flags(defaults: Sequence[str], text: str) -> tuple[flags.Flag
         if values[name].present:
             to_do = "pass --fine_tune_steps" if name == "max_number_of_steps" else "omit it"
             raise UserError(f"--fine_tune_flags: --{name} is chosen by the study; {to_do}")
-    return values, own
+    return own
 
 
 def fine_tune(cells: Cells, trainings: Sequence[Training], num_workers: int) -> None:

@@ -59,6 +59,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     check_flags(values)
+    from slim.train_image_classifier import define_flags as define_training_flags
     from slim.transfer import study_steps as steps
     from slim.transfer.fine_tuning import fine_tune, plan_trainings
     from slim.transfer.study_report import write_report
@@ -66,7 +67,9 @@ def main(values: flags.FlagValues) -> None:
     # 1. Find everything that the study needs, so that errors come before the first step.
     sources, targets = steps.find_sources(values), steps.find_targets(values)
     domains = steps.find_domains(sources, targets, values) if values.similarity else None
-    trainings = plan_trainings(sources, targets, values) if values.fine_tune else []
+    trainings = []
+    if values.fine_tune:
+        trainings = plan_trainings(sources, targets, values, define_training_flags)
     settings = {  # for study.json
         "sources": [
             {"name": source.name, "checkpoint": source.checkpoint, **asdict(source.settings)}

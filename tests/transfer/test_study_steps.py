@@ -7,6 +7,7 @@ from absl import flags
 
 from slim.checkpoints.description import ModelDescription, write_model_description
 from slim.features.feature_files import Settings
+from slim.train_image_classifier import define_flags
 from slim.transfer import study
 from slim.transfer.fine_tuning import plan_trainings
 from slim.transfer.study_steps import (
@@ -50,7 +51,7 @@ def test_network_size_and_preprocessing_are_those_of_training(world, colours, ca
     (source,) = find_sources(values)
     assert (source.settings.model_name, source.settings.image_size) == ("inception_v3", 107)
     assert source.settings.preprocessing == "vgg"
-    (training,) = plan_trainings([source], find_targets(values), values)
+    (training,) = plan_trainings([source], find_targets(values), values, define_flags)
     assert {"--train_image_size=107", "--preprocessing_name=vgg"} <= set(training.train_flags)
     assert {"--eval_image_size=107", "--preprocessing_name=vgg"} <= set(training.eval_flags)
     assert capsys.readouterr().err == ""
@@ -73,6 +74,6 @@ def test_network_size_and_preprocessing_are_those_of_training(world, colours, ca
 def test_trainings_of_earlier_versions_are_found(colours, steps, user_flags, key):
     tuning = {"fine_tune_steps": steps, "fine_tune_flags": user_flags}
     values = parse(targets="colours", dataset_dir=colours, **tuning)
-    (training,) = plan_trainings([SOURCE], find_targets(values), values)
+    (training,) = plan_trainings([SOURCE], find_targets(values), values, define_flags)
     assert training.cell.key == key
     assert training.train_dir == Path(f"study/fine_tuned/plants/colours-{key}")
