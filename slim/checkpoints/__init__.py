@@ -1,1 +1,1 @@
-"""Checkpoints: reading them, their descriptions, and the sources of released weights."""
+"""How a checkpoint becomes a network: find, describe, read, choose, freeze."""

@@ -53,7 +53,7 @@ def run_command(
         if any(argument in ("-h", "--help", "-help", "--helpfull") for argument in argv[1:]):
             print(description or main.__doc__)
             values.flags_by_module_dict().clear()  # one list, not one per module that defines flags
-            print(values.get_help(), flush=True)
+            print(values.get_help(include_special_flags=False), flush=True)
             raise SystemExit(0)
         unused = values(argv)[1:]
         if positional and isinstance(values[positional].value, list):

@@ -1,4 +1,4 @@
-"""Summaries for TensorBoard, each with the description that it shows beside the tag."""
+"""Summaries for TensorBoard, each with the description that it shows next to the tag."""
 
 import io
 from collections.abc import Mapping

@@ -1,0 +1,1 @@
+"""Whatever comes from the internet: catalogue, fetching, class names, conversion."""
