@@ -1,5 +1,6 @@
 """Progress of long work: a bar in a terminal; otherwise a plain line now and then."""
 
+import io
 import sys
 from collections.abc import Iterable
 
@@ -34,7 +35,8 @@ def progress(
     if sys.stderr.isatty():
         return tqdm(items, task, total, delay=delay, **form)
     wait = {"delay": LINE_SECONDS, "mininterval": LINE_SECONDS, "miniters": 1}
-    return _Lines(items, task, total, ncols=0, smoothing=0, **wait, **form)
+    # Messages of `tqdm.write` would clear and repeat a bar on stderr; lines stay as they are.
+    return _Lines(items, task, total, ncols=0, smoothing=0, file=io.StringIO(), **wait, **form)
 
 
 class _Lines(tqdm):
