@@ -54,7 +54,8 @@ def _find_fetched(path: str) -> str | None:
     parent = Path(path).parent if "/" in path else Path(FOLDER, name.partition("_")[0])
     if is_complete(published := parent / f"{name}.ckpt"):
         return str(published)
-    found = checkpoints_in(parent / name)
+    # Not those in subfolders: they may be runs of their own.
+    found = [prefix for prefix in checkpoints_in(parent / name) if prefix.parent == parent / name]
     return str(found[0]) if len(found) == 1 else None
 
 

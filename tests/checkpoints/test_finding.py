@@ -62,3 +62,14 @@ def test_a_folder_without_a_complete_checkpoint(run_dir, capsys):
     shutil.rmtree(run_dir)
     assert latest_checkpoint(run_dir) is None
     assert capsys.readouterr().err == ""
+
+
+def test_a_fetched_model_stands_for_its_folder_but_not_a_run_for_the_folder_above(tmp_path):
+    fetched = tmp_path / "inception/inception_v3_iNat_299"
+    prefix = write_checkpoint(fetched / "model.ckpt-12345", {"w": np.float32(1)}, latest=False)
+    (fetched / "model.ckpt-12345.index").rename(fetched / "other.index")
+    (fetched / "model.ckpt-12345.data-00000-of-00001").rename(fetched / "other.data-00000-of-00001")
+    expected = prefix.replace("model.ckpt-12345", "other")
+    assert find_checkpoint(f"{fetched}.ckpt") == find_checkpoint(str(fetched)) == expected
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        find_checkpoint(str(fetched.parent))
