@@ -13,8 +13,7 @@ from slim.checkpoints.freezing import FrozenNetwork, build_network, freeze
 from slim.checkpoints.reading import read_tensors
 from slim.common.compat import tf
 from slim.common.devices import session_config
-from slim.datasets.input import evaluation_batches
-from slim.datasets.registry import get_dataset
+from slim.datasets.input import evaluation_batches, get_dataset
 from slim.evaluation.ranking import rank_batch, run_batches
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing

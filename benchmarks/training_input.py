@@ -8,8 +8,14 @@ from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Settings, Task, al
 from benchmarks.photographs import NAME, NUM_CLASSES
 from slim.common.compat import tf
 from slim.common.cores import available_cores
-from slim.datasets.input import InputSettings, Preprocess, parse_example, training_batches
-from slim.datasets.registry import Dataset, get_dataset
+from slim.datasets.input import (
+    Dataset,
+    InputSettings,
+    Preprocess,
+    get_dataset,
+    parse_example,
+    training_batches,
+)
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 
 

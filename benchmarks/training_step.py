@@ -10,8 +10,7 @@ from benchmarks.networks import input_settings, keras, keras_model, on_device, r
 from benchmarks.photographs import NAME, NUM_CLASSES
 from slim.common.compat import tf
 from slim.common.devices import session_config
-from slim.datasets.input import next_batch, training_batches
-from slim.datasets.registry import get_dataset
+from slim.datasets.input import get_dataset, next_batch, training_batches
 from slim.deployment.model_deploy import (
     DeploymentConfig,
     create_clones,

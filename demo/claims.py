@@ -23,9 +23,13 @@ from slim.common.errors import UserError
 from slim.common.files import write_whole
 from slim.common.tables import Table
 from slim.datasets.registry import read_dataset_description
-from slim.evaluation.class_groups import group_accuracy
 from slim.evaluation.intervals import Estimate, accuracy_difference, bootstrap
-from slim.evaluation.predictions import Predictions, find_predictions, load_predictions
+from slim.evaluation.predictions import (
+    Predictions,
+    find_predictions,
+    group_accuracy,
+    load_predictions,
+)
 from slim.transfer.comparison import SourcePair, accuracy_differences, emd_differences
 from slim.transfer.domain_similarity import SimilarityTable, similarity_table
 from slim.transfer.features import Features, load_features, load_side_by_side

@@ -31,7 +31,7 @@ from slim.datasets.registry import (
     read_dataset_description,
     removal,
 )
-from slim.datasets.staging import Note, Plan, make_shard, publish, remove_staging
+from slim.datasets.staging import Note, Plan, make_shard, note_path, publish, remove_staging
 from slim.datasets.tfrecord import LISTS, Shard, find_shards
 
 PROBLEMS = "conversion_problems.txt"
@@ -80,11 +80,6 @@ def convert(plan: Plan, num_workers: int | None, distribute: Callable = run_jobs
         num_workers: Number of processes, each of which makes one shard at a time. None: as many
             as possible.
         distribute: Runs the jobs; has the interface of `run_jobs`.
-
-    Raises:
-        UserError: The folder has shards of another conversion, another conversion is running, a
-            worker was killed, or a list or an image is invalid and `plan.on_error` is `fail`.
-        OSError: A file cannot be read or written.
     """
     started, folder = time.monotonic(), plan.folder
 
@@ -203,6 +198,7 @@ def make_shards(plan: Plan, num_workers: int | None, distribute: Callable) -> in
 
 def report_problems(plan: Plan, notes: dict[Shard, Note]) -> None:
     """Prints the first problems with lists and images, and writes all of them to a file."""
+    # 1. Collect the problems in the order of the lists; gaps between labels are one of both lists.
     problems = [problem for list_ in plan.lists.values() for problem in list_.problems]
     problems += [problem for note in notes.values() for problem in note.problems]
     problems.sort(key=lambda problem: (list(LISTS.values()).index(problem.list_name), problem.line))
@@ -212,10 +208,12 @@ def report_problems(plan: Plan, notes: dict[Shard, Note]) -> None:
     if not problems:
         report.unlink(missing_ok=True)
         return
-    if plan.on_error == "fail":  # the next run reads these images again
+    # 2. Without its note, a shard is made again: the next run reads images that were mended.
+    if plan.on_error == "fail":
         for shard, note in notes.items():
             if note.problems:
-                plan.note_path(shard).unlink()
+                note_path(plan.staging, shard).unlink()
+    # 3. Report them.
     write_whole(report, "".join(f"{problem}\n" for problem in problems))
     show_problems(problems)
     if plan.on_error == "fail":

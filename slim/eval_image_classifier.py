@@ -29,7 +29,7 @@ from slim.common.errors import UserError
 
 if TYPE_CHECKING:
     from slim.checkpoints.freezing import FrozenNetwork, InferenceGraph
-    from slim.datasets.registry import Dataset
+    from slim.datasets.input import Dataset
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -94,12 +94,8 @@ def main(values: flags.FlagValues) -> None:
     from slim.checkpoints.freezing import freeze_checkpoint
     from slim.checkpoints.reading import choose_averages, read_step
     from slim.common.compat import tf
-    from slim.datasets.registry import (
-        dataset_folder,
-        get_dataset,
-        number_of_classes,
-        read_converted_list,
-    )
+    from slim.datasets.input import get_dataset, number_of_classes
+    from slim.datasets.registry import dataset_folder, read_converted_list
     from slim.datasets.tfrecord import LISTS
     from slim.evaluation.predictions import Predictions
     from slim.evaluation.publishing import Publisher, run_name
@@ -207,15 +203,17 @@ def list_members(values: flags.FlagValues) -> list[Member]:
         "eval_image_size": (int, "pixels"),
         "central_fraction": (float, "a fraction such as 0.875"),
     }
+    # 1. The values of each flag. Only those of the command line count, because those of training
+    #    take precedence over defaults.
     found = {}
     for flag, (kind, expected) in kinds.items():
-        # Only values of the command line count: those of training take precedence over defaults.
         words = values[flag].value if values[flag].present else None
         words = words.split(",") if isinstance(words, str) and words else words or [None]
         try:
             found[flag] = [None if word is None else kind(word) for word in words]
         except ValueError:
             raise UserError(f"--{flag}={','.join(words)}: expected {expected}") from None
+    # 2. A network for each value of the longest flag.
     longest = max(found, key=lambda flag: len(found[flag]))
     count = len(found[longest])
     for flag, listed in found.items():
@@ -226,6 +224,7 @@ def list_members(values: flags.FlagValues) -> list[Member]:
                 f"{count}"
             )
     members = [Member(*(v[i % len(v)] for v in found.values())) for i in range(count)]
+    # 3. Errors of any network come before the first evaluation.
     for member in members:
         if member.model_name:
             size = member.image_size or None

@@ -20,8 +20,13 @@ from slim.common.command_line import FlagSet, python_command, run_command
 from slim.common.errors import UserError
 from slim.common.figures import COLOURS, draw_class_accuracy, save_figure
 from slim.common.tables import Table
-from slim.evaluation.class_groups import GROUP_BOUNDS, group_accuracy
-from slim.evaluation.predictions import Predictions, find_predictions, load_predictions
+from slim.evaluation.predictions import (
+    GROUP_BOUNDS,
+    Predictions,
+    find_predictions,
+    group_accuracy,
+    load_predictions,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from slim.common.compat import tf
-    from slim.datasets.registry import Dataset
+    from slim.datasets.input import Dataset
     from slim.deployment.replicas import Gradients, Replicas
     from slim.training.batches import CloneOutputs, ImageBatches, NetworkFn
     from slim.training.cached_features import FeatureBatches
@@ -127,7 +127,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Trains an image classifier on the shards that convert_dataset.py wrote."""
-    from slim.datasets.registry import get_dataset, number_of_classes
+    from slim.datasets.input import get_dataset, number_of_classes
     from slim.deployment.cluster import find_cluster, serve
     from slim.deployment.replicas import choose_replicas
     from slim.training.start import find_last_step, take_part

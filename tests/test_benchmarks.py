@@ -32,7 +32,8 @@ from benchmarks.processes import in_fresh_process, measure_subject
 from slim.common.compat import tf
 from slim.common.cores import available_cores
 from slim.common.errors import UserError
-from slim.datasets.registry import KNOWN, Sizes, get_dataset
+from slim.datasets.input import get_dataset
+from slim.datasets.registry import KNOWN, Sizes
 from slim.transfer.domain_similarity import MIN_COUNT
 from tests.conftest import run
 from tests.support import SMALL_SIZE, THIS_MACHINE, invoke

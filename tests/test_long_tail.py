@@ -11,8 +11,7 @@ from PIL import Image
 from sklearn.metrics import recall_score
 
 from slim import long_tail
-from slim.evaluation.class_groups import group_accuracy
-from slim.evaluation.predictions import Predictions
+from slim.evaluation.predictions import Predictions, group_accuracy
 from tests.support import invoke
 
 

@@ -40,17 +40,15 @@ def fetch(address: str, path: Path, known_hash: str | None = None) -> None:
         path: The file to write; its folder is made if necessary. An existing file is checked and
             not downloaded.
         known_hash: The expected hash, `sha256:...` or `md5:...`.
-
-    Raises:
-        UserError: The server cannot be reached or does not have the file, the connection broke,
-            the disk is full, or the file at `path` or on the server has a different hash.
     """
+    # 1. A file that exists is not downloaded again.
     if path.exists():
         if not path.is_file():
             raise UserError(f"{path} exists but is not a file: pass the path of a file")
         if known_hash is not None:
             check_hash(path, known_hash, address)
         return
+    # 2. Receive the rest of the data, check all of it, and only then move it to its place.
     part = path.with_name(path.name + _PART)
     begun = part / _BEGUN
     try:

@@ -19,20 +19,14 @@ _UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.erro
 _UNREADABLE += (RuntimeError, ValueError)
 
 
-def unpack(archive: Path, folder: Path) -> list[Path]:
+def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a .tar, compressed or not, or a .zip into a folder, completely or not at all.
 
     A hidden file `.<archive>.unpacked` marks success, so that another call does nothing, even
     without the archive. After a call was killed, the next one starts over or completes the move.
-
-    Returns:
-        The top-level files and folders of the archive, sorted.
-
-    Raises:
-        UserError: The archive is unreadable or unsafe, or its content exists already.
     """
-    if found := unpacked(archive, folder):
-        return found
+    if unpacked(archive, folder):
+        return
     aside, stamp = _hidden(archive, folder)
     try:
         # 1. Unpack to a hidden folder. tarfile and zipfile could do it with one call each, but
@@ -46,11 +40,8 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
             with zipfile.ZipFile(archive) as members:
                 for member in members.infolist():
                     _check_paths(archive, member.filename)
-                    if stat.S_IFMT(member.external_attr >> 16) not in (
-                        0,
-                        stat.S_IFREG,
-                        stat.S_IFDIR,
-                    ):
+                    kind = stat.S_IFMT(member.external_attr >> 16)
+                    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                         raise _unsafe(archive, f"'{member.filename}' is not a file or folder")
                     members.extract(member, aside)
         # 2. Note its names, then move it to its place: from here on, another call can complete it.
@@ -70,20 +61,20 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
     finally:
         if not stamp.exists():
             shutil.rmtree(aside, ignore_errors=True)
-    return unpacked(archive, folder)
+    unpacked(archive, folder)
 
 
-def unpacked(archive: Path, folder: Path) -> list[Path] | None:
-    """Returns the result of an earlier `unpack`, whose move it completes, or None."""
+def unpacked(archive: Path, folder: Path) -> bool:
+    """Returns whether an archive was unpacked; completes the move of a call that was killed."""
     aside, stamp = _hidden(archive, folder)
     if not stamp.exists():
-        return None
+        return False
     paths = [folder / name for name in json.loads(stamp.read_text())]
     for path in paths:
         if (aside / path.name).exists():
             (aside / path.name).replace(path)
     shutil.rmtree(aside, ignore_errors=True)
-    return paths if all(path.exists() for path in paths) else None
+    return all(path.exists() for path in paths)
 
 
 def _hidden(archive: Path, folder: Path) -> tuple[Path, Path]:

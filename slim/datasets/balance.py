@@ -21,8 +21,7 @@ from absl import flags
 
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError
-from slim.datasets.derived import define_output_flags, write_derived
-from slim.datasets.listed import read_dataset
+from slim.datasets.listed import define_output_flags, read_dataset, write_derived
 from slim.datasets.lists import CLASSES, Entry
 from slim.datasets.prepare.statistics import summarize_counts
 from slim.datasets.registry import conversion_command, new_dataset_folder
@@ -78,6 +77,7 @@ def take_images(images: Sequence[Entry], max_per_class: int, seed: int) -> list[
         text = f"{seed} {image.path}"
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
+    # Hashes of the paths order a class at random, whatever other images it has.
     classes = defaultdict(list)
     for image in images:
         classes[image.label].append(image)

@@ -37,18 +37,11 @@ def load_image(path: Path, verify: bool) -> tuple[bytes, int, int]:
 
     The bytes of a plain JPEG (one or three components of 8 bits) are returned unchanged. Other
     images are decoded, composed with a white background if they are transparent, and encoded as
-    RGB. Like `tf.io.decode_jpeg`, this ignores the orientation in EXIF.
-
-    Args:
-        path: The image file.
-        verify: Decode a plain JPEG to check that training can. Otherwise only read its header.
+    RGB. Like `tf.io.decode_jpeg`, this ignores the orientation in EXIF. `verify` decodes a plain
+    JPEG to check that training can; otherwise only its header is read.
 
     Returns:
         The encoded image, and its height and width in pixels.
-
-    Raises:
-        ImageError: The file does not exist, is not a regular file, is empty, is not an image, is
-            too large, or is damaged.
     """
     try:
         status = path.stat()
@@ -81,7 +74,7 @@ def load_thumbnail(path: Path, most: int):
 
 
 def convert_image(content: bytes, verify: bool) -> tuple[bytes, int, int]:
-    """Converts the content of an image file to a JPEG; see `load_image`."""
+    """Converts the content of an image file to a JPEG as `load_image` does."""
     if not content:
         raise ImageError("empty file")
     if content.startswith(_JPEG_START) and (size := _plain_jpeg_size(content)):
@@ -115,6 +108,7 @@ def _plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
     """Returns the height and width of a plain JPEG, or None for other kinds of JPEG."""
     for marker, start in _segments(content):
         if marker in _FRAMES:
+            # Two bytes of length, the precision, the height, the width, the number of components.
             precision = content[start + 2 : start + 3]
             height = int.from_bytes(content[start + 3 : start + 5], "big")
             width = int.from_bytes(content[start + 5 : start + 7], "big")

@@ -1,14 +1,27 @@
-"""Batches from TFRecord shards, with `tf.data`."""
+"""The shards of a split, and batches of their images and labels, with `tf.data`."""
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from slim.common.compat import compared_by_identity, tf
 from slim.common.cores import available_cores
 from slim.common.errors import UserError
-from slim.datasets.registry import Dataset
+from slim.datasets.lists import CLASSES, hash_list
+from slim.datasets.registry import (
+    DESCRIPTION,
+    KNOWN,
+    STAGING,
+    conversion_command,
+    dataset_folder,
+    read_class_names,
+    read_dataset_description,
+    removal,
+)
+from slim.datasets.tfrecord import LISTS, find_shards
 
 BATCHES_AHEAD = 2  # per clone, as published
 LABEL_OUT_OF_RANGE = "label out of range"
@@ -21,6 +34,18 @@ EXPLAINED_ERRORS = (
     tf.errors.DataLossError,
     tf.errors.ResourceExhaustedError,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A split of a converted dataset."""
+
+    name: str
+    split_name: str  # "train" | "validation"
+    files: tuple[str, ...]  # paths of the shards, in order
+    num_samples: int
+    num_classes: int
+    class_names: tuple[str, ...] | None = None  # from classes.txt, by label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +64,76 @@ class InputSettings:
     worker: int = 0
 
 
+def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
+    """Finds the shards of a split and checks that they are complete and up to date.
+
+    Errors say how to convert the dataset.
+    """
+    # 1. Find the shards.
+    if split_name not in LISTS:
+        raise UserError(f"no split '{split_name}': expected {' or '.join(LISTS)}")
+    folder = dataset_folder(name, dataset_dir)
+    command = conversion_command(name, dataset_dir)
+    if any(folder.glob(f"{STAGING}*/{DESCRIPTION}")):
+        raise UserError(f"the conversion of {folder} was interrupted: finish it with `{command}`")
+    shards = [shard for shard in find_shards(folder) if shard.split_name == split_name]
+    if not shards:
+        raise UserError(f"no {split_name} shards in {folder}: make them with `{command}`")
+
+    # 2. They have to agree with the description and with the lists. The published script writes no
+    #    description. For its shards, the sizes are those of the paper.
+    remedy = f"{removal(folder)}, and convert with `{command}`"
+    counts = {shard.count for shard in shards}
+    if description := read_dataset_description(folder):
+        described = [shard for shard in description.shards if shard.split_name == split_name]
+        if stale := [shard for shard in shards if shard not in described]:
+            raise UserError(
+                f"{folder / stale[0].file_name} is not part of the conversion that {DESCRIPTION} "
+                f"describes ({len(described)} {split_name} shards): delete the {len(stale)} "
+                f"{split_name} shards of other conversions"
+            )
+        if damage := description.find_damage(folder, described):
+            raise UserError(f"{damage}: convert again with `{command}`")
+        for listed, list_name in LISTS.items():
+            path = folder / list_name
+            if path.is_file() and hash_list(path) != description.splits[listed].list_sha256:
+                raise UserError(f"{path} has changed since the shards were made: {remedy}")
+        num_samples = description.splits[split_name].samples
+        num_classes = description.classes
+    elif name not in KNOWN:
+        raise UserError(f"{folder} has shards but no {DESCRIPTION} with their sizes: {remedy}")
+    elif len(counts) > 1 or len(shards) != max(counts):
+        raise UserError(
+            f"{folder} has {len(shards)} {split_name} shards, expected one set of "
+            f"{' or '.join(map(str, sorted(counts)))}: {remedy}"
+        )
+    else:
+        sizes = KNOWN[name]
+        num_samples, num_classes = getattr(sizes, split_name), sizes.classes
+        print(
+            f"note: {folder} has no {DESCRIPTION}; using the paper's sizes for {name}: {sizes}",
+            file=sys.stderr,
+        )
+    return Dataset(
+        name=name,
+        split_name=split_name,
+        files=tuple(str(folder / shard.file_name) for shard in shards),
+        num_samples=num_samples,
+        num_classes=num_classes,
+        class_names=read_class_names(folder / CLASSES, num_classes),
+    )
+
+
+def number_of_classes(dataset_classes: int, labels_offset: int) -> int:
+    """Returns the number of classes of a network without those that the offset removes."""
+    if not 0 <= labels_offset < dataset_classes:
+        raise UserError(
+            f"--labels_offset={labels_offset}: expected 0 to {dataset_classes - 1}, "
+            f"the dataset has {dataset_classes} classes"
+        )
+    return dataset_classes - labels_offset
+
+
 def training_batches(
     dataset: Dataset, preprocess: Preprocess, settings: InputSettings
 ) -> tf.data.Dataset:
@@ -47,15 +142,11 @@ def training_batches(
     The order of the shards is shuffled, then the records that are read from several shards. The
     last batch of an epoch is completed from the next epoch.
 
-    Args:
-        dataset: The training split.
-        preprocess: The result of `get_preprocessing(name, is_training=True)`.
-        settings: The settings. Of several workers, each reads every `num_workers`-th shard if the
-            number of shards allows it, otherwise every `num_workers`-th record of each shard.
-
     Returns:
         Images, float32 `[batch_size, image_size, image_size, 3]`, and labels, int64 `[batch_size]`.
     """
+    # Of several workers, each reads every `num_workers`-th shard if the number of shards allows it,
+    # otherwise every `num_workers`-th record of each shard.
     seed, files, read = settings.seed, list(dataset.files), tf.data.TFRecordDataset
     if len(files) % settings.num_workers == 0:
         files = files[settings.worker :: settings.num_workers]
@@ -66,6 +157,7 @@ def training_batches(
 
     # TensorFlow compares seeds with 0 in Python, which a tensor allows only by identity.
     with compared_by_identity():
+        # Shards in random order, records of several shards in turn, then a buffer of 20 batches.
         records = (
             tf.data.Dataset.from_tensor_slices(files)
             .shuffle(len(files), seed=seed)
@@ -93,10 +185,7 @@ def evaluation_batches(
 ) -> tf.data.Dataset:
     """Returns batches with every image once, in the order of the shards.
 
-    Args:
-        dataset: The split to evaluate.
-        preprocess: The result of `get_preprocessing(name)` or `get_views(name, ...)`.
-        settings: The settings; the last batch may be smaller than `batch_size`.
+    The last batch may be smaller than `batch_size`.
 
     Returns:
         Images, float32 `[batch, image_size, image_size, 3]`, or `[batch, views, ...]` with several

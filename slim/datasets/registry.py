@@ -1,4 +1,4 @@
-"""Converted datasets: their shards, and the description that conversion writes."""
+"""Datasets by name: folders, lists, names of classes, and the description of the shards."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from slim.common.command_line import python_command
 from slim.common.errors import UserError, count, did_you_mean
-from slim.datasets.lists import CLASSES, ImageList, hash_list, read_list
-from slim.datasets.tfrecord import LISTS, Shard, find_shards
+from slim.datasets.lists import ImageList, read_list
+from slim.datasets.tfrecord import LISTS, Shard
 
 DESCRIPTION = "dataset.json"
 FORMAT = 1  # version of the shards and of their description
@@ -41,18 +41,6 @@ KNOWN = {  # table 1 of the paper
     "stanford_cars": Sizes(8144, 8041, 196),
     "stanford_dogs": Sizes(12000, 8580, 120),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """A split of a converted dataset."""
-
-    name: str
-    split_name: str  # "train" | "validation"
-    files: tuple[str, ...]  # paths of the shards, in order
-    num_samples: int
-    num_classes: int
-    class_names: tuple[str, ...] | None = None  # from classes.txt, by label
 
 
 @dataclass(frozen=True)
@@ -119,22 +107,13 @@ def read_dataset_description(folder: Path) -> DatasetDescription | None:
         ) from None
 
 
-def number_of_classes(dataset_classes: int, labels_offset: int) -> int:
-    """Returns the number of classes of a network without those that the offset removes."""
-    if not 0 <= labels_offset < dataset_classes:
-        raise UserError(
-            f"--labels_offset={labels_offset}: expected 0 to {dataset_classes - 1}, "
-            f"the dataset has {dataset_classes} classes"
-        )
-    return dataset_classes - labels_offset
-
-
 def dataset_folder(name: str, dataset_dir: str | Path) -> Path:
     """Returns the existing folder of a dataset; the error otherwise suggests similar names."""
     _refuse_path(name or "", f"no dataset '{name}'")
     folder = Path(dataset_dir, name or "")
     if name and folder.is_dir():
         return folder
+    # Similar names are looked for among the folders that exist and the datasets of the paper.
     here = [path.name for path in sorted(Path(dataset_dir).glob("[!.]*")) if path.is_dir()]
     others = [known for known in KNOWN if known not in here]
     names = f"{dataset_dir} has {', '.join(here) or 'none'}; data/README.md says how to get others"
@@ -159,55 +138,6 @@ def _refuse_path(name: str, subject: str) -> None:
     """Checks that the name of a dataset is a file name, so that nothing is written elsewhere."""
     if name == ".." or PurePosixPath(name).name != name or len(os.fsencode(name)) > NAME_MAX:
         raise UserError(f"{subject}: expected the name of a folder in --dataset_dir, without '/'")
-
-
-def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
-    """Finds the shards of a split and checks that they are complete and up to date.
-
-    The published script does not write `dataset.json`. For its shards, the sizes are those that
-    the paper gives for the name of the dataset.
-
-    Raises:
-        UserError: The dataset or the split is unknown, or its shards are missing, incomplete or
-            stale; says how to convert the dataset.
-    """
-    if split_name not in LISTS:
-        raise UserError(f"no split '{split_name}': expected {' or '.join(LISTS)}")
-    folder = dataset_folder(name, dataset_dir)
-    command = conversion_command(name, dataset_dir)
-    if any(folder.glob(f"{STAGING}*/{DESCRIPTION}")):
-        raise UserError(f"the conversion of {folder} was interrupted: finish it with `{command}`")
-    shards = [shard for shard in find_shards(folder) if shard.split_name == split_name]
-    if not shards:
-        raise UserError(f"no {split_name} shards in {folder}: make them with `{command}`")
-    remedy = f"{removal(folder)}, and convert with `{command}`"
-    counts = {shard.count for shard in shards}
-    if description := read_dataset_description(folder):
-        _check_current(folder, description, shards, command)
-        num_samples = description.splits[split_name].samples
-        num_classes = description.classes
-    elif name not in KNOWN:
-        raise UserError(f"{folder} has shards but no {DESCRIPTION} with their sizes: {remedy}")
-    elif len(counts) > 1 or len(shards) != max(counts):
-        raise UserError(
-            f"{folder} has {len(shards)} {split_name} shards, expected one set of "
-            f"{' or '.join(map(str, sorted(counts)))}: {remedy}"
-        )
-    else:
-        sizes = KNOWN[name]
-        num_samples, num_classes = getattr(sizes, split_name), sizes.classes
-        print(
-            f"note: {folder} has no {DESCRIPTION}; using the paper's sizes for {name}: {sizes}",
-            file=sys.stderr,
-        )
-    return Dataset(
-        name=name,
-        split_name=split_name,
-        files=tuple(str(folder / shard.file_name) for shard in shards),
-        num_samples=num_samples,
-        num_classes=num_classes,
-        class_names=read_class_names(folder / CLASSES, num_classes),
-    )
 
 
 def read_converted_list(folder: Path, list_name: str, *, strict: bool = True) -> ImageList:
@@ -236,29 +166,6 @@ def conversion_command(name: str, dataset_dir: str | Path) -> str:
     if Path(dataset_dir) != Path("data"):
         command += f" --dataset_dir={dataset_dir}"
     return command
-
-
-def _check_current(
-    folder: Path, description: DatasetDescription, shards: list[Shard], command: str
-) -> None:
-    """Checks that the shards of a split agree with the description and with the lists."""
-    split_name = shards[0].split_name
-    described = [shard for shard in description.shards if shard.split_name == split_name]
-    if stale := [shard for shard in shards if shard not in described]:
-        raise UserError(
-            f"{folder / stale[0].file_name} is not part of the conversion that {DESCRIPTION} "
-            f"describes ({len(described)} {split_name} shards): delete the {len(stale)} "
-            f"{split_name} shards of other conversions"
-        )
-    if damage := description.find_damage(folder, described):
-        raise UserError(f"{damage}: convert again with `{command}`")
-    for name, list_name in LISTS.items():
-        path = folder / list_name
-        if path.is_file() and hash_list(path) != description.splits[name].list_sha256:
-            raise UserError(
-                f"{path} has changed since the shards were made: "
-                f"{removal(folder)}, and convert again with `{command}`"
-            )
 
 
 def removal(folder: Path) -> str:

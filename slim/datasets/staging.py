@@ -94,13 +94,10 @@ class Plan:
         folder, staging = self.folder.absolute(), self.staging.absolute()
         return Job(folder, staging, shard, self.shard_entries(shard), self.verify)
 
-    def note_path(self, shard: Shard) -> Path:
-        return _note_path(self.staging, shard)
-
     def read_note(self, shard: Shard) -> Note | None:
         """Reads the note on a shard; returns None if it is unfinished or must be verified."""
         try:
-            note = Note(**json.loads(self.note_path(shard).read_bytes()))
+            note = Note(**json.loads(note_path(self.staging, shard).read_bytes()))
             size = (self.staging / shard.file_name).stat().st_size
             if note.size != size or (self.verify and not note.verified):
                 return None
@@ -123,10 +120,11 @@ def remove_staging(folder: Path, keep: Path | None = None) -> None:
 
 def make_shard(job: Job, count_image: Callable[[], None]) -> None:
     """Writes a shard and its note to the staging folder; calls `count_image` after each image."""
-    shard, note = job.shard, _note_path(job.staging, job.shard)
+    shard, note = job.shard, note_path(job.staging, job.shard)
     note.unlink(missing_ok=True)  # of an earlier run without --verify
     samples, problems = 0, []
     writer = this_process()  # a worker on a lost machine may still write the same shard
+    # 1. Write the images that can be used; the others become problems.
     with (
         replacing(job.staging / shard.file_name, writer) as temporary,
         temporary.open("wb", buffering=WRITE_BUFFER) as file,
@@ -141,6 +139,7 @@ def make_shard(job: Job, count_image: Callable[[], None]) -> None:
                 write_record(file, encode_example(jpeg, entry.label, height=height, width=width))
                 samples += 1
             count_image()
+    # 2. Write the note last, because a shard without it counts as unfinished.
     size = (job.staging / shard.file_name).stat().st_size
     write_whole(note, json.dumps(asdict(Note(job.verify, samples, size, problems))), writer)
 
@@ -150,6 +149,8 @@ def publish(plan: Plan) -> None:
     description = plan.staging / DESCRIPTION
     if not description.exists():
         return
+    # The earlier description goes first and the new one comes last: in between, a killed run leaves
+    # no description that does not match the shards.
     (plan.folder / DESCRIPTION).unlink(missing_ok=True)
     for shard in plan.shards:
         staged = plan.staging / shard.file_name
@@ -159,6 +160,5 @@ def publish(plan: Plan) -> None:
     shutil.rmtree(plan.staging)
 
 
-def _note_path(staging: Path, shard: Shard) -> Path:
-    """Returns the path of the note on a shard, which is written after the shard."""
+def note_path(staging: Path, shard: Shard) -> Path:
     return staging / f"{shard.file_name}.json"

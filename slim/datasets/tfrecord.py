@@ -60,6 +60,7 @@ def read_records(paths: Iterable[str | Path], indices: Iterable[int]) -> dict[in
         with Path(path).open("rb") as file:
             while header := file.read(_HEADER.size):
                 (length, _) = _HEADER.unpack(header)
+                # Other records are skipped without being read.
                 if index in wanted:
                     found[index] = file.read(length)
                     length = 0

@@ -17,8 +17,7 @@ from absl import flags
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError
 from slim.common.tables import Table
-from slim.datasets.derived import define_output_flags, write_derived
-from slim.datasets.listed import read_dataset
+from slim.datasets.listed import define_output_flags, read_dataset, write_derived
 from slim.datasets.lists import compose_class_names
 from slim.datasets.registry import conversion_command, new_dataset_folder
 

@@ -1,4 +1,4 @@
-"""Predictions of an evaluation per image: counts per class, files, and a report."""
+"""Predictions of an evaluation per image: counts and accuracy per class, files, and a report."""
 
 import json
 import re
@@ -19,6 +19,9 @@ TOP_K = 5
 NOT_FINITE = -1  # in `top`, if logits are not finite
 PAIRS = 20  # confused pairs in the report
 RESULTS = "results.json"
+# As in Liu et al., Large-Scale Long-Tailed Recognition in an Open World, CVPR 2019.
+GROUP_BOUNDS = (20, 100)
+ALL = "all"
 
 # Raised by NumPy for files that are damaged or of another kind.
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError)
@@ -117,6 +120,7 @@ def load_predictions(path: str | Path) -> Predictions:
         arrays = np.load(path)
         if not isinstance(arrays, np.lib.npyio.NpzFile):
             raise ValueError("not an .npz file")
+        # An array that is missing, or of another shape or type, is damage as well.
         with arrays:
             names = arrays.get("class_names")
             predictions = Predictions(
@@ -175,6 +179,52 @@ def find_predictions(path: str | Path) -> Path:
             "to write such files"
         )
     return steps[max(steps)]
+
+
+@dataclass(frozen=True)
+class GroupAccuracy:
+    name: str  # tail, middle, head or all
+    sizes: str  # the range of training images per class, in words; empty for all classes
+    classes: int
+    training_images: int
+    validation_images: int
+    accuracy: float  # mean of the class accuracies in [0, 1]; NaN if no class has images
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.sizes})" if self.sizes else self.name
+
+
+def group_accuracy(
+    predictions: Predictions, bounds: tuple[int, int] = GROUP_BOUNDS
+) -> list[GroupAccuracy]:
+    """Returns the accuracy of the tail, the middle, the head, and all classes.
+
+    Args:
+        predictions: Predictions with `class_sizes`.
+        bounds: Classes of the tail have fewer training images than the first bound, classes of the
+            head more than the second.
+    """
+    sizes, (low, high) = predictions.class_sizes, bounds
+    between = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    groups = {
+        ("tail", f"fewer than {low:,}"): sizes < low,
+        ("middle", between): (sizes >= low) & (sizes <= high),
+        ("head", f"more than {high:,}"): sizes > high,
+        (ALL, ""): np.full(len(sizes), True),
+    }
+    # Class accuracies have equal weights. Classes without validation images have none.
+    found = []
+    for words, inside in groups.items():
+        known = predictions.class_accuracy[inside & (predictions.class_totals > 0)]
+        group = GroupAccuracy(
+            *words,
+            classes=int(inside.sum()),
+            training_images=int(sizes[inside].sum()),
+            validation_images=int(predictions.class_totals[inside].sum()),
+            accuracy=float(known.mean()) if len(known) else float("nan"),
+        )
+        found.append(group)
+    return found
 
 
 def write_results(folder: Path, predictions: Predictions, checkpoint: str) -> None:

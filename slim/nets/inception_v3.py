@@ -207,8 +207,8 @@ def inception_v3(
         num_classes: Number of classes; 0 or None for the features before the classifier.
         is_training: Whether batch norm uses the statistics of the batch, and dropout is active.
         dropout_keep_prob: Fraction of the features that dropout keeps.
-        min_depth: See `inception_v3_base`.
-        depth_multiplier: See `inception_v3_base`.
+        min_depth: Minimum number of channels of a convolution when `depth_multiplier` is below 1.
+        depth_multiplier: Scales the number of channels of every convolution.
         prediction_fn: The function from logits to predictions.
         spatial_squeeze: Whether to average over all positions (see `inception_utils.average_pool`).
             Without it logits are `[batch, height', width', classes]`, as in a fully convolutional

@@ -8,8 +8,7 @@ import numpy as np
 from absl import flags
 
 from slim.common.compat import tf
-from slim.datasets.input import InputSettings, next_batch, training_batches
-from slim.datasets.registry import Dataset
+from slim.datasets.input import Dataset, InputSettings, next_batch, training_batches
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from slim.training.start import Run
 

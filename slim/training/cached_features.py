@@ -16,7 +16,7 @@ from slim.checkpoints.reading import by_name, changed_variables
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError, count
 from slim.common.files import writing_to
-from slim.datasets.registry import Dataset
+from slim.datasets.input import Dataset
 from slim.datasets.tfrecord import LISTS
 from slim.features.extractor import Extractor, load_network
 from slim.features.feature_files import Settings, extract_missing, find_split, hash_checkpoint

@@ -45,13 +45,9 @@ def accuracy_differences(
 ) -> dict[SourcePair, Estimate]:
     """Estimates how much more accurately a target is classified with the nearer source.
 
-    Args:
-        pairs: Pairs of sources; a pair is left out if one of its sources has no results.
-        correct: bool `[N]` by source and target, the images that are classified correctly.
-
-    Returns:
-        The accuracy with the nearer source less that with the farther, in percentage points. The
-        verdict says whether the nearer source classifies better.
+    An estimate is the accuracy with the nearer source less that with the farther, in percentage
+    points. A pair is left out if one of its sources is not in `correct`, which has by source and
+    target the images that are classified correctly, bool `[N]`.
     """
     return {
         pair: accuracy_difference(*(correct[source, pair.target] for source in pair[1:]))
@@ -66,7 +62,6 @@ def emd_differences(
     *,
     min_count: int = 1,
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> dict[SourcePair, Estimate]:
     """Estimates how much farther from the target the farther source is.
 
@@ -79,11 +74,9 @@ def emd_differences(
         images: The features of the training images by domain.
         min_count: Images that a class of a source must have in `images`.
         resamples: The number of draws.
-        seed: The seed of the draws.
 
     Returns:
-        The Earth Mover's Distance of the farther source less that of the nearer. The verdict says
-        whether the nearer source is nearer.
+        The Earth Mover's Distance of the farther source less that of the nearer.
     """
     pairs = [pair for pair in pairs if images.keys() >= set(pair)]
     if not pairs:
@@ -99,7 +92,7 @@ def emd_differences(
 
     # 2. All images, then draws with replacement, each of which serves all pairs.
     def distances(draw: int | None) -> list[float]:
-        random = None if draw is None else np.random.default_rng([seed, draw])
+        random = None if draw is None else np.random.default_rng([0, draw])
         drawn = {}
         for name in sources | targets:
             count, times = len(images[name].labels), None
@@ -116,14 +109,13 @@ def emd_differences(
         items = pool.map(distances, draws)
         found = np.array(list(progress("bootstrap", len(draws), " draws", items=items)))
 
-    # 3. The differences.
+    # 3. The differences, first of all images, then of the draws.
     by_way = dict(zip(ways, found.T, strict=True))
-    differences = {
-        pair: by_way[pair.farther, pair.target] - by_way[pair.nearer, pair.target] for pair in pairs
-    }
-    return {
-        pair: Estimate.from_resamples(value[0], value[1:]) for pair, value in differences.items()
-    }
+    estimates = {}
+    for pair in pairs:
+        whole, *drawn = by_way[pair.farther, pair.target] - by_way[pair.nearer, pair.target]
+        estimates[pair] = Estimate.from_resamples(whole, drawn)
+    return estimates
 
 
 def comparison_table(

@@ -1,6 +1,5 @@
 """Domain similarity by the Earth Mover's Distance (section 4.1 of the paper)."""
 
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -52,16 +51,7 @@ class Flow(NamedTuple):
 
 
 def optimal_flow(source: Prototypes, target: Prototypes) -> Flow:
-    """Returns the flow f whose cost is the Earth Mover's Distance, see `emd`.
-
-    Args:
-        source: m classes.
-        target: n classes.
-
-    Raises:
-        UserError: The domains come from different networks.
-        RuntimeError: The solver did not reach the optimum.
-    """
+    """Returns the flow f whose cost is the Earth Mover's Distance; `emd` has the formula."""
     check_same_network(source, target)
     # By differences: |s|^2 + |t|^2 - 2st would not give exactly 0 from a domain to itself.
     distances = cdist(source.features, target.features)
@@ -73,12 +63,7 @@ def optimal_flow(source: Prototypes, target: Prototypes) -> Flow:
 
 
 def flow_table(flows: Mapping[str, Flow], source: Prototypes) -> Table:
-    """Returns a table of the mass from each source dataset, and of its part of the distance.
-
-    Args:
-        flows: The flow from the source by target.
-        source: m classes of several datasets.
-    """
+    """Returns a table of the mass from each source dataset, and of its part of the distance."""
     rows = []
     for target, flow in flows.items():
         for dataset in dict.fromkeys(source.datasets):
@@ -90,29 +75,8 @@ def flow_table(flows: Mapping[str, Flow], source: Prototypes) -> Table:
     return Table(header, rows, numeric=[2, 3, 4])
 
 
-def domain_similarity(
-    source: Prototypes,
-    target: Prototypes,
-    *,
-    gamma: float = GAMMA,
-    min_count: int = MIN_COUNT,
-) -> float:
-    """Returns exp(-gamma EMD) over source classes with at least `min_count` images.
-
-    The similarity of a domain with itself is 1.
-
-    Raises:
-        UserError: No source class has enough images.
-    """
-    return math.exp(-gamma * emd(large_classes(source, min_count), target))
-
-
 def large_classes(source: Prototypes, min_count: int = MIN_COUNT) -> Prototypes:
-    """Returns the classes with at least `min_count` images.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Returns the classes with at least `min_count` images; it is an error if there are none."""
     large = source.counts >= min_count
     if not large.any():
         raise UserError(
@@ -174,6 +138,7 @@ def similarity_table(
     Raises:
         UserError: A name is unknown, no source class is large enough, or networks differ.
     """
+    # The large classes of a source are the same for all targets.
     large = {name: large_classes(_find(domains, name), min_count) for name in sources}
     found = {name: _find(domains, name) for name in targets}
     pairs = [(large[source], found[target]) for source in sources for target in targets]

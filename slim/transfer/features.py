@@ -123,14 +123,7 @@ def load_array(path: Path, dimensions: int, kinds: str, expected: str) -> np.nda
 def load_pictures(
     dataset_dir: str | Path, dataset: str, split: str, labels: np.ndarray
 ) -> Pictures:
-    """Returns the images that features were extracted from.
-
-    Args:
-        dataset_dir: The folder that holds the datasets.
-        dataset: The name of the dataset.
-        split: `train` or `val`.
-        labels: The extracted labels, `[N]`, from which the list must not differ.
-    """
+    """Returns the images that features were extracted from, whose labels are `[N]`."""
     path = Path(dataset_dir, dataset, f"{split}.txt")
     entries = read_converted_list(path.parent, path.name).entries
     if [entry.label for entry in entries] != labels.tolist():

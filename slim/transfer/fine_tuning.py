@@ -19,7 +19,7 @@ from absl import flags
 
 from slim.common.compat import tf
 from slim.common.errors import UserError
-from slim.datasets.registry import get_dataset
+from slim.datasets.input import get_dataset
 from slim.evaluation.predictions import read_results
 from slim.transfer.study_steps import Cell, Cells, StudySource, Target
 

@@ -32,14 +32,8 @@ def plot_confused_pairs(
 ) -> Figure:
     """Shows images of the most frequently confused pairs of classes, one row per pair.
 
-    Args:
-        evaluation: The evaluation on the validation images.
-        train: Training images, shown as examples of the predicted class.
-        val: Validation images, shown as the mistakes.
-        examples: Maximum number of images per class.
-
-    Raises:
-        UserError: There are no mistakes.
+    On the left of a row are mistakes, validation images; on the right are training images of the
+    class that they were taken for. It is an error if there are no mistakes.
     """
     worst = confused_pairs(evaluation.confusion, CONFUSED_PAIRS)
     if not worst:
@@ -48,7 +42,6 @@ def plot_confused_pairs(
     for axes, pair in zip(rows, worst, strict=True):
         true, predicted = (readable(val.class_names[label]) for label in pair[:2])
         mistaken = (val.labels == pair.true) & (evaluation.predictions == pair.predicted)
-        # On the left the mistakes, on the right images of the class that they were taken for.
         for axis, index in zip(axes, np.flatnonzero(mistaken)[:examples], strict=False):
             _show(axis, val.paths[index], WRONG)
         others = np.flatnonzero(train.labels == pair.predicted)[:examples]

@@ -77,6 +77,7 @@ def plot_flows(flows: Mapping[str, Flow], source: Prototypes) -> Figure:
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
     colours = dataset_colours(source)
     bins = np.linspace(0, max(flow.distances.max() for flow in flows.values()), 31)
+    # A panel per target, in which the bars of the source datasets are stacked.
     for axes, (target, flow) in zip(grid.flat, flows.items(), strict=False):
         parts = [source.datasets == dataset for dataset in colours]
         axes.hist(

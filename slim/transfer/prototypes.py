@@ -45,8 +45,7 @@ def class_prototypes(
         labels: `[N]`, integers.
         name: The name of the domain.
         normalize: Whether each image's features are scaled to Euclidean length 1 first.
-        times: `[N]`, how often each image counts, for resampling. A class without any is left out.
-            Default: once.
+        times: `[N]`, how often each image counts, for resampling; a class without any is left out.
     """
     times = np.ones(len(labels), np.int64) if times is None else times
     classes, index = np.unique(labels, return_inverse=True)

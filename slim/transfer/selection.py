@@ -34,15 +34,9 @@ class SelectionComparison(NamedTuple):
 def select_classes(
     source: Prototypes, targets: Mapping[str, Prototypes], top_k: Mapping[str, int]
 ) -> Selection:
-    """Selects the nearest source classes of each target.
+    """Selects the `top_k` nearest source classes of each target.
 
-    Args:
-        source: The classes to select from.
-        targets: Domains by name.
-        top_k: The number of classes per target, by name.
-
-    Returns:
-        The selected classes; a class that is near to several targets is selected once.
+    A class that is near to several targets is selected once.
     """
     # The distance of a class is that to the nearest prototype of the target. The mean distance to
     # all prototypes, which is the EMD of the single class, would prefer classes between groups of

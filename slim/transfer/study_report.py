@@ -170,6 +170,7 @@ def compose_claims(
             missed = round((highest - of_nearest) * total)
             line += f"; the nearest has {of_nearest:.1%}, {missed} of {total:,} images fewer"
         lines.append(line)
+    # The totals.
     lines.append(f"- the nearest source is the best for {agreed} of {judged} targets")
     r = transfer_correlation(table, accuracy)
     texts = [

@@ -26,18 +26,14 @@ def try_class_names(trained_on: str, num_classes: int, folder: Path) -> tuple[st
     For the union, the classes of ImageNet are taken to come before those of iNaturalist 2017, as
     in the name of the models; the archives have no lists that say so.
 
-    Args:
-        trained_on: `catalogue.IMAGENET`, `INAT` or `BOTH`.
-        num_classes: Number of classes of the model.
-        folder: Receives the files with the names.
-
     Returns:
         The names. None if a file cannot be fetched or has another number of names, or if another
-        process uses the folder; a warning says why.
+        process uses the folder, which receives the files; a warning says why.
     """
     names = []
     try:
         with writing_to(folder, "checkpoints_dir"):
+            # 1. The classes of ImageNet, then those of iNaturalist 2017.
             if trained_on in (IMAGENET, BOTH):
                 index = folder / Path(IMAGENET_INDEX).name
                 fetch(IMAGENET_INDEX, index, _INDEX_HASH)
@@ -50,6 +46,7 @@ def try_class_names(trained_on: str, num_classes: int, folder: Path) -> tuple[st
                 unpack(archive, unpacked)
                 paths = [next(unpacked.rglob(f"{part}2017.json")) for part in ("train", "val")]
                 names += inat_class_names(*paths).values()
+        # 2. TF-Slim's networks have a class for the background before them.
         if len(names) == num_classes - 1:
             names.insert(0, BACKGROUND)
         if len(names) != num_classes:

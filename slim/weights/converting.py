@@ -43,11 +43,7 @@ def provide_converted(
         name: `keras:` and a key of `KERAS_MODELS`, or `hub:` and a key of `HUB_MODELS`.
         checkpoints_dir: Receives `keras/<name>/` or `hub/<name>/`.
         path: A file of Keras, or a SavedModel, a folder or an archive. Default: it is downloaded.
-        mirrors: For models of the hub, see `fetching.provide_model`.
-
-    Raises:
-        UserError: The name is unknown, the weights cannot be downloaded or are of another model,
-            the checkpoint exists, or another process uses the folder.
+        mirrors: Addresses to try before, in order, for models of the hub; `{name}` is the name.
     """
     library, _, key = name.partition(":")
     models = {KERAS: keras_layers.MODELS, HUB: HUB_MODELS}[library]
@@ -121,6 +117,7 @@ def _saved_model_values(folder: Path, model_name: str) -> dict[str, np.ndarray]:
     if len(found) != 1:
         raise UserError(f"{folder} has {len(found)} files saved_model.pb, expected one")
     source = found[0].parent
+    # 1. Load it.
     try:
         try:
             model = tf.saved_model.load_v2(str(source))
@@ -130,15 +127,17 @@ def _saved_model_values(folder: Path, model_name: str) -> dict[str, np.ndarray]:
     except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{source} cannot be loaded ({reason})") from error
+    # 2. Its variables by name. Of TensorFlow 1, they are an attribute; of TensorFlow 2, anywhere
+    #    below.
     scope = f"{get_network(model_name).scope}/"
     held = {}
-    # Of TensorFlow 1, variables are an attribute; of TensorFlow 2, anywhere below.
     below = tf.compat.v2.train.TrackableView(model).descendants()
     for variable in (*getattr(model, "variables", ()), *below):
         if isinstance(variable, tf.compat.v2.Variable):
             # Modules of TensorFlow 1 may have a scope around the network.
             _, _, rest = variable.name.removesuffix(":0").rpartition(scope)
             held[f"{scope}{rest}"] = variable
+    # 3. Those of the network, all of which have to be there.
     values = {}
     for key, shape in variable_shapes(model_name, None).items():
         if key not in held or tuple(held[key].shape) != shape:

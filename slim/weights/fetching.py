@@ -43,10 +43,6 @@ def provide_model(
         folder: Receives the model, in a subfolder of its name.
         address: The address of Google Drive, with `{id}` for the id.
         mirrors: Addresses to try before, in order, with `{name}` for the name.
-
-    Raises:
-        UserError: The download failed, the archive holds another model, other files are in the
-            way, or another process uses the folder.
     """
     # 1. The files.
     checkpoint = find_placed(model, folder)
@@ -86,6 +82,7 @@ def _place_model(model: ReleasedModel, folder: Path, archive: Path) -> Path:
     """Moves the checkpoint of an archive to the model's subfolder, without renaming its files."""
     with unpacked_beside(archive) as contents:
         found = checkpoints_in(contents)
+        # Of several checkpoints, the one with the published name counts.
         named = [prefix for prefix in found if prefix.name == f"{model.name}.ckpt"]
         if len(named or found) != 1:
             held = [str(path.relative_to(contents)) for path in found or _visible_files(contents)]
@@ -145,23 +142,13 @@ def _describe(model: ReleasedModel, checkpoint: Path) -> None:
 
 
 def provide_files(name: str, folder: Path, address: str, mirrors: Sequence[str] = ()) -> None:
-    """Fetches an archive of the authors and places its files, unless all are there.
-
-    Args:
-        name: `DATA` or `FEATURES`, the published name of the folder.
-        folder: Receives the files and their list.
-        address: See `provide_model`.
-        mirrors: See `provide_model`.
-
-    Raises:
-        UserError: The download failed, other files are in the way, or another process uses the
-            folder.
-    """
+    """Fetches the archive `DATA` or `FEATURES` and places its files, unless all are there."""
     if count := count_files(folder):
         print(f"{name}: {count:,} published files are in {folder} already")
         shutil.rmtree(folder / f"{name}.unpacked", ignore_errors=True)  # of a killed run
         return
     with writing_to(folder, f"{'dataset' if name == DATA else name}_dir"):
+        # Another process may have placed them while this one waited for the lock.
         if not (count := count_files(folder)):
             archive = fetch_archive(name, folder, address, mirrors)
             with unpacked_beside(archive) as contents:

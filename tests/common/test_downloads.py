@@ -341,12 +341,13 @@ def archive(request, tmp_path):
 
 def test_unpack(archive, tmp_path):
     folder = tmp_path / "new" / "folder"
-    assert unpacked(archive, folder) is None
-    assert unpack(archive, folder) == [folder / "README", folder / "birds"]
+    assert not unpacked(archive, folder)
+    unpack(archive, folder)
     assert read_tree(folder) == TREE
     assert names(folder) == [f".{archive.name}.unpacked", "README", "birds"]
     aside = archive.rename(tmp_path / "aside")
-    assert unpack(archive, folder) == [folder / "README", folder / "birds"]
+    assert unpacked(archive, folder)
+    unpack(archive, folder)
     aside.rename(archive)
     (folder / "README").unlink()
     (folder / "birds").rename(tmp_path / "elsewhere")
@@ -457,7 +458,8 @@ def test_old_releases_of_python_refuse_tar_files(tmp_path, monkeypatch):
         unpack(archive, tmp_path / "folder")
     assert names(tmp_path / "folder") == []
     archive = make_zip(tmp_path / "good.zip", GOOD)
-    assert unpack(archive, tmp_path / "folder") == [tmp_path / "folder" / "good.txt"]
+    unpack(archive, tmp_path / "folder")
+    assert (tmp_path / "folder" / "good.txt").exists()
 
 
 def test_links_inside_and_modes(tmp_path):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from slim.common.files import write_whole
-from slim.datasets import balance, derived
+from slim.datasets import balance, listed
 from slim.datasets.balance import take_images
+from slim.datasets.input import get_dataset
 from slim.datasets.lists import Entry
-from slim.datasets.registry import get_dataset
 from tests.datasets.conftest import check, convert, leftovers
 
 TRAIN = [30, 12, 5, 5, 1]  # images per class
@@ -154,7 +154,7 @@ def test_another_subset_replaces_the_first_as_a_whole(data, monkeypatch):
         write_whole(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(derived, "write_whole", killed)
+        patch.setattr(listed, "write_whole", killed)
         error = check(balance, *flags, "--max_per_class=3", code=130).error
     assert error.startswith(f"warning: replacing another balanced subset in {made}\n")
     assert not (made / "train.txt").exists()  # otherwise it would be a mixture of both

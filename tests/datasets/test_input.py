@@ -11,13 +11,13 @@ from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.datasets import input as module
 from slim.datasets.input import (
+    Dataset,
     InputSettings,
     evaluation_batches,
     explain_input_error,
     next_batch,
     training_batches,
 )
-from slim.datasets.registry import Dataset
 from slim.preprocessing.decoding import decode_image
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 

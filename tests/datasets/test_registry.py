@@ -3,7 +3,8 @@ import re
 import pytest
 
 from slim.common.errors import UserError
-from slim.datasets.registry import KNOWN, get_dataset
+from slim.datasets.input import get_dataset
+from slim.datasets.registry import KNOWN
 from tests.datasets.conftest import convert, encode, picture
 
 

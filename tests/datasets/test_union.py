@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from slim.datasets import balance, derived, union
-from slim.datasets.registry import get_dataset
+from slim.datasets import balance, listed, union
+from slim.datasets.input import get_dataset
 from tests.datasets.conftest import check, convert, encode, picture, read_records
 
 # The class names of each dataset; None: it has no classes.txt.
@@ -118,14 +118,14 @@ def test_a_rerun_gives_the_same_bytes_and_a_union_can_be_balanced(data):
 
 def test_two_kinds_at_once_in_one_folder(data, monkeypatch):
     """The folder is checked again after waiting for the other run."""
-    lock, flags = derived.writing_to, (f"--dataset_dir={data}", "--output_name=new")
+    lock, flags = listed.writing_to, (f"--dataset_dir={data}", "--output_name=new")
 
     def wait(folder, flag):
-        monkeypatch.setattr(derived, "writing_to", lock)
+        monkeypatch.setattr(listed, "writing_to", lock)
         check(balance, *flags, "--dataset_name=birds", "--max_per_class=1")
         return lock(folder, flag)
 
-    monkeypatch.setattr(derived, "writing_to", wait)
+    monkeypatch.setattr(listed, "writing_to", wait)
     error = make(data, *flags, "--dataset_names=birds,things", code=1)
     assert error.endswith("new exists but is not a union of datasets: set another --output_name\n")
     assert not (data / "new/union.tsv").exists()

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from slim.datasets.registry import Dataset
+from slim.datasets.input import Dataset
 from slim.datasets.tfrecord import encode_example, write_record
-from slim.evaluation.mistakes import LINE, MARGIN, SIDE, mistakes_picture, worst_mistakes
 from slim.evaluation.predictions import Predictions
+from slim.evaluation.publishing import LINE, MARGIN, SIDE, mistakes_picture, worst_mistakes
 
 TOP = np.array([[0, 1], [1, 0], [1, 0], [-1, -1], [1, 0]])
 LABELS = np.array([0, 0, 1, 0, 0])

@@ -10,7 +10,7 @@ import pytest
 
 from slim.common.compat import tf
 from slim.common.errors import UserError
-from slim.datasets.registry import Dataset
+from slim.datasets.input import Dataset
 from slim.evaluation.predictions import Predictions, load_predictions, read_results
 from slim.evaluation.publishing import Publisher, run_name
 

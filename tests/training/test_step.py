@@ -7,8 +7,7 @@ import pytest
 
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
-from slim.datasets.input import InputSettings, training_batches
-from slim.datasets.registry import get_dataset
+from slim.datasets.input import InputSettings, get_dataset, training_batches
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from slim.train_image_classifier import build_clone, build_train_op

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from slim import convert_dataset as convert
-from slim.datasets.registry import get_dataset
+from slim.datasets.input import get_dataset
 from slim.transfer import source_selection
 from tests.support import invoke
 

@@ -150,11 +150,7 @@ def where_to_get(name: str) -> str:
 
 
 def read_minival(path: Path, *, allow_other: bool = False) -> frozenset[str]:
-    """Reads names of images, such as `train_val_images/Aves/Corvus cornix/....jpg`.
-
-    Raises:
-        UserError: The file is missing, or is another list and `allow_other` is not set.
-    """
+    """Reads names of images, such as `train_val_images/Aves/Corvus cornix/....jpg`."""
     remedy = f"{python_command()} -m slim.datasets.minival --path={path} fetches it"
     try:
         content = path.read_bytes()

@@ -21,15 +21,7 @@ def read_folders(
     """Reads a folder with one subfolder per class, or folders `train` and `val` of such subfolders.
 
     Images may be nested deeper. Labels are the ranks of the class names. Hidden files are ignored.
-
-    Args:
-        root: The folder.
-        val_fraction: The fraction of each class to validate on, without `train` and `val`.
-        seed: The seed of the choice of validation images.
-        allow_partial: Whether a class may be in only one of `train` and `val`.
-
-    Raises:
-        UserError: The folder is missing, a split has no images, or a class is in one split only.
+    Without `train` and `val`, a random fraction of each class is to validate on.
     """
     if not root.is_dir():
         raise UserError(f"--from_folders={root}: no such folder; expected one subfolder per class")
@@ -79,6 +71,7 @@ def _find_images(root: Path, below: str, ignored: list[str]) -> Classes:
     for top in sorted((root / below).iterdir()):
         if top.name.startswith("."):
             continue
+        # Images may be anywhere below the folder of their class; other files are reported.
         images = []
         for folder, subfolders, files in os.walk(top):
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]

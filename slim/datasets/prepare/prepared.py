@@ -30,10 +30,7 @@ def count_some(what: str, names: Sequence[object]) -> str:
 def report_faults(
     faults: Sequence[str], subject: str, allow_partial: bool, *, origin: str = ""
 ) -> None:
-    """Warns of faults if `allow_partial`; otherwise raises an error.
-
-    `origin` says where to get the complete subject.
-    """
+    """Warns of faults if `allow_partial`; otherwise raises an error, which tells the origin."""
     if faults and not allow_partial:
         raise UserError(
             f"{subject}: {'; '.join(faults)}; nothing was written: complete it{origin}, or set "
@@ -47,9 +44,6 @@ def check_dataset(dataset: ListedDataset, name: str, allow_partial: bool) -> Lis
     """Checks a dataset, and returns it without images that are missing or cannot be listed.
 
     The numbers of images and classes are checked if the dataset is one of the paper's nine.
-
-    Raises:
-        UserError: There are faults and `allow_partial` is not set, or a split has no images left.
     """
     subject = f"{name} in {dataset.folder}"
     missing = _find_missing(dataset)
@@ -94,12 +88,7 @@ def _find_missing(dataset: ListedDataset) -> list[str]:
 
 
 def write_dataset(folder: Path, dataset: ListedDataset, copy: bool) -> None:
-    """Links to the images or copies them, then writes the lists; `train.txt` comes last.
-
-    Raises:
-        UserError: The folder has other lists or images, or another process writes to it.
-        OSError: A file cannot be written.
-    """
+    """Links to the images or copies them, then writes the lists; `train.txt` comes last."""
     # 1. Compose the lists. Names of classes may hold any character.
     names = (
         " ".join(name.encode("utf-8", "replace").decode().split()) for name in dataset.class_names

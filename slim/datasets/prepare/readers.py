@@ -28,15 +28,7 @@ _INAT_IMAGES = "train_val_images"
 
 
 def read_archive(name: str, archive_dir: Path) -> ListedDataset:
-    """Reads an unpacked archive.
-
-    Args:
-        name: One of the nine datasets.
-        archive_dir: The folder that the archive was unpacked to, or one above or within it.
-
-    Raises:
-        UserError: A part is missing or invalid.
-    """
+    """Reads the archive of a dataset from the folder that it was unpacked to, or one near it."""
     if not archive_dir.is_dir():
         raise UserError(
             f"no folder {archive_dir}: unpack the archive of {name} there or set --archive_dir; "
@@ -187,6 +179,7 @@ def _read_imagenet(parts: Parts) -> Content:
     Validation images lie in such subfolders, too, or directly in `val`; then their classes come
     from the development kit. Images of classes without training images are left out.
     """
+    # 1. The images of each class, in subfolders.
     folders = {
         name: sorted(path for path in parts[name].iterdir() if path.is_dir())
         for name in ("train", "val")
@@ -202,11 +195,13 @@ def _read_imagenet(parts: Parts) -> Content:
         ]
         for name in ("train", "val")
     }
+    # 2. The development kit numbers and names the classes.
     wnid_of, words = {}, {}
     if meta := parts.get(f"{_DEVKIT}/meta.mat"):
         fields = ("ILSVRC2012_ID", "WNID", "words")
         for number, wnid, text in _read_structs(meta, "synsets", *fields):
             wnid_of[str(int(number))], words[wnid] = wnid, text
+    # 3. Validation images without subfolders, whose classes the kit lists by number.
     if not folders["val"]:
         truth = f"{_DEVKIT}/ILSVRC2012_validation_ground_truth.txt"
         for needed in (f"{_DEVKIT}/meta.mat", truth):
@@ -217,6 +212,7 @@ def _read_imagenet(parts: Parts) -> Content:
         found["val"] = [
             (f"ILSVRC2012_val_{i:08d}.JPEG", wnid_of.get(number)) for i, number in numbers
         ]
+    # 4. Both ways give the official order, that of the file names.
     found["val"].sort(key=lambda image: PurePosixPath(image[0]).name)
     train, validation = (
         [Entry(f"{name}/{path}", label_of[wnid]) for path, wnid in images if wnid in label_of]

@@ -20,15 +20,7 @@ _ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PN": ".png", b"GIF": ".gif", b"BM": "
 def read_tfds(name: str, splits: Sequence[str], folder: Path) -> ListedDataset:
     """Downloads a dataset with TFDS, and writes its images, as they are encoded, to files.
 
-    Args:
-        name: A dataset of TFDS with the features `image` and `label`, such as `oxford_flowers102`.
-        splits: TFDS' training and validation splits, such as `train+validation` and `test`; empty
-            for `train` and `validation`, or `test` where TFDS has no `validation`.
-        folder: Receives `<name>-<version>/<split>/<index>.jpg`. Existing files are kept.
-
-    Raises:
-        UserError: TFDS is not installed, does not have the dataset or the split, or cannot download
-            it; or the dataset does not consist of images with one label each.
+    The folder receives `<name>-<version>/<split>/<index>.jpg`. Existing files are kept.
     """
     builder = _download(name)
     available = list(builder.info.splits)
@@ -61,6 +53,7 @@ def _download(name: str) -> "tfds.core.DatasetBuilder":
             f"--from_tfds={name} requires TensorFlow Datasets ({error}): install it with "
             "'pip install tensorflow-datasets importlib_resources'"
         ) from error
+    # 1. The dataset by its name.
     try:
         builder = tfds.builder(name)
     except (tfds.core.DatasetNotFoundError, ValueError, OSError) as error:
@@ -69,6 +62,7 @@ def _download(name: str) -> "tfds.core.DatasetBuilder":
             f"--from_tfds={name}: TensorFlow Datasets has no such dataset ({reason}); expected a "
             "name of its catalog, such as oxford_flowers102"
         ) from error
+    # 2. Its features, which are known before the download.
     features = builder.info.features
     for key, kind in {IMAGE: tfds.features.Image, LABEL: tfds.features.ClassLabel}.items():
         if key not in features or not isinstance(features[key], kind):
@@ -76,6 +70,7 @@ def _download(name: str) -> "tfds.core.DatasetBuilder":
                 f"--from_tfds={name}: has the features {', '.join(features)}, expected an image "
                 f"'{IMAGE}' and a class '{LABEL}'"
             )
+    # 3. The download, which TFDS resumes.
     try:
         builder.download_and_prepare()
     except ImportError as error:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from slim.common.command_line import python_command
+from slim.datasets.input import get_dataset
 from slim.datasets.prepare import __main__ as command
 from slim.datasets.prepare.archives import SOURCES, ArchiveSource, RemoteFile
 from slim.datasets.prepare.readers import LAYOUTS
-from slim.datasets.registry import KNOWN, Sizes, get_dataset
+from slim.datasets.registry import KNOWN, Sizes
 from slim.datasets.tfrecord import LISTS
 from tests.conftest import run
 from tests.datasets.conftest import convert, read_records
