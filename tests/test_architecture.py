@@ -27,10 +27,10 @@ LAYERS = (
 # The most files and lines that a reader of a command has to follow.
 READ = {
     "train_image_classifier": (46, 6650),
-    "eval_image_classifier": (38, 5050),
+    "eval_image_classifier": (36, 5030),
     "feature_extraction": (35, 5100),
-    "classify": (34, 4550),
-    "convert_dataset": (13, 1920),
+    "classify": (34, 4460),
+    "convert_dataset": (13, 1820),
 }
 # Only commands import what fetches from the internet, and these three do not.
 DOWNLOADS = ("slim.weights", "slim.common.downloads")
