@@ -75,11 +75,8 @@ def main(values: flags.FlagValues) -> None:
 def convert(plan: Plan, num_workers: int | None, distribute: Callable = run_jobs) -> None:
     """Converts a dataset or resumes an interrupted conversion.
 
-    Args:
-        plan: The conversion.
-        num_workers: Number of processes, each of which makes one shard at a time. None: as many
-            as possible.
-        distribute: Runs the jobs; has the interface of `run_jobs`.
+    Each of `num_workers` processes, by default as many as possible, makes one shard at a time.
+    `distribute` has the interface of `run_jobs`.
     """
     started, folder = time.monotonic(), plan.folder
 
@@ -170,6 +167,7 @@ def make_shards(plan: Plan, num_workers: int | None, distribute: Callable) -> in
     """Makes the missing shards in worker processes, and returns the number of their images."""
     plan.staging.mkdir(exist_ok=True)
     plan.remove_temporary()
+    # Shards with a note were finished by an earlier run.
     missing = [shard for shard in plan.shards if plan.read_note(shard) is None]
     num_missing = sum(len(plan.shard_entries(shard)) for shard in missing)
     total = sum(map(len, plan.entries.values()))

@@ -324,6 +324,7 @@ def run_network(
     )
     num_images = dataset.num_samples
     with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
+        # 1. The images of the split, each with several views if there are several crops.
         batches = evaluation_batches(dataset, preprocess, settings)
         if limit := values.max_num_batches:
             batches = batches.take(limit)
@@ -331,6 +332,7 @@ def run_network(
         iterator = tf.data.make_initializable_iterator(batches)
         session.run(iterator.initializer)
         views, labels = iterator.get_next()  # [batch, num_crops, height, width, 3]
+        # 2. The network takes views as if they were images; their probabilities are averaged.
         logits = network(tf.reshape(views, [-1, *views.shape[2:]]), xla=values.xla)
         logits = average_views(logits, values.num_crops)
         outputs = rank_batch(logits, labels)

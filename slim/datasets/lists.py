@@ -41,13 +41,8 @@ class ImageList:
 
     entries: list[Entry]  # the valid lines
     problems: list[Problem]  # the others
-    sha256: str  # of the bytes of the file
+    sha256: str  # of the bytes of the file, in hexadecimal
     skipped_lines: tuple[int, ...] = ()  # left out because conversion has skipped them
-
-
-def hash_list(path: Path) -> str:
-    """Returns the SHA-256 of a list in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_list(path: Path) -> ImageList:

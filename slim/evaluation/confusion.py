@@ -19,12 +19,8 @@ CONTRAST = 0.5  # the exponent that makes small shares visible
 def confusion_colours(confusion: np.ndarray) -> np.ndarray:
     """Returns the colours of a confusion matrix, as TensorBoard and the notebooks show it.
 
-    Args:
-        confusion: `[C, C]`, the number of images of class i (row) predicted as class j (column).
-
-    Returns:
-        uint8 `[cells, cells, 3]`, with at most 256 cells. Correct predictions on the diagonal are
-        blue, wrong ones orange, darker for larger shares of a row; rows without images are grey.
+    They are uint8 `[cells, cells, 3]`, with at most 256 cells. Correct predictions on the diagonal
+    are blue, wrong ones orange, darker for larger shares of a row; rows without images are grey.
     """
     # With more than 256 classes neighbours share a cell. The diagonal shows their mean accuracy,
     # other cells their largest share: a confused pair stays visible unless it is within a cell of

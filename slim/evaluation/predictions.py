@@ -108,6 +108,7 @@ class Predictions:
         if self.class_sizes is not None:
             arrays["class_sizes"] = self.class_sizes
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Commands look for the .npz file, so its report comes first.
         write_whole(path.with_suffix(".txt"), compose_report(self), this_process())
         with replacing(path, this_process()) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
@@ -199,10 +200,8 @@ def group_accuracy(
 ) -> list[GroupAccuracy]:
     """Returns the accuracy of the tail, the middle, the head, and all classes.
 
-    Args:
-        predictions: Predictions with `class_sizes`.
-        bounds: Classes of the tail have fewer training images than the first bound, classes of the
-            head more than the second.
+    Classes of the tail have fewer training images than the first bound, classes of the head more
+    than the second. The predictions must have `class_sizes`.
     """
     sizes, (low, high) = predictions.class_sizes, bounds
     between = f"{low:,}" if low == high else f"{low:,} to {high:,}"

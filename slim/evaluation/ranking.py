@@ -20,14 +20,9 @@ def average_views(logits: tf.Tensor, num_views: int) -> tf.Tensor:
 
 
 def rank(scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the likeliest classes.
+    """Returns the likeliest classes, int64, and their scores, each `[batch, min(5, classes)]`.
 
-    Args:
-        scores: float32 `[batch, classes]`.
-
-    Returns:
-        Classes, int64, and their scores, float32, each `[batch, min(5, classes)]`. For an image
-        with a score that is not finite, all classes are -1 and all scores 0.
+    For an image with a score that is not finite, all classes are -1 and all scores 0.
     """
     finite = tf.reduce_all(tf.math.is_finite(scores), axis=1, keepdims=True)
     values, top = tf.math.top_k(scores, min(TOP_K, scores.shape[1]))

@@ -41,6 +41,7 @@ def plot_confused_pairs(
     figure, rows = _image_grid(len(worst), 2 * examples)
     for axes, pair in zip(rows, worst, strict=True):
         true, predicted = (readable(val.class_names[label]) for label in pair[:2])
+        # Mistakes on the left, images of the predicted class on the right.
         mistaken = (val.labels == pair.true) & (evaluation.predictions == pair.predicted)
         for axis, index in zip(axes, np.flatnonzero(mistaken)[:examples], strict=False):
             _show(axis, val.paths[index], WRONG)

@@ -178,11 +178,19 @@ def fetch_archive(name: str, folder: Path, address: str, mirrors: Sequence[str] 
     is refused.
     """
     archive, known_hash = folder / f"{name}.archive", _read_hashes(folder).get(name)
-    if not (archive.exists() or _fetch_from_mirrors(name, archive, mirrors, known_hash)):
+    # 1. Download it, from the first mirror that has it or from the published address.
+    for mirror in mirrors:
+        if not archive.exists():
+            try:
+                fetch(mirror.replace("{name}", name), archive, known_hash)
+            except UserError as error:
+                print(f"note: {error}", file=sys.stderr, flush=True)
+    if not archive.exists():
         if name in DRIVE_IDS:
             _fetch_from_drive(name, address.replace("{id}", DRIVE_IDS[name]), archive)
         else:
             fetch(published_address(name), archive, known_hash)
+    # 2. Check it.
     if not _is_archive(archive):
         raise UserError(
             f"{archive} is not a tar or zip archive: delete it, then {_by_hand(name, archive)}"
@@ -206,19 +214,6 @@ def _read_hashes(folder: Path) -> dict[str, str]:
         return dict(json.loads(path.read_bytes())) if path.exists() else {}
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is not valid ({error}): delete it, and fetch again") from None
-
-
-def _fetch_from_mirrors(
-    name: str, archive: Path, mirrors: Sequence[str], known_hash: str | None
-) -> bool:
-    """Returns whether a mirror had the archive; says on stderr why the others had not."""
-    for mirror in mirrors:
-        try:
-            fetch(mirror.replace("{name}", name), archive, known_hash)
-            return True
-        except UserError as error:
-            print(f"note: {error}", file=sys.stderr, flush=True)
-    return False
 
 
 def _fetch_from_drive(name: str, address: str, archive: Path) -> None:

@@ -130,6 +130,7 @@ def download(name: str, folder: Path) -> None:
     with exclusive(folder):
         for file in SOURCES[name].files:
             path, into = folder / file.name, folder / file.into
+            # Some files are not archives, and an archive may have been unpacked before.
             if file.top is None:
                 file.fetch(path)
                 continue

@@ -46,6 +46,7 @@ def check_dataset(dataset: ListedDataset, name: str, allow_partial: bool) -> Lis
     The numbers of images and classes are checked if the dataset is one of the paper's nine.
     """
     subject = f"{name} in {dataset.folder}"
+    # 1. Omit the images that cannot be used.
     missing = _find_missing(dataset)
     unlistable = [image.path for image in dataset.images if "\n" in image.path]
     omitted = {*missing, *unlistable}
@@ -54,6 +55,7 @@ def check_dataset(dataset: ListedDataset, name: str, allow_partial: bool) -> Lis
         for split_name, images in dataset.splits.items()
     }
     kept = replace(dataset, splits=splits)
+    # 2. Collect the faults, and stop for them unless they are allowed.
     labels, used = ({image.label for image in some.images} for some in (dataset, kept))
     valid = range(dataset.num_classes)
     groups = {

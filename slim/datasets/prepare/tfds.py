@@ -22,6 +22,7 @@ def read_tfds(name: str, splits: Sequence[str], folder: Path) -> ListedDataset:
 
     The folder receives `<name>-<version>/<split>/<index>.jpg`. Existing files are kept.
     """
+    # 1. Download it, and check the names of the splits.
     builder = _download(name)
     available = list(builder.info.splits)
     if not splits:
@@ -32,6 +33,7 @@ def read_tfds(name: str, splits: Sequence[str], folder: Path) -> ListedDataset:
                 f"--tfds_splits={','.join(splits)}: {name} has no split '{part}', but "
                 f"{', '.join(available)}"
             )
+    # 2. Write the images.
     folder /= builder.info.full_name.replace("/", "-")  # of this version
     make_folder(folder, "dataset_dir")
     with exclusive(folder):
