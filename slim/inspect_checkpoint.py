@@ -9,7 +9,7 @@ from slim.common.command_line import FlagSet, python_command, run_command
 from slim.common.errors import UserError
 
 if TYPE_CHECKING:
-    from slim.checkpoints.contents import Contents, NetworkMatch
+    from slim.checkpoints.choosing import Contents, NetworkMatch
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -26,7 +26,7 @@ def main(values: flags.FlagValues) -> None:
             f"CHECKPOINT is missing: {python_command()} -m slim.inspect_checkpoint CHECKPOINT, for "
             "example checkpoints/cub_200/model.ckpt-20000, or a folder of checkpoints"
         )
-    from slim.checkpoints.contents import (
+    from slim.checkpoints.choosing import (
         classifier_size,
         identify,
         is_auxiliary,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slim import inspect_checkpoint
-from slim.checkpoints.contents import sort_variables
+from slim.checkpoints.choosing import sort_variables
 from slim.checkpoints.reading import AVERAGE
 from slim.common.compat import slim, tf
 from slim.nets.nets_factory import NETWORKS, get_network_fn

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from absl import flags
 
+from slim.checkpoints.finding import is_complete
 from slim.checkpoints.keras_layers import MODELS as KERAS_MODELS
-from slim.checkpoints.paths import is_complete
 from slim.common.command_line import FlagSet, python_command, run_command
 from slim.common.errors import UserError
 from slim.weights.catalogue import (

@@ -1,16 +1,19 @@
-"""Finds checkpoints: by path, by folder, and as training writes them."""
+"""Finds checkpoints: by path, by folder, and as training writes them.
 
+TensorFlow is imported within functions: the files of checkpoints are also handled without it.
+"""
+
+import re
 import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from slim.checkpoints.paths import STATE, checkpoints_in, is_complete
-from slim.common.compat import tf
 from slim.common.errors import UserError, warn
 from slim.common.files import write_whole
 
 FOLDER = "checkpoints"  # the default folder of all models
+STATE = "checkpoint"  # the file that names the latest checkpoint of a folder
 POLL_SECS = 1.0
 
 
@@ -25,6 +28,8 @@ def find_checkpoint(path: str, flag: str = "--checkpoint_path") -> str:
     Raises:
         UserError: There is no checkpoint.
     """
+    from slim.common.compat import tf
+
     if Path(path).is_dir():
         if latest := latest_checkpoint(path) or _find_fetched(path):
             return latest
@@ -57,6 +62,32 @@ def _find_fetched(path: str) -> str | None:
     # Not those in subfolders: they may be runs of their own.
     found = [prefix for prefix in checkpoints_in(parent / name) if prefix.parent == parent / name]
     return str(found[0]) if len(found) == 1 else None
+
+
+def checkpoint_files(prefix: Path) -> list[Path]:
+    """Returns the files of a checkpoint, the index last; one of format V1 is a single file."""
+    if prefix.is_file():
+        return [prefix]
+    files = [path for path in prefix.parent.glob("*") if path.name.startswith(f"{prefix.name}.")]
+    return sorted(files, key=lambda path: (path.suffix == ".index", path))
+
+
+def is_complete(prefix: Path) -> bool:
+    """Returns whether a checkpoint has an index and all of its data, or is a file of format V1."""
+    if prefix.is_file():
+        return True
+    endings = [path.name.removeprefix(prefix.name) for path in checkpoint_files(prefix)]
+    shards = [found for end in endings if (found := re.fullmatch(r"\.data-\d+-of-(\d+)", end))]
+    return ".index" in endings and bool(shards) and len(shards) == int(shards[0][1])
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Returns the prefixes of the complete checkpoints in a folder and its subfolders."""
+    # macOS adds hidden files to archives.
+    files = sorted(path for path in folder.rglob("[!.]*") if path.is_file())
+    found = [path.with_suffix("") for path in files if path.suffix == ".index"]
+    found += [path for path in files if path.suffix == ".ckpt"]  # of format V1
+    return [prefix for prefix in found if is_complete(prefix)]
 
 
 def latest_checkpoint(folder: str | Path) -> str | None:
@@ -114,6 +145,8 @@ def new_checkpoints(folder: str, interval_secs: float) -> Iterator[str]:
 
 def _named_checkpoint(folder: str | Path) -> str | None:
     """Returns the prefix that the file `checkpoint` of a folder names."""
+    from slim.common.compat import tf
+
     try:
         state = tf.train.get_checkpoint_state(str(folder))
     except ValueError:  # the file is empty, or not text

@@ -19,11 +19,8 @@ from typing import Any
 import numpy as np
 
 from slim.checkpoints.reading import (
-    AVERAGE,
-    averaged_variables,
     by_name,
     check_fits,
-    check_names,
     has_averages,
     read_tensors,
 )
@@ -76,15 +73,8 @@ def build_network(
 ) -> InferenceGraph:
     """Builds a network for inference in a new graph, without its auxiliary classifier.
 
-    Args:
-        model_name: The network.
-        num_classes: Number of classes; None for features.
-        image_size: Height and width of the images in pixels.
-        outputs: The function from logits and end points to a tensor or a structure of tensors.
-        precision: The type the layers compute in.
-
-    Raises:
-        UserError: The network is unknown, or the images are too small.
+    Without `num_classes` there is no classifier. `outputs` maps logits and end points to a tensor
+    or a structure of tensors; `precision` is the type that the layers compute in.
     """
     network_fn = get_network_fn(model_name, num_classes, dtype=tf.as_dtype(precision))
     with tf.Graph().as_default():
@@ -111,17 +101,10 @@ def freeze_checkpoint(
 ) -> FrozenNetwork:
     """Freezes a network with the values of a checkpoint, and prints to stderr which values.
 
-    Args:
-        graph: The network.
-        checkpoint: The prefix of the checkpoint.
-        averages: Whether to load the moving averages; see `reading.choose_averages`.
-        hint: Ends the error about missing variables, and that about other shapes by default.
-        shape_hint: Ends the error about variables with other shapes.
-
-    Raises:
-        UserError: The checkpoint is damaged, lacks variables, or has variables of other shapes.
+    `hint` ends the error about missing variables, and without `shape_hint` that about variables of
+    other shapes. `averages` is the result of `reading.choose_averages`.
     """
-    restored = (averaged_variables if averages else by_name)(graph.variables)
+    restored = by_name(graph.variables, averages=averages)
     check_fits(checkpoint, restored, hint, shape_hint or hint)
     values = read_tensors(checkpoint, list(restored))
     frozen = freeze(graph, {v.op.name: values[name] for name, v in restored.items()})
@@ -200,15 +183,3 @@ def variable_shapes(model_name: str, num_classes: int | None) -> dict[str, tuple
     with compared_by_identity():
         graph = build_network(model_name, num_classes, size, outputs=lambda *_: ())
     return {v.op.name: tuple(v.shape.as_list()) for v in graph.variables}
-
-
-def read_network(
-    checkpoint: str, model_name: str, num_classes: int, averages: bool
-) -> dict[str, np.ndarray]:
-    """Returns the values of a network by variable name, without its auxiliary classifier."""
-    # Keras takes whole arrays, so nothing is built or frozen here.
-    suffix = AVERAGE if averages else ""
-    names = {name: f"{name}{suffix}" for name in variable_shapes(model_name, num_classes)}
-    check_names(checkpoint, list(names.values()), f"is it of {model_name}?")
-    found = read_tensors(checkpoint, list(names.values()))
-    return {name: found[stored] for name, stored in names.items()}

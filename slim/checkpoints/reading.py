@@ -32,23 +32,6 @@ def read_tensors(checkpoint: str, names: Sequence[str]) -> dict[str, np.ndarray]
         return {name: reader.get_tensor(name) for name in names}
 
 
-def changed_variables(before: str, after: str, names: Sequence[str]) -> list[str]:
-    """Returns the variables of a checkpoint that have other values in a later one, or none.
-
-    `names` are the variables to compare; those that `before` does not have are passed over.
-    """
-    with _reading(f"{before} or {after}"):
-        old, new = (tf.train.load_checkpoint(checkpoint) for checkpoint in (before, after))
-        return [
-            name
-            for name in names
-            if old.has_tensor(name)
-            and not (
-                new.has_tensor(name) and np.array_equal(old.get_tensor(name), new.get_tensor(name))
-            )
-        ]
-
-
 def check_readable(checkpoint: str) -> None:
     """Reads every variable of a checkpoint, each of which has a checksum."""
     read_tensors(checkpoint, list(read_shapes(checkpoint)))
@@ -57,19 +40,12 @@ def check_readable(checkpoint: str) -> None:
 def check_fits(
     checkpoint: str, variables: Mapping[str, tf.Variable], missing_hint: str, shape_hint: str
 ) -> None:
-    """Checks that a checkpoint has the variables to restore, in their shapes.
+    """Checks that a checkpoint has the variables to restore by their names in it, in their shapes.
 
-    Args:
-        checkpoint: The prefix.
-        variables: Variables to restore by their names in the checkpoint.
-        missing_hint: The advice about missing variables.
-        shape_hint: The advice about variables of other shapes.
-
-    Raises:
-        UserError: Some do not match; names the first few.
+    The hints end the error, which names the first few variables.
     """
-    check_names(checkpoint, list(variables), missing_hint)
     shapes = read_shapes(checkpoint)
+    check_names(checkpoint, list(variables), missing_hint)
     differing = [
         f"{name} is {shapes[name]} there and {variable.shape.as_list()} here"
         for name, variable in variables.items()
@@ -95,20 +71,11 @@ def check_names(checkpoint: str, names: Sequence[str], hint: str) -> None:
 def choose_averages(
     checkpoint: str, moving_average_decay: float | None, *, default: bool = True
 ) -> bool:
-    """Chooses between moving averages and plain variables.
+    """Returns whether to load the moving averages of a checkpoint, not its plain variables.
 
-    Args:
-        checkpoint: The prefix of the checkpoint.
-        moving_average_decay: The value of `--moving_average_decay`: 0 for the plain variables,
-            another number for the averages, None for the default.
-        default: Whether the default is averages if the checkpoint has them. Evaluation takes plain
-            variables, as published.
-
-    Returns:
-        Whether to load the averages.
-
-    Raises:
-        UserError: The averages are asked for, and the checkpoint has none.
+    `moving_average_decay` is 0 for the plain variables, another number for the averages, which are
+    refused if there are none, and None for averages if there are any and `default` is set.
+    Evaluation takes plain variables by default, as published.
     """
     available = has_averages(checkpoint)
     if moving_average_decay and not available:
@@ -124,14 +91,9 @@ def has_averages(checkpoint: str) -> bool:
     return any(name.endswith(AVERAGE) for name in read_shapes(checkpoint))
 
 
-def averaged_variables(model_variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
-    """Returns variables by the names of their moving averages in a checkpoint."""
-    return {f"{variable.op.name}{AVERAGE}": variable for variable in model_variables}
-
-
-def by_name(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
-    """Returns variables by their names."""
-    return {variable.op.name: variable for variable in variables}
+def by_name(variables: Sequence[tf.Variable], *, averages: bool = False) -> dict[str, tf.Variable]:
+    """Returns variables by their names, or by those of their moving averages in a checkpoint."""
+    return {f"{v.op.name}{AVERAGE if averages else ''}": v for v in variables}
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from slim.checkpoints.description import ModelDescription
-from slim.checkpoints.freezing import FrozenNetwork, read_network
+from slim.checkpoints.freezing import FrozenNetwork, variable_shapes
 from slim.checkpoints.keras_layers import build_model, fill_model, keras_name
+from slim.checkpoints.reading import AVERAGE, check_names, read_tensors
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.common.files import write_whole
@@ -50,8 +51,13 @@ def check_file(path: Path, suffix: str, overwrite: bool) -> None:
 def save_keras(checkpoint: str, description: ModelDescription, path: Path, averages: bool) -> None:
     """Writes a checkpoint, or its moving averages, as a model of Keras Applications."""
     name, num_classes = keras_name(description.model_name), len(description.class_names)
+    # Keras takes whole arrays, so nothing is frozen.
+    variables = variable_shapes(description.model_name, num_classes)
+    stored = [f"{variable}{AVERAGE if averages else ''}" for variable in variables]
+    check_names(checkpoint, stored, f"is it of {description.model_name}?")
+    values = read_tensors(checkpoint, stored)
     model = build_model(name, num_classes, image_size=description.image_size)
-    fill_model(name, model, read_network(checkpoint, description.model_name, num_classes, averages))
+    fill_model(name, model, dict(zip(variables, values.values(), strict=True)))
     _write(path, description.class_names, model.save)
     print(f"{path}: keras.applications.{name} of {_megabytes(path)} from {checkpoint}")
     _print_use(path, description, _KERAS_EXAMPLE)

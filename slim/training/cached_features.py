@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 
 from slim.checkpoints.finding import find_checkpoint, latest_checkpoint
-from slim.checkpoints.reading import by_name, changed_variables
+from slim.checkpoints.reading import by_name, read_shapes, read_tensors
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError, count
 from slim.common.files import writing_to
@@ -153,8 +153,13 @@ class FeatureBatches:
                 "pass the scopes of the last layer only"
             )
         if latest := latest_checkpoint(self._values.train_dir):
-            names = [name for name in kept if name not in excluded]
-            if different := changed_variables(self._checkpoint, latest, names):
+            started = read_shapes(self._checkpoint).keys() & (kept.keys() - set(excluded))
+            before = read_tensors(self._checkpoint, sorted(started))
+            after = read_tensors(latest, sorted(started & read_shapes(latest).keys()))
+            different = [
+                name for name in before if not np.array_equal(before[name], after.get(name))
+            ]
+            if different:
                 raise UserError(
                     f"--cache_features: {self._values.train_dir} has a run that did not start from "
                     f"--checkpoint_path={self._checkpoint}: {count(len(different), 'variable')} "

@@ -13,9 +13,8 @@ from slim.checkpoints.description import (
     read_model_description,
     write_model_description,
 )
-from slim.checkpoints.finding import latest_checkpoint
+from slim.checkpoints.finding import STATE, latest_checkpoint
 from slim.checkpoints.freezing import variable_shapes
-from slim.checkpoints.paths import STATE
 from slim.common.compat import tf
 from slim.common.errors import UserError, did_you_mean
 from slim.common.files import write_whole, writing_to

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slim.checkpoints.description import MODEL, ModelDescription, write_model_description
-from slim.checkpoints.paths import checkpoint_files, checkpoints_in, is_complete
+from slim.checkpoints.finding import checkpoint_files, checkpoints_in, is_complete
 from slim.common.downloads import check_hash, fetch, hash_file
 from slim.common.errors import UserError
 from slim.common.files import replacing, write_whole, writing_to
@@ -104,7 +104,7 @@ def _place_model(model: ReleasedModel, folder: Path, archive: Path) -> Path:
 def _check_checkpoint(model: ReleasedModel, checkpoint: Path, archive: Path) -> int:
     """Checks the network of a checkpoint and returns its number of classes."""
     print(f"inspecting {checkpoint.name}", flush=True)
-    from slim.checkpoints.contents import classifier_size, identify, sort_variables
+    from slim.checkpoints.choosing import classifier_size, identify, sort_variables
     from slim.checkpoints.reading import check_readable, read_shapes
 
     try:
@@ -129,7 +129,7 @@ def _describe(model: ReleasedModel, checkpoint: Path) -> None:
     """Writes `model.json` with the names of the classes, unless the model shares its folder."""
     if checkpoint.parent.name != model.name or (checkpoint.parent / MODEL).exists():
         return
-    from slim.checkpoints.contents import classifier_size, sort_variables
+    from slim.checkpoints.choosing import classifier_size, sort_variables
     from slim.checkpoints.reading import read_shapes
     from slim.weights.class_names import try_class_names
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from slim.checkpoints.reading import averaged_variables, by_name, check_fits, read_shapes
+from slim.checkpoints.reading import by_name, check_fits, read_shapes
 from slim.common.compat import compared_by_identity, slim, tf
 from slim.nets.inception_v3 import inception_v3, inception_v3_arg_scope, inception_v3_base
 from slim.nets.nets_factory import get_network_fn
@@ -50,7 +50,7 @@ def test_reads_and_writes_checkpoints_of_tensorflow_1(reference, graph, tmp_path
         }
         for suffix, named in (
             ("", by_name(variables)),
-            ("_ema", averaged_variables(variables)),
+            ("_ema", by_name(variables, averages=True)),
         ):
             check_fits(published, named, "missing", "shape")
             tf.train.Saver(named).restore(session, published)
