@@ -214,9 +214,8 @@ def train(
     from slim.training.batches import ImageBatches
     from slim.training.cached_features import FeatureBatches
     from slim.training.optimizers import configure_learning_rate, configure_optimizer
-    from slim.training.run_log import RunLog
+    from slim.training.run_log import RunLog, build_summary
     from slim.training.start import first_values, split_scopes, variables_to_train
-    from slim.training.training_summaries import build_summary
 
     cluster = run.cluster
     places = cluster.task, cluster.worker_replicas, cluster.num_ps_tasks

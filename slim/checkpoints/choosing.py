@@ -126,10 +126,8 @@ class NetworkMatch(NamedTuple):
 
 
 def sort_variables(shapes: Mapping[str, list[int]]) -> Contents:
-    """Separates model variables, moving averages and optimizer slots.
-
-    Averages and slots are named after their variable, with one more component.
-    """
+    """Separates model variables, moving averages and optimizer slots."""
+    # Averages and slots are named after their variable, with one more component.
     averaged = frozenset(name.removesuffix(AVERAGE) for name in shapes if name.endswith(AVERAGE))
     values = {name for name in shapes if "/" in name and not name.endswith(AVERAGE)}
     slots = frozenset(name for name in values if name.rpartition("/")[0] in values | averaged)
@@ -189,15 +187,9 @@ def match_network(name: str, contents: Contents) -> NetworkMatch:
 def identify(
     contents: Contents, model_name: str | None = None
 ) -> tuple[str | None, str, dict[str, NetworkMatch]]:
-    """Identifies the network of a checkpoint.
+    """Returns the network of a checkpoint, if any, a text about it, and all compared networks.
 
-    Args:
-        contents: The variables of the checkpoint.
-        model_name: The network to compare with. Default: all that share their scope with it.
-
-    Returns:
-        The network that fits, or at least by its names; the network, or the nearest one, as text;
-        and the differences from the compared networks.
+    Compared are `model_name`, otherwise all networks whose scope has variables in the checkpoint.
     """
     names = [model_name] if model_name else matching_scopes(contents)
     matches = {name: match_network(name, contents) for name in names}

@@ -81,24 +81,12 @@ def choose_input(
     default_size: int = PUBLISHED_SIZE,
     size_flag: str = "image_size",
 ) -> TrainedInput:
-    """Chooses a network, the size of its images, and their preprocessing.
+    """Chooses a network, the size of its images, and their preprocessing, each by itself.
 
-    Notes on stderr name the flags that differ from `model.json`.
-
-    Args:
-        checkpoint: The prefix of the checkpoint.
-        model_name: The network. Default: the trained one, otherwise the published one.
-        image_size: Height and width of the images in pixels; 0 for the default of the network.
-            Default: the size of training, otherwise `default_size`.
-        preprocessing_name: The preprocessing. Default: that of training, otherwise of the network.
-        default_size: The size without `image_size` and without `model.json`.
-        size_flag: The name of the flag of the size.
-
-    Raises:
-        UserError: `model.json` is invalid, the network or the preprocessing is unknown, or the
-            size is too small.
+    What is not passed is that of training. Without `model.json`, it is the published network,
+    `default_size`, and the preprocessing of the network. An `image_size` of 0 is the default of the
+    network. Notes on stderr name the flags that differ from `model.json`.
     """
-    # Each property by itself: a run at another size keeps the network and the preprocessing.
     trained = read_model_description(Path(checkpoint).parent)
     model_name = model_name or (trained.model_name if trained else PUBLISHED_MODEL)
     if image_size is None:

@@ -69,16 +69,9 @@ def make_folder(path: Path, flag: str) -> None:
 def exclusive(folder: Path, seconds: float | None = None, *, name: str = LOCK) -> Iterator[None]:
     """Locks a folder against other runs, on this machine and on others that share the folder.
 
-    The lock of a process ends with it. Its worker processes inherit the lock: after a run is
-    killed, the lock is released when its workers notice that.
-
-    Args:
-        folder: An existing folder. The lock is a file in it, which names the process that has it.
-        seconds: How long to wait for another run. Default: `LOCK_SECONDS`.
-        name: The name of the file.
-
-    Raises:
-        UserError: Another run does not release the lock in time. Names its process and host.
+    The lock is a file, which names the process that has it, for the error of a run that waits in
+    vain. It ends with its process. Worker processes inherit it: after a run is killed, the lock is
+    released when its workers notice that.
     """
     path = folder / name
     deadline = time.monotonic() + (LOCK_SECONDS if seconds is None else seconds)

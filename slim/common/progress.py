@@ -18,7 +18,7 @@ def progress(
     initial: int = 0,
     delay: float = 0,
 ) -> tqdm:
-    """Shows on stderr how much of some work is done.
+    """Shows on stderr how much of some work is done: a context to iterate over, or to `update`.
 
     Args:
         task: The text before the figures.
@@ -27,9 +27,6 @@ def progress(
         items: Iterated over by iterating over the result; None to call `update` instead.
         initial: The number of items that an earlier run has finished.
         delay: Seconds before a bar appears.
-
-    Returns:
-        A context that can be iterated over, or has `update(count)`.
     """
     form = {"initial": initial, "unit": unit, "unit_scale": unit == "B"}
     if sys.stderr.isatty():

@@ -43,10 +43,7 @@ def define_ray_flags(define: FlagSet) -> None:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Pool]:
-    """Connects to a Ray cluster, or starts one on this machine; yields the workers that fit on it.
-
-    The address is that of --ray_address, by default that in the environment variable RAY_ADDRESS.
-    """
+    """Connects to a Ray cluster, or starts one here; yields the workers that fit on it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray sends them to its makers
     try:
         import ray
@@ -111,17 +108,9 @@ def map_items(
 ) -> Iterator[Any]:
     """Yields the results of items, in their order or as they come, from a connected cluster.
 
-    If a worker is killed, another one repeats its item.
-
-    Args:
-        pool: The workers to start.
-        make_work: Called once per worker; returns the function from an item to its result, whose
-            `OSError` or `UserError` is raised here.
-        items: The items.
-        ordered: Whether to yield the results in the order of the items.
-
-    Raises:
-        WorkerError: The workers of an item were killed repeatedly.
+    `make_work`, called once per worker, returns the function from an item to its result, whose
+    `OSError` or `UserError` is raised here. If a worker is killed, another one repeats its item; if
+    that happens repeatedly, a `WorkerError` is raised.
     """
     import ray
     from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError

@@ -28,16 +28,9 @@ def run_jobs(
     """Runs jobs in worker processes, each as soon as a worker is free.
 
     Workers are forked, so that they start at once and inherit the memory and the locks of the
-    parent. All have ended when this function returns or raises.
-
-    Args:
-        work: Runs one job in a worker. An `OSError` that it raises is raised here.
-        jobs: The jobs.
-        num_workers: Number of processes.
-        report: Called in this process with the number of steps since its last call.
-
-    Raises:
-        WorkerError: A worker crashed or was killed.
+    parent. All have ended when this function returns or raises: the `OSError` of a job, or a
+    `WorkerError` if a worker crashed or was killed. `report` is called in this process with the
+    number of steps since its last call.
     """
     queue = iter(jobs)
     workers = {}

@@ -181,8 +181,7 @@ def read_tf_config(text: str) -> tuple[list[str], list[str], str, int]:
 def join(cluster: Cluster) -> Iterator[str]:
     """Joins a cluster as a worker; the parameter servers learn how the block ends.
 
-    Yields:
-        The target of sessions; empty on one machine.
+    Yields the target of sessions, which is empty on one machine.
     """
     if not (cluster.worker_hosts or cluster.master):
         yield ""
@@ -209,7 +208,20 @@ def join(cluster: Cluster) -> Iterator[str]:
     except LOST as error:
         silent = [address for address in cluster.required if not _answers(address)]
         end = None if silent else State.FAILED
-        raise _lost(cluster, error, silent) from error
+        again = "start every process again, training resumes from its last checkpoint"
+        if silent:
+            job = "worker" if cluster.all_reduce else "parameter server"
+            lost = f"lost the {job} at {', '.join(silent)}: {again}"
+        elif isinstance(error, tf.errors.DeadlineExceededError):
+            lost = (
+                f"waited {cluster.timeout_secs} s for another process of the cluster "
+                "(--cluster_timeout_secs): is every worker running, including the chief (task 0)? "
+                f"{again}"
+            )
+        else:
+            first_line = error.message.strip().splitlines()[0]
+            lost = f"lost the connection to the cluster ({first_line}): {again}"
+        raise UserError(lost) from error
     except (SystemExit, KeyboardInterrupt):
         end = State.ENDED
         raise
@@ -254,14 +266,6 @@ def serve(cluster: Cluster) -> None:
     print("done: the workers have ended", flush=True)
 
 
-def wait_for_chief(cluster: Cluster, target: str) -> None:
-    """Waits until the chief has initialized or restored all variables of the default graph."""
-    ready = tf.report_uninitialized_variables(tf.global_variables())
-    manager = tf.train.SessionManager(ready_op=ready, recovery_wait_secs=1)
-    config = cluster.session_config()
-    manager.wait_for_session(target, config, max_wait_secs=cluster.timeout_secs).close()
-
-
 def _start_server(cluster: Cluster) -> tf.train.Server:
     job, task = cluster.job_name, cluster.task
     jobs = {"worker": list(cluster.worker_hosts), "ps": list(cluster.ps_hosts)}
@@ -304,19 +308,3 @@ def _tell(cluster: Cluster, target: str, state: State) -> None:
     ):
         message = tf.constant([cluster.task, state])
         session.run([_messages(task).enqueue(message) for task in range(cluster.num_ps_tasks)])
-
-
-def _lost(cluster: Cluster, error: tf.errors.OpError, silent: Sequence[str]) -> UserError:
-    """Converts one of `LOST` into a user-facing error; `silent` addresses do not answer."""
-    again = "start every process again, training resumes from its last checkpoint"
-    if silent:
-        job = "worker" if cluster.all_reduce else "parameter server"
-        return UserError(f"lost the {job} at {', '.join(silent)}: {again}")
-    if isinstance(error, tf.errors.DeadlineExceededError):
-        return UserError(
-            f"waited {cluster.timeout_secs} s for another process of the cluster "
-            f"(--cluster_timeout_secs): is every worker running, including the chief (task 0)? "
-            f"{again}"
-        )
-    first_line = error.message.strip().splitlines()[0]
-    return UserError(f"lost the connection to the cluster ({first_line}): {again}")

@@ -25,10 +25,6 @@ class DeploymentConfig:
     num_replicas: int = 1
     num_ps_tasks: int = 0  # the tasks of job `ps`, over which variables are distributed
 
-    def __post_init__(self) -> None:
-        if self.num_clones < 1:
-            raise ValueError(f"num_clones must be at least 1, not {self.num_clones}")
-
     def clone_scope(self, index: int) -> str:
         """Returns the name scope of a clone; a single clone has none, as published."""
         return f"clone_{index}" if self.num_clones > 1 else ""
@@ -119,16 +115,9 @@ def optimize_clones(
     optimizer: tf.train.Optimizer,
     var_list: Sequence[tf.Variable] | None = None,
 ) -> tuple[tf.Tensor, list[tuple[tf.Tensor, tf.Variable]]]:
-    """Computes the total loss of all clones and its gradients.
+    """Computes the total loss of all clones, and its gradients of the variables it depends on.
 
-    Args:
-        clones: The clones, whose losses are in the collection of losses.
-        optimizer: Computes the gradients.
-        var_list: The variables to train. Default: all trainable variables.
-
-    Returns:
-        The loss, a float32 scalar, and (gradient, variable) pairs for the variables that it
-        depends on.
+    `var_list` are the variables to train, by default all trainable ones.
     """
     regularization_losses = tf.losses.get_regularization_losses()
     losses, clones_gradients = [], []

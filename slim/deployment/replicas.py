@@ -28,12 +28,9 @@ class Replicas(tf.train.SessionRunHook):
     """Replicas that are not synchronized: each applies its own gradients.
 
     Subclasses synchronize them. The object is also a hook of the session.
-
-    Attributes:
-        gradients_per_step: Number of gradients per update; a replica computes one per batch.
     """
 
-    gradients_per_step = 1
+    gradients_per_step = 1  # per update; a replica computes one per batch
 
     def combine(self, loss: tf.Tensor, gradients: Gradients) -> tuple[tf.Tensor, Gradients]:
         """Returns the loss and gradients to apply for those of this replica."""

@@ -52,17 +52,8 @@ def choose_settings(
 ) -> Settings:
     """Returns the settings of features: as passed, otherwise of training, or of the network.
 
-    Args:
-        checkpoint: The prefix of the checkpoint.
-        model_name: The network, or its published name.
-        image_size: The size, as for `choose_input`.
-        preprocessing_name: The preprocessing, as for `choose_input`.
-        moving_average_decay: Whether to take averages, as for `choose_averages`.
-        endpoint: The end point. Default: depends on the network.
-        precision: The type the layers compute in.
-
-    Raises:
-        UserError: The settings are invalid, or the checkpoint does not have the averages.
+    The arguments are those of `choose_input` and `choose_averages`; `model_name` may also be one of
+    `PUBLISHED_NAMES`.
     """
     name = PUBLISHED_NAMES.get(model_name, model_name)
     chosen = choose_input(checkpoint, name, image_size, preprocessing_name)
@@ -78,11 +69,7 @@ def choose_settings(
 
 
 def load_network(settings: Settings, checkpoint: str) -> FrozenNetwork:
-    """Loads the network from images to features, float32 `[batch, depth]`.
-
-    Raises:
-        UserError: The end point is unknown, or the checkpoint does not match.
-    """
+    """Loads the network from images to features, float32 `[batch, depth]`."""
     network = build_network(
         settings.model_name,
         None,
@@ -172,11 +159,7 @@ class Extractor:
 
 
 def refuse_unreadable(paths: Sequence[str], num_threads: int) -> None:
-    """Finds all images that cannot be read after one has stopped the extraction.
-
-    Raises:
-        UserError: There are such images; lists up to 20 of them on stderr.
-    """
+    """Refuses all images that cannot be read, after one of them has stopped the extraction."""
 
     def problem(path: str) -> str | None:
         try:

@@ -60,11 +60,7 @@ class FeatureSplit:
 
 
 def find_split(name: str, split: str, dataset_dir: str, output_dir: Path) -> FeatureSplit:
-    """Returns a list of a dataset, and the files of its features.
-
-    Raises:
-        UserError: The dataset or list is missing, or a line is invalid.
-    """
+    """Returns a list of a dataset, and the files of its features."""
     folder = dataset_folder(name, dataset_dir)
     image_list = read_converted_list(folder, f"{split}.txt")
     return FeatureSplit(
@@ -119,14 +115,8 @@ def extract_missing(
 ) -> None:
     """Writes the features and labels of lists unless they exist, and resumes interrupted ones.
 
-    Args:
-        splits: The lists. This process has the lock of the folder of their features.
-        settings: All properties that features depend on.
-        make_extractor: Called if features are missing. Returns a context with an extractor: its
-            `features(paths)` yields the features of image files in order, float32 `[any, depth]`.
-
-    Raises:
-        UserError: An image cannot be read.
+    The caller has the lock of the folder. `make_extractor`, called if features are missing, returns
+    a context with an extractor, which has `depth` and `features(paths)`.
     """
     missing = []
     for split in splits:

@@ -25,14 +25,7 @@ class CloneOutputs(NamedTuple):
 
 
 class ImageBatches:
-    """Batches of preprocessed images from shards; `FeatureBatches` has the same methods.
-
-    Args:
-        values: The flags of training.
-        dataset: The split.
-        num_classes: Number of classes of the network.
-        run: The run, of whose workers each has its own images.
-    """
+    """Batches of preprocessed images from shards; `FeatureBatches` has the same methods."""
 
     session_options = tf.ConfigProto()  # in addition to those of all sessions
 

@@ -46,14 +46,7 @@ def check_cache_flags(values: flags.FlagValues) -> None:
 
 
 class FeatureBatches:
-    """Batches of cached features; with the methods of `ImageBatches`.
-
-    Args:
-        values: The flags of training.
-        dataset: The split. The images are read from its list, not from its shards.
-        num_classes: Number of classes of the network.
-        run: The run, which may start from the checkpoint that computes the features.
-    """
+    """Batches of cached features of the images in a list; with the methods of `ImageBatches`."""
 
     # The meta optimizer would rewrite the neighbourhood of the fed tensor and require images.
     session_options = tf.ConfigProto()
@@ -79,12 +72,7 @@ class FeatureBatches:
         return CloneOutputs(labels, logits, {FEATURES: features}, tf.constant(0, tf.float64))
 
     def compute(self, outputs: CloneOutputs, trained: Sequence[tf.Variable]) -> None:
-        """Computes the features of the split, or loads those of an earlier run.
-
-        Raises:
-            UserError: The features would not be those of the network, a label is out of range, an
-                image cannot be read, or another process writes the features.
-        """
+        """Computes the features of the split, or loads those of an earlier run."""
         values, dataset = self._values, self._dataset
         self._check_variables(outputs.end_points[FEATURES], trained)
         folder, list_name = Path(values.train_dir, FEATURES), LISTS[dataset.split_name]

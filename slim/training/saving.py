@@ -7,7 +7,6 @@ from collections.abc import Callable
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.datasets.input import explain_input_error
-from slim.deployment.cluster import wait_for_chief
 from slim.training.start import Run
 
 NOT_FINITE = "training is not finite"  # in the message of the assertion that ends a run
@@ -39,10 +38,13 @@ def chief_variables(
 
 
 def worker_variables(run: Run) -> tf.train.Scaffold:
-    """Waits for the variables of the chief, and returns the scaffold of another worker."""
+    """Waits until the chief has set all variables; returns the scaffold of another worker."""
     if not run.cluster.num_ps_tasks:
         return tf.train.Scaffold()  # all-reduce copies the variables later
-    wait_for_chief(run.cluster, run.target)
+    ready = tf.report_uninitialized_variables(tf.global_variables())
+    manager = tf.train.SessionManager(ready_op=ready, recovery_wait_secs=1)
+    config, seconds = run.cluster.session_config(), run.cluster.timeout_secs
+    manager.wait_for_session(run.target, config, max_wait_secs=seconds).close()
     return tf.train.Scaffold(init_op=tf.no_op())
 
 

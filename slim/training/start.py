@@ -56,12 +56,7 @@ def find_last_step(
 def take_part(
     cluster: Cluster, train_dir: Path, last_step: int | None, checkpoint_path: str | None
 ) -> Iterator[Run]:
-    """Locks the folder of a run, says whether it resumes or is complete, and joins the cluster.
-
-    Raises:
-        UserError: The run begins and there is no checkpoint to fine-tune from, another process
-            trains in the folder, or a process of the cluster does not answer or is lost.
-    """
+    """Locks the folder of a run, says whether it resumes or is complete, and joins the cluster."""
     run, step = Run(cluster=cluster, train_dir=train_dir, last_step=last_step), 0
     with ExitStack() as stack:
         if cluster.is_chief:
@@ -74,7 +69,14 @@ def take_part(
             repair_state(train_dir)
             if latest := run.latest_checkpoint:
                 step = read_step(latest)
-                _announce(run, latest, step)
+                if run.ends_at(step):
+                    print(
+                        f"nothing to do: {latest} is at step {step} of {last_step}; to continue, "
+                        "pass a larger --max_number_of_steps or --max_number_of_epochs; to start "
+                        "over, another --train_dir"
+                    )
+                else:
+                    print(f"resuming from step {step} ({latest})", flush=True)
         # The other processes of a cluster learn from the variables that the run is complete.
         run.is_complete = cluster.is_alone and run.ends_at(step)
         if not run.is_complete:
@@ -82,34 +84,16 @@ def take_part(
         yield run
 
 
-def _announce(run: Run, latest: str, step: int) -> None:
-    if run.ends_at(step):
-        print(
-            f"nothing to do: {latest} is at step {step} of {run.last_step}; to continue, pass a "
-            "larger --max_number_of_steps or --max_number_of_epochs; to start over, another "
-            "--train_dir"
-        )
-    else:
-        print(f"resuming from step {step} ({latest})", flush=True)
-
-
 def first_values(
     run: Run, values: flags.FlagValues, averages: Sequence[tuple[tf.Variable, tf.Variable]]
 ) -> Callable[[tf.Session], None]:
     """Checks the checkpoint that a run begins from, which has to fit the variables of the graph.
 
-    Args:
-        run: The run; a checkpoint in its folder takes precedence over the one to fine-tune from.
-        values: `checkpoint_exclude_scopes` and `ignore_missing_vars` are used.
-        averages: Model variables with their moving averages, which start from the variables.
-
-    Returns:
-        A function that sets the initialized variables of a session that is not resumed.
-
-    Raises:
-        UserError: The checkpoint does not fit.
+    Returns the function that sets the variables of a session that does not resume, after their
+    initializers. `averages` are model variables with their moving averages.
     """
     restore = None
+    # 1. The run resumes, and its session restores everything.
     if latest := run.latest_checkpoint:
         if values.checkpoint_path:
             print(
@@ -121,6 +105,7 @@ def first_values(
             "another --train_dir, or the flags of that run"
         )
         check_fits(latest, by_name(tf.global_variables()), hint, hint)
+    # 2. The run fine-tunes: the model variables, except those that are excluded.
     elif run.source:
         excluded = split_scopes(values.checkpoint_exclude_scopes)
         wanted = {
@@ -141,6 +126,7 @@ def first_values(
         )
         print(f"fine-tuning from {run.source}: {len(wanted)} variables", flush=True)
         restore = tf.train.Saver(wanted)
+    # 3. Moving averages begin at the values of their variables.
     begin_averages = tf.group(*[average.assign(variable) for variable, average in averages])
 
     def set_variables(session: tf.Session) -> None:
@@ -163,11 +149,7 @@ def classifier_scope() -> str:
 
 
 def variables_to_train(scopes: Sequence[str]) -> list[tf.Variable]:
-    """Returns the trainable variables whose name contains a scope, or all if there are no scopes.
-
-    Raises:
-        UserError: No variable matches.
-    """
+    """Returns the trainable variables whose name contains a scope; without scopes, all."""
     trainable = tf.trainable_variables()
     chosen = [v for v in trainable if not scopes or any(scope in v.op.name for scope in scopes)]
     if not chosen:

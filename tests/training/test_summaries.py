@@ -8,7 +8,7 @@ import pytest
 from slim.common.compat import tf
 from slim.common.summaries import describe
 from slim.training.batches import CloneOutputs
-from slim.training.training_summaries import DESCRIPTIONS, VARIABLE, build_summary, summarize_flags
+from slim.training.run_log import DESCRIPTIONS, VARIABLE, build_summary, summarize_flags
 
 
 @pytest.mark.parametrize("histograms", [False, True])
