@@ -50,11 +50,9 @@ def find_checkpoint(path: str, flag: str = "--checkpoint_path") -> str:
 
 
 def _find_fetched(path: str) -> str | None:
-    """Returns the checkpoint of a fetched model by its name or its published path.
-
-    `checkpoints/inception/inception_v3_iNat_299.ckpt` also stands for the only checkpoint in the
-    folder `checkpoints/inception/inception_v3_iNat_299`: in the archive it has another name.
-    """
+    """Returns the checkpoint of a fetched model by its name or its published path."""
+    # `checkpoints/inception/inception_v3_iNat_299.ckpt` also stands for the only checkpoint in the
+    # folder `checkpoints/inception/inception_v3_iNat_299`: in the archive it has another name.
     name = Path(path).name.removesuffix(".ckpt")
     parent = Path(path).parent if "/" in path else Path(FOLDER, name.partition("_")[0])
     if is_complete(published := parent / f"{name}.ckpt"):
@@ -91,13 +89,10 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def latest_checkpoint(folder: str | Path) -> str | None:
-    """Returns the prefix of the latest checkpoint of a folder, or None.
-
-    The latest is the one that the file `checkpoint` names. If this file is missing or invalid, or
-    names a checkpoint that is not complete, it is the complete `model.ckpt-<step>` of the highest
-    step, and a warning says so.
-    """
-    # A run that was killed while it saved may have left a name without its files.
+    """Returns the prefix of the latest checkpoint of a folder, or None."""
+    # The latest is the one that the file `checkpoint` names. A run that was killed while it saved
+    # may have left a name without its files: then it is the complete `model.ckpt-<step>` of the
+    # highest step, and a warning says so.
     named, state = _named_checkpoint(folder), Path(folder, STATE)
     if named and is_complete(Path(named)):
         return named

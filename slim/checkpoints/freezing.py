@@ -134,11 +134,9 @@ def freeze(network: InferenceGraph, values: Mapping[str, np.ndarray]) -> FrozenN
 
 
 def _fold_batch_norms(graph_def: tf.GraphDef, outputs: Sequence[str]) -> None:
-    """Replaces batch norms that follow a convolution by biases; leaves unused nodes behind.
-
-    `optimize_for_inference_lib.fold_batch_norms` of TensorFlow does the same in 30 s instead of 0.3
-    s for Inception-V3, which is too long for each checkpoint.
-    """
+    """Replaces batch norms that follow a convolution by biases; leaves unused nodes behind."""
+    # `optimize_for_inference_lib.fold_batch_norms` of TensorFlow does the same in 30 s instead of
+    # 0.3 s for Inception-V3, which is too long for each checkpoint.
     nodes = {node.name: node for node in graph_def.node}
     uses = Counter(name for node in graph_def.node for name in node.input)
     uses.update(outputs)  # a convolution that is an output itself must keep its values

@@ -145,11 +145,9 @@ def _matching_weights(name: str, layers: dict[str, "keras.Layer"]) -> Iterator[W
 
 
 def _layer_names(name: str, scopes: Sequence[str], layers: Sequence[str]) -> dict[str, str]:
-    """Returns the names of Keras layers by the scopes of TF-Slim layers.
-
-    Keras names some layers by their place, and numbers the others in the order of their creation,
-    which is that of TF-Slim.
-    """
+    """Returns the names of Keras layers by the scopes of TF-Slim layers."""
+    # Keras names some layers by their place, and numbers the others in the order of their creation,
+    # which is that of TF-Slim.
     # 1. Layers whose Keras name tells their place.
     found = {scope: layer for scope in scopes if (layer := _named_layer(scope))}
     # 2. The others in the order of their numbers.

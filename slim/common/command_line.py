@@ -31,22 +31,19 @@ def run_command(
 ) -> None:
     """Parses a command line, runs `main` with its flags, and exits.
 
-    The flags belong to the command, not to `absl.flags.FLAGS`, so that one process can import
-    several commands.
+    The exit code is 0 on success, 1 after a `UserError` or an invalid flag, 130 after Ctrl-C, and
+    141 if the process that reads the output has ended.
 
     Args:
-        define: Adds the flags of the command to an empty `FlagValues`.
-        main: The command. Raises `UserError` for errors that a user can fix.
+        define: Adds the flags of the command.
+        main: The command.
         argv: The command line, starting with the name of the program. Default: `sys.argv`.
         description: The text above the flags in `--help`.
         positional: A flag whose name may be omitted. It takes one argument, or all arguments if
             its value is a list.
-
-    Raises:
-        SystemExit: With code 0 on success, 1 after a `UserError` or an invalid flag, 130 after
-            Ctrl-C, and 141 if the process that reads the output has ended.
     """
     argv = list(sys.argv if argv is None else argv)
+    # Not `absl.flags.FLAGS`: one process can import several commands.
     values = flags.FlagValues()
     define(values)
     try:
@@ -93,7 +90,7 @@ def run_command(
 
 
 def _discard_output() -> None:
-    """Keeps Python from reporting once more at its end that it cannot write the output."""
+    # Python would report once more at its end that it cannot write the output.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -199,7 +196,7 @@ def require_checkpoint(values: flags.FlagValues) -> None:
 
 
 def check_words(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
-    """Checks that the value of a list flag is not empty and has only known words, each once."""
+    """Checks that a list flag is not empty and has only known words, each once."""
     check_distinct(flag, words)
     unknown = [word for word in words if word not in known]
     if unknown or not words:

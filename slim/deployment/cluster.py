@@ -56,11 +56,6 @@ class Cluster:
         return self.job_name == "worker" and self.task == 0
 
     @property
-    def is_alone(self) -> bool:
-        """Whether there is no other process."""
-        return self.worker_replicas == 1 and not self.num_ps_tasks
-
-    @property
     def required(self) -> list[str]:
         """The addresses of the processes without which this one cannot go on."""
         if self.all_reduce:

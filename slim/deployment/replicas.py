@@ -67,15 +67,14 @@ class Replicas(tf.train.SessionRunHook):
 
 
 class SynchronousReplicas(Replicas):
-    """Replicas that average their gradients with TensorFlow's `SyncReplicasOptimizer`.
+    """Replicas that average their gradients with TensorFlow's `SyncReplicasOptimizer`."""
 
-    A replica adds its gradients to accumulators on the parameter servers and waits for a token.
-    The chief hands out the tokens once enough gradients are there and applied; gradients computed
-    from older variables are dropped. The chief does so in a thread of its own: the hook of the
-    optimizer would leave it waiting for gradients when training is over, and closing the session
-    would take two minutes. With fewer gradients per step than replicas, the slowest are not waited
-    for; with more, replicas compute several.
-    """
+    # A replica adds its gradients to accumulators on the parameter servers and waits for a token.
+    # The chief hands out the tokens once enough gradients are there and applied; gradients computed
+    # from older variables are dropped. The chief does so in a thread of its own: the hook of the
+    # optimizer would leave it waiting for gradients when training is over, and closing the session
+    # would take two minutes. With fewer gradients per step than replicas, the slowest are not
+    # waited for; with more, replicas compute several.
 
     def __init__(self, num_replicas: int, gradients_per_step: int, is_chief: bool) -> None:
         self.gradients_per_step = gradients_per_step
@@ -133,10 +132,9 @@ class SynchronousReplicas(Replicas):
 
 
 class AllReduce(Replicas):
-    """Replicas with their own variables that average their gradients by ring all-reduce.
+    """Replicas with their own variables that average their gradients by ring all-reduce."""
 
-    All take part in every step, begin with the variables of the chief, and stop together.
-    """
+    # All take part in every step, begin with the variables of the chief, and stop together.
 
     def __init__(self, num_replicas: int, replica_id: int) -> None:
         self.gradients_per_step = num_replicas

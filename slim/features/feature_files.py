@@ -160,11 +160,9 @@ def _skipped(split: FeatureSplit) -> str:
 
 
 def publish(features: Path, labels: np.ndarray, described: str, files: tuple[Path, Path]) -> None:
-    """Moves complete features to their place and writes their labels and their description.
-
-    The features come last and those that they replace go first, so that after a kill at any
-    moment no features are next to the labels or the description of others.
-    """
+    """Moves complete features to their place and writes their labels and their description."""
+    # The features come last and those that they replace go first, so that after a kill at any
+    # moment no features are next to the labels or the description of others.
     feature_path, label_path = files
     content = io.BytesIO()
     np.save(content, labels)

@@ -56,14 +56,7 @@ def base_network(
     scope: str | tf.VariableScope,
     reuse: bool | None,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the layers of a network up to an end point.
-
-    Returns:
-        The feature map at `final_endpoint`, and all feature maps by name.
-
-    Raises:
-        ValueError: `final_endpoint` is unknown.
-    """
+    """Builds the layers of a network up to an end point; returns its map, and all maps by name."""
     end_points: dict[str, tf.Tensor] = {}
     with tf.variable_scope(scope, reuse=reuse):
         net = through(inputs, layers, end_points, final_endpoint)
@@ -73,13 +66,12 @@ def base_network(
 def aux_features(net: tf.Tensor, scope: str, depth: Depth = int, **options: Any) -> tf.Tensor:
     """Builds the auxiliary classifier, Figure 8 of the Inception-V3 paper, up to its last features.
 
-    The last kernel is 5 x 5, the size of the map at 299. Above 299 it stays 5 x 5, so that a
-    checkpoint fits at every size, and several positions remain; below 299 it shrinks to the map.
-
-    `scope`, that of the last convolution, has two `{}` for the height and width of the kernel.
     `[batch, height, width, channels]`, 17 x 17 positions at 299, becomes `[batch, height', width',
-    depth(768)]`, one position at 299.
+    depth(768)]`, one position at 299. `scope`, that of the last convolution, has two `{}` for the
+    height and width of the kernel.
     """
+    # The last kernel is 5 x 5, the size of the map at 299. Above 299 it stays 5 x 5, so that a
+    # checkpoint fits at every size, and several positions remain; below 299 it shrinks to the map.
     net = slim.avg_pool2d(net, window(net, 5), stride=3, padding="VALID")
     net = slim.conv2d(net, depth(128), 1, scope="Conv2d_1b_1x1")
     kernel = window(net, 5)

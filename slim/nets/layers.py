@@ -73,12 +73,10 @@ def stored_in_float32(
     *args: Any,
     **kwargs: Any,
 ) -> tf.Variable | tf.Tensor:
-    """Keeps variables in float32 while layers compute in 16 bits: a custom getter.
-
-    Checkpoints, averages and small updates keep their precision. A layer with a 16-bit input gets a
-    cast of its weights, through which gradients flow back. Batch norm asks for float32 itself and
-    computes its statistics in it.
-    """
+    """Keeps variables in float32 while layers compute in 16 bits: a custom getter."""
+    # Checkpoints, averages and small updates keep their precision. A layer with a 16-bit input gets
+    # a cast of its weights, through which gradients flow back. Batch norm asks for float32 itself
+    # and computes its statistics in it.
     variable = getter(name, shape, tf.float32, *args, **kwargs)
     return variable if dtype == tf.float32 else tf.cast(variable, dtype)
 

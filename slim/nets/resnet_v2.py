@@ -26,10 +26,8 @@ resnet_arg_scope = resnet_v2_arg_scope = partial(
 
 
 def _conv_same(depth: int, kernel: int, stride: int, **options: Any) -> Layer:
-    """Returns a convolution whose windows are centred on the same pixels at every image size.
-
-    The SAME padding of TensorFlow shifts strided windows by a pixel between odd and even sizes.
-    """
+    """Returns a convolution whose windows are centred on the same pixels at every image size."""
+    # The SAME padding of TensorFlow shifts strided windows by a pixel between odd and even sizes.
     if stride == 1:
         return conv(depth, kernel, **options)
     before = (kernel - 1) // 2

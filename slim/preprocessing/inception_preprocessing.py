@@ -160,24 +160,18 @@ def _random_box(
 def _flip_and_recolor(
     image: tf.Tensor, flip: tf.Tensor, brightness: tf.Tensor, saturation: tf.Tensor
 ) -> tf.Tensor:
-    """Flips and recolours a resized image in [0, 255].
-
-    Compiled, it is one pass over the pixels. The separate TensorFlow operations take 20 times as
-    long.
-    """
+    """Flips and recolours a resized image in [0, 255]."""
+    # Compiled, this is one pass over the pixels; separate operations take 20 times as long.
     image = tf.where(flip, tf.reverse(image, [1]), image) / 255
     image = adjust_saturation(image + brightness, saturation)
     return tf.clip_by_value(image, 0, 1) * 2 - 1
 
 
 def adjust_saturation(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Computes `tf.image.adjust_saturation` without converting to hue, saturation and value.
-
-    The value, which is the largest channel, and the hue are unchanged when the distances of all
-    channels from the largest are scaled by one number. The saturation is the largest distance
-    divided by the value, and is at most 1. `image` is float32 `[height, width, 3]`, `factor` a
-    scalar >= 0.
-    """
+    """Computes `tf.image.adjust_saturation` of a float32 image for a scalar factor >= 0."""
+    # Without converting to hue, saturation and value: the value, which is the largest channel, and
+    # the hue are unchanged when the distances of all channels from the largest are scaled by one
+    # number. The saturation is the largest distance divided by the value, and is at most 1.
     channels = tf.split(image, 3, axis=-1)
     value = reduce(tf.maximum, channels)
     distance = value - reduce(tf.minimum, channels)

@@ -37,12 +37,10 @@ OPTIMIZERS: dict[str, Callable[[tf.Tensor, flags.FlagValues], tf.train.Optimizer
 def find_decay_steps(
     num_samples: int, num_epochs: float, batch_size: int, gradients_per_step: int = 1
 ) -> float:
-    """Returns the steps between two exponential decays, or until polynomial decay ends.
-
-    As published, an epoch is counted in batches of one clone, rounded down; several gradients per
-    step divide the batches, and the number of steps keeps its fraction. There is at least one
-    batch: with none, the published rate is not a number.
-    """
+    """Returns the steps between two exponential decays, or until polynomial decay ends."""
+    # As published, an epoch is counted in batches of one clone, rounded down; several gradients per
+    # step divide the batches, and the number of steps keeps its fraction. There is at least one
+    # batch: with none, the published rate is not a number.
     return max(1, int(num_samples * num_epochs / batch_size)) / gradients_per_step
 
 

@@ -72,12 +72,13 @@ def _not_finite(subject: str, step: int, run: Run) -> UserError:
 class CheckpointHook(tf.train.SessionRunHook):
     """Saves checkpoints with finite values: at the beginning, at intervals, and at the end.
 
-    The last step may have made variables overflow, although its loss and gradients were finite. The
-    checkpoint is not written then, and none of the earlier ones is deleted.
-
-    Unlike `tf.train.CheckpointSaverHook`, it does not write the graph, which has megabytes, to the
-    event file at every start. An interval of 0 means one checkpoint, at the end.
+    An interval of 0 means one checkpoint, at the end.
     """
+
+    # The last step may have made variables overflow, although its loss and gradients were finite.
+    # The checkpoint is not written then, and none of the earlier ones is deleted. Unlike
+    # `tf.train.CheckpointSaverHook`, this one does not write the graph, which has megabytes, to the
+    # event file at every start.
 
     def __init__(
         self,
