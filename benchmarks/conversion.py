@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Settings, Task, alternate
 from benchmarks.photographs import NAME, convert_folder, image_files
 from benchmarks.processes import other_process
-from slim.common.cores import available_cores
+from slim.common.command_line import available_cores
 from slim.datasets.tfrecord import LISTS
 
 

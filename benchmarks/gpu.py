@@ -14,8 +14,7 @@ from absl import flags
 
 from benchmarks.measure import LIMIT, Settings, Task, alternate, shown
 from benchmarks.photographs import draw_photographs, make_dataset
-from slim.common.command_line import FlagSet, run_command
-from slim.common.cores import available_cores
+from slim.common.command_line import FlagSet, available_cores, run_command
 
 # Network, precision, XLA, and whether the batches are read from shards; the slowest to begin last.
 STEPS = (

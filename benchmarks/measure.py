@@ -10,8 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from slim.common.command_line import PRECISIONS
-from slim.common.cores import available_cores
+from slim.common.command_line import PRECISIONS, available_cores
 from slim.common.tables import Table
 
 THIS, PEER, LIMIT = "this project", "peer", "limit"

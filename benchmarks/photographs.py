@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from slim.common.cores import available_cores
+from slim.common.command_line import available_cores
 from slim.common.errors import UserError
 from slim.convert_dataset import convert
 from slim.datasets.images import ENDINGS, ImageError, load_image

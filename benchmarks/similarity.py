@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Settings, Task, alternate
-from slim.common.cores import available_cores
+from slim.common.command_line import available_cores
 from slim.datasets.registry import KNOWN
 from slim.transfer.domain_similarity import emd, large_classes, similarity_table
 from slim.transfer.prototypes import Prototypes, union

@@ -6,8 +6,8 @@ from functools import partial
 
 from benchmarks.measure import LIMIT, PEER, THIS, Comparison, Settings, Task, alternate
 from benchmarks.photographs import NAME, NUM_CLASSES
+from slim.common.command_line import available_cores
 from slim.common.compat import tf
-from slim.common.cores import available_cores
 from slim.datasets.input import (
     Dataset,
     InputSettings,

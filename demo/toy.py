@@ -18,8 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from demo.domains import DOMAINS, draw_image
-from slim.common.command_line import FlagSet, check_words, run_command
-from slim.common.cores import available_cores
+from slim.common.command_line import FlagSet, available_cores, check_words, run_command
 from slim.common.errors import UserError
 from slim.common.files import replacing, write_whole, writing_to
 from slim.common.progress import progress

@@ -13,8 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from slim.common import ray_cluster
-from slim.common.command_line import FlagSet, run_command
-from slim.common.cores import available_cores
+from slim.common.command_line import FlagSet, available_cores, run_command
 from slim.common.errors import UserError, count, show_problems, warn
 from slim.common.files import exclusive, write_whole
 from slim.common.progress import progress

@@ -21,6 +21,7 @@ from slim.checkpoints.description import PUBLISHED_MODEL, PUBLISHED_SIZE
 from slim.common import ray_cluster
 from slim.common.command_line import (
     FlagSet,
+    available_cores,
     check_distinct,
     check_words,
     define_averages_flag,
@@ -29,7 +30,6 @@ from slim.common.command_line import (
     require_checkpoint,
     run_command,
 )
-from slim.common.cores import available_cores
 from slim.common.errors import UserError, warn
 from slim.common.files import make_folder, replacing, write_whole, writing_to
 from slim.common.progress import progress

@@ -393,8 +393,8 @@ def run_steps(
 ) -> None:
     """Runs steps until the last one, Ctrl-C or SIGTERM; the chief saves a checkpoint at the end."""
     from slim.common.compat import tf
-    from slim.common.signals import stop_signals
     from slim.datasets.input import EXPLAINED_ERRORS
+    from slim.deployment.cluster import stop_signals
     from slim.training.saving import chief_variables, explain_step_error, worker_variables
 
     cluster = run.cluster

@@ -29,8 +29,8 @@ import pytest
 from absl import flags
 
 from slim import train_image_classifier
+from slim.common.command_line import available_cores
 from slim.common.compat import slim, tf
-from slim.common.cores import available_cores
 from slim.common.network_table import NETWORKS
 from slim.nets.nets_factory import arg_scopes_map, get_network_fn, networks_map
 from slim.nets.resnet_v2 import resnet_v2, resnet_v2_arg_scope

@@ -29,8 +29,8 @@ from benchmarks.photographs import (
     make_dataset,
 )
 from benchmarks.processes import in_fresh_process, measure_subject
+from slim.common.command_line import available_cores
 from slim.common.compat import tf
-from slim.common.cores import available_cores
 from slim.common.errors import UserError
 from slim.datasets.input import get_dataset
 from slim.datasets.registry import KNOWN, Sizes

@@ -191,6 +191,7 @@ def identify(
 
     Compared are `model_name`, otherwise all networks whose scope has variables in the checkpoint.
     """
+    # A network with another depth multiplier has the same names of variables in other shapes.
     names = [model_name] if model_name else matching_scopes(contents)
     matches = {name: match_network(name, contents) for name in names}
     fitting = [name for name, match in matches.items() if match.fits]

@@ -167,6 +167,11 @@ def define_shared_flags(define: FlagSet, split: str, batch_size: int) -> None:
     define.real("moving_average_decay", None, text, 0, most=1)
 
 
+def available_cores() -> int:
+    """Returns the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def define_threads_flag(define: FlagSet) -> None:
     """Adds the flag for the number of preprocessing threads."""
     text = "Images preprocessed in parallel. Default: one per core."

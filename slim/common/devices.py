@@ -3,8 +3,8 @@
 import os
 from collections.abc import Iterable
 
+from slim.common.command_line import available_cores
 from slim.common.compat import tf
-from slim.common.cores import available_cores
 from slim.common.errors import count
 
 MIN_INTER_OP_THREADS = 4

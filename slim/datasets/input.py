@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from slim.common.command_line import available_cores
 from slim.common.compat import compared_by_identity, tf
-from slim.common.cores import available_cores
 from slim.common.errors import UserError
 from slim.datasets.lists import CLASSES
 from slim.datasets.registry import (

@@ -9,7 +9,9 @@ parameter server ends after the last worker.
 import json
 import os
 import re
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +23,6 @@ from absl import flags
 from slim.common.compat import tf
 from slim.common.devices import session_config
 from slim.common.errors import UserError
-from slim.common.signals import stop_signals
 
 CHIEF_JOBS = ("chief", "master")  # names of worker 0 in TF_CONFIG
 POLL_SECS = 0.5
@@ -84,6 +85,7 @@ def find_cluster(values: flags.FlagValues, environment: Mapping[str, str]) -> Cl
     if environment.get("TF_CONFIG") and not (ps or workers or master):
         workers, ps, job, task = read_tf_config(environment["TF_CONFIG"])
 
+    # 1. Every process has an address of its own.
     hosts = [*workers, *ps]
     for host in hosts:
         if not _is_address(host):
@@ -98,6 +100,7 @@ def find_cluster(values: flags.FlagValues, environment: Mapping[str, str]) -> Cl
     if ps and not workers:
         raise UserError("--ps_hosts without --worker_hosts: pass both, the same to every process")
 
+    # 2. The published numbers of processes agree with the addresses.
     for flag, default, known in (("worker_replicas", 1, workers), ("num_ps_tasks", 0, ps)):
         number = getattr(values, flag)
         if hosts and number not in (default, len(known)):
@@ -108,6 +111,7 @@ def find_cluster(values: flags.FlagValues, environment: Mapping[str, str]) -> Cl
                 f"TF_CONFIG or --master, or omit --{flag} to train on one machine"
             )
     num_workers, num_ps = len(workers) or values.worker_replicas, len(ps) or values.num_ps_tasks
+    # 3. The variables are on parameter servers or, with all-reduce, on every worker.
     if values.all_reduce and (num_ps or master):
         raise UserError(
             "--all_reduce needs no parameter server and no --master: pass --worker_hosts alone"
@@ -237,6 +241,8 @@ def serve(cluster: Cluster) -> None:
         tf.Graph().as_default(),
         tf.Session(server.target, config=config) as session,
     ):
+        # A worker runs until it says that it has ended. Those that were killed say nothing: the
+        # server ends once no running worker has answered for a while.
         queue = _messages(task)
         waiting, message = queue.size(), queue.dequeue()
         running, last_seen = set(range(cluster.worker_replicas)), time.monotonic()
@@ -259,6 +265,41 @@ def serve(cluster: Cluster) -> None:
             f"({workers}) and this parameter server again"
         )
     print("done: the workers have ended", flush=True)
+
+
+@contextmanager
+def stop_signals(note: str) -> Iterator[list[int]]:
+    """Collects Ctrl-C and SIGTERM while the block runs.
+
+    Yields a list that receives the first signal, at which the note is printed; the second ends the
+    process at once.
+    """
+    # A thread receives the signals, since the main thread may be waiting in TensorFlow.
+    received: list[int] = []
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def receive() -> None:
+        while number := os.read(reader, 1):
+            if received:
+                os._exit(128 + number[0])
+            received.append(number[0])
+            print(f"{note}; repeat to end at once", flush=True)
+        os.close(reader)
+
+    thread = threading.Thread(target=receive, daemon=True)
+    thread.start()
+    waked_before = signal.set_wakeup_fd(writer)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(waked_before)
+        os.close(writer)
+        thread.join()
 
 
 def _start_server(cluster: Cluster) -> tf.train.Server:

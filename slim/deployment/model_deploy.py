@@ -96,6 +96,7 @@ def create_clones(
 
     `model_fn` builds a clone from `args` and `kwargs`, and adds its losses to their collection.
     """
+    # The first clone makes the variables, the others reuse them.
     clones = []
     on_variables = {"device": config.variables_device() or None}
     for index in range(config.num_clones):
@@ -119,6 +120,7 @@ def optimize_clones(
 
     `var_list` are the variables to train, by default all trainable ones.
     """
+    # 1. The loss of each clone is its part of the mean. Regularization counts once.
     regularization_losses = tf.losses.get_regularization_losses()
     losses, clones_gradients = [], []
     for index, clone in enumerate(clones):
@@ -129,6 +131,7 @@ def optimize_clones(
             clones_gradients.append(optimizer.compute_gradients(loss, var_list))
         losses.append(loss)
 
+    # 2. The sum of the clones' gradients is then the gradient of the total loss.
     summed = []
     for pairs in zip(*clones_gradients, strict=True):
         if gradients := [gradient for gradient, _ in pairs if gradient is not None]:

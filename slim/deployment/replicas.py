@@ -143,6 +143,7 @@ class AllReduce(Replicas):
 
     def combine(self, loss: tf.Tensor, gradients: Gradients) -> tuple[tf.Tensor, Gradients]:
         """Returns the means of the losses and of the gradients over all replicas."""
+        # One operation for all: whether any replica stops, the loss, and the gradients.
         self._stop = tf.placeholder_with_default(False, [])
         own = [tf.cast(self._stop, tf.float32), loss, *(gradient for gradient, _ in gradients)]
         stopping, loss, *means = self._sums(own, "Div")
@@ -151,6 +152,7 @@ class AllReduce(Replicas):
 
     def begin(self) -> None:
         """Builds the operations that copy the chief's variables to every replica."""
+        # A sum to which all replicas but the chief add zeros is a copy.
         self._copies = []
         by_type: dict[tf.DType, list[tf.Variable]] = {}
         for variable in tf.global_variables():

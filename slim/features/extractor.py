@@ -16,9 +16,8 @@ from slim.checkpoints.freezing import (
     pool_features,
 )
 from slim.checkpoints.reading import choose_averages
-from slim.common.command_line import PRECISIONS
+from slim.common.command_line import PRECISIONS, available_cores
 from slim.common.compat import tf
-from slim.common.cores import available_cores
 from slim.common.devices import describe_run, session_config
 from slim.common.errors import UserError, count, show_problems
 from slim.common.network_table import preprocessing_kind
@@ -115,6 +114,7 @@ class Extractor:
             encoded.set_shape([])
             return preprocess(encoded, size, size)
 
+        # Threads read and preprocess the next images while the network computes.
         with tf.Graph().as_default():
             self._session = tf.Session(config=session_config())
             self._paths = tf.placeholder(tf.string, [None])

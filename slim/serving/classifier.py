@@ -21,8 +21,8 @@ from slim.checkpoints.freezing import (
     pool_features,
 )
 from slim.checkpoints.reading import choose_averages
+from slim.common.command_line import available_cores
 from slim.common.compat import tf
-from slim.common.cores import available_cores
 from slim.common.devices import session_config
 from slim.common.errors import UserError
 from slim.datasets.images import ImageError, convert_image, load_image, to_rgb

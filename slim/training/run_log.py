@@ -119,6 +119,7 @@ class RunLog:
 
     def _summarize(self, summary: bytes) -> None:
         now = time.monotonic()
+        # The first summary of a start comes with its flags, later ones with the speed since then.
         if self._summarized:
             before, step = self._summarized
             self._write({"global_step/sec": (self.step - step) / (now - before)})

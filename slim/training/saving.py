@@ -19,6 +19,7 @@ def chief_variables(
     writer: tf.summary.FileWriter | None,
 ) -> tuple[tf.train.Scaffold, list[tf.train.SessionRunHook]]:
     """Returns the scaffold that restores or sets the variables, and the hook that saves them."""
+    # A session restores the latest checkpoint; otherwise it runs the initializers and `init_fn`.
     saver = tf.train.Saver(max_to_keep=5, save_relative_paths=True)
     global_step = tf.train.get_global_step()
     # The step comes last: once it has a value, other workers find all variables initialized.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slim.common.cores import available_cores
+from slim.common.command_line import available_cores
 from slim.common.progress import progress
 from slim.common.tables import Table
 from slim.evaluation.intervals import RESAMPLES, Estimate, accuracy_difference

@@ -9,7 +9,7 @@ import numpy as np
 import ot
 from scipy.spatial.distance import cdist
 
-from slim.common.cores import available_cores
+from slim.common.command_line import available_cores
 from slim.common.errors import UserError, did_you_mean
 from slim.common.progress import progress
 from slim.common.tables import Table
