@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the flags of the command."""
     define = FlagSet(values)
     define.words("images", [], "Image files and folders; the flag name is optional.")
     define_classifier_flags(define)

@@ -23,7 +23,6 @@ SAVED_MODEL, KERAS, TFLITE = "saved_model", "keras", "tflite"
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the flags of the command."""
     define = FlagSet(values)
     define_classifier_flags(define)
     define.string(

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the flags of the command."""
     define = FlagSet(values)
     define.string("checkpoint_path", None, "The checkpoint; the flag name is optional.")
     define.string("model_name", None, "The network to compare with. Default: all networks.")
@@ -59,7 +58,6 @@ def main(values: flags.FlagValues) -> None:
 
 
 def averages_text(contents: "Contents") -> str:
-    """Returns which variables have moving averages, as text."""
     if not contents.averaged:
         return "none"
     if contents.averaged >= contents.plain:
@@ -69,7 +67,6 @@ def averages_text(contents: "Contents") -> str:
 
 
 def match_text(match: "NetworkMatch") -> str:
-    """Returns how a network matches a checkpoint, as text."""
     from slim.checkpoints.reading import first_few
 
     if match.fits:
@@ -83,7 +80,6 @@ def match_text(match: "NetworkMatch") -> str:
 
 
 def show(label: str, text: object) -> None:
-    """Prints a line of the report."""
     print(f"{label:<24}{text}", flush=True)
 
 

@@ -33,7 +33,6 @@ _ROW = "{:<40}{:<24}{:<21}{:<15}{:<16}{}"
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the flags of the command."""
     define = FlagSet(values)
     define.words("names", [], "Models to fetch; the flag name is optional.")
     define.boolean("list", False, "List all models, and those on this machine.")

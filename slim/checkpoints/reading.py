@@ -87,7 +87,6 @@ def choose_averages(
 
 
 def has_averages(checkpoint: str) -> bool:
-    """Returns whether a checkpoint has moving averages."""
     return any(name.endswith(AVERAGE) for name in read_shapes(checkpoint))
 
 

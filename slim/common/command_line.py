@@ -173,7 +173,6 @@ def available_cores() -> int:
 
 
 def define_threads_flag(define: FlagSet) -> None:
-    """Adds the flag for the number of preprocessing threads."""
     text = "Images preprocessed in parallel. Default: one per core."
     define.integer("num_preprocessing_threads", None, text, 1, 1000)
 
@@ -217,7 +216,6 @@ def check_names(flag: str, names: Sequence[str], *, distinct: bool = True) -> No
 
 
 def check_distinct(flag: str, words: Sequence[str]) -> None:
-    """Checks that no word of a list flag occurs twice."""
     for word in words:
         if words.count(word) > 1:
             raise UserError(f"--{flag}={','.join(words)}: {word} occurs twice; pass it once")

@@ -41,5 +41,4 @@ def show_problems(problems: Sequence[object]) -> None:
 
 
 def warn(text: str) -> None:
-    """Prints a warning to stderr."""
     print(f"warning: {text}", file=sys.stderr)

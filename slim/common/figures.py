@@ -32,12 +32,8 @@ def draw_class_accuracy(
 ) -> None:
     """Draws the accuracy of each class against its size, and the mean of each fifth of the classes.
 
-    Args:
-        axes: Receives the points and a line.
-        class_sizes: `[C]`, training images per class.
-        class_accuracy: `[C]`, NaN for classes without images.
-        colours: Colours of the points and of the line.
-        labels: Legend labels of the points and of the line; labels that begin with `_` are hidden.
+    `class_sizes` are training images per class, `class_accuracy` is NaN without images, both `[C]`.
+    `colours` and `labels` are those of the points and of the line.
     """
     # 1. A point for each class that has training and validation images.
     shown = np.isfinite(class_accuracy) & (class_sizes > 0)

@@ -61,7 +61,6 @@ _SCALED = re.compile(r"(inception_v3(?:_se)?)_(0[1-9]\d)")
 
 
 def find_network(name: str) -> NetworkSpec | None:
-    """Returns a network, or None if there is none of this name."""
     if not (scaled := _SCALED.fullmatch(name)):
         return NETWORKS.get(name)
     multiplier = int(scaled[2]) / 100
@@ -71,14 +70,10 @@ def find_network(name: str) -> NetworkSpec | None:
 
 
 def get_network(name: str) -> NetworkSpec:
-    """Returns a network by name.
+    """Returns a network by name, a key of `NETWORKS`, or refuses an unknown one.
 
-    Args:
-        name: A key of `NETWORKS`. `inception_v3` and `inception_v3_se` may be followed by a depth
-            multiplier of 0.10 to 0.99: `inception_v3_035` has 0.35 times the channels.
-
-    Raises:
-        UserError: The name is unknown.
+    `inception_v3` and `inception_v3_se` may be followed by a depth multiplier of 0.10 to 0.99:
+    `inception_v3_035` has 0.35 times the channels.
     """
     if network := find_network(name):
         return network

@@ -18,7 +18,6 @@ _PLUGINS = {
 
 
 def scalar(tag: str, value: float, description: str) -> tf.Summary.Value:
-    """Returns a number."""
     return _described(tf.Summary.Value(tag=tag, simple_value=value), description)
 
 
@@ -36,12 +35,9 @@ def text(tag: str, markdown: str, description: str) -> tf.Summary.Value:
 
 
 def describe(serialized: bytes, descriptions: Mapping[str, str], default: str) -> tf.Summary:
-    """Returns a summary of scalars, images and histograms with descriptions.
+    """Returns a serialized summary of scalars, images and histograms with descriptions.
 
-    Args:
-        serialized: The summary.
-        descriptions: Descriptions by tag, or by the part of the tags before the first slash.
-        default: The description of other tags.
+    They are found by the tag, or by the part before its first slash; other tags get the default.
     """
     summary = tf.Summary.FromString(serialized)
     for value in summary.value:

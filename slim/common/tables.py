@@ -7,17 +7,11 @@ from html import escape
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text.
-
-    Attributes:
-        header: The names of the columns.
-        rows: The cells of each row.
-        numeric: The columns that are aligned to the right.
-    """
+    """A table of text."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    numeric: Sequence[int] = field(default=(), kw_only=True)
+    numeric: Sequence[int] = field(default=(), kw_only=True)  # columns aligned to the right
 
     def __str__(self) -> str:
         """Returns the table in Markdown."""

@@ -55,7 +55,6 @@ class DeploymentConfig:
         return self.worker_device + ("/device:CPU:0" if on_cpu else "")
 
     def inputs_device(self) -> str:
-        """Returns the device of the input."""
         return f"{self.worker_device}/device:CPU:0"
 
     def check_devices(self, num_gpus: int) -> None:

@@ -102,7 +102,6 @@ class SynchronousReplicas(Replicas):
         return tf.group(update, *update_ops)
 
     def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
-        """Begins at the step of the variables."""
         for operation in self._begin:
             session.run(operation)
         if self._is_chief:
@@ -165,7 +164,6 @@ class AllReduce(Replicas):
             self._copies += [v.assign(value) for v, value in zip(variables, sums, strict=True)]
 
     def after_create_session(self, session: tf.Session, _: tf.train.Coordinator) -> None:
-        """Copies the chief's variables to every replica."""
         session.run(self._copies)
 
     def run_step(self, session, step, feed, stop_requests):

@@ -81,14 +81,10 @@ def load_network(settings: Settings, checkpoint: str) -> FrozenNetwork:
 
 
 class Extractor:
-    """Extracts features of image files with a network; a context.
+    """Extracts features of image files with the network of `load_network`; a context.
 
-    Args:
-        network: The result of `load_network`.
-        settings: The settings it was loaded with.
-        batch_size: Images per batch, which features do not depend on.
-        num_threads: Images preprocessed in parallel. Default: one per core.
-        xla: Whether to compile the network with XLA.
+    Features do not depend on `batch_size`. `num_threads` images are preprocessed in parallel, by
+    default one per core.
     """
 
     def __init__(
@@ -128,11 +124,7 @@ class Extractor:
     def features(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
         """Yields the features of image files in order, float32 `[batch, depth]`.
 
-        Images may be of any kind that conversion accepts.
-
-        Raises:
-            UserError: Images cannot be read; all of them are found. Or a batch is too large for
-                the memory.
+        Images may be of any kind that conversion accepts; all that cannot be read are refused.
         """
         encoded = [os.fsencode(path) for path in paths]
         self._session.run(self._iterator.initializer, {self._paths: encoded})

@@ -96,12 +96,10 @@ def describe(split: FeatureSplit, settings: Settings) -> str:
 
 
 def is_extracted(split: FeatureSplit, settings: Settings) -> bool:
-    """Returns whether features with these settings exist."""
     return is_described((split.feature_path, split.label_path), describe(split, settings))
 
 
 def is_described(files: tuple[Path, Path], described: str) -> bool:
-    """Returns whether features and labels exist and have a description."""
     description = description_path(files[0])
     return all(path.exists() for path in (*files, description)) and (
         description.read_text() == described

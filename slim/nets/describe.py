@@ -23,7 +23,6 @@ _COLUMNS = (
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the command's flags."""
     define = FlagSet(values)
     define.integer("image_size", 299, "Image size for multiply-adds in pixels.", 75)
     define.integer("num_classes", 1000, "Number of classes.", 1)

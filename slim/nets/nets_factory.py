@@ -36,11 +36,8 @@ def get_network_fn(
 
     Returns:
         The function. It takes float32 `[batch, height, width, 3]` and further arguments of the
-        network by name, and has the attribute `default_image_size`. It raises `UserError` if images
-        are too small.
-
-    Raises:
-        UserError: The name is unknown.
+        network by name, refuses images that are too small, and has the attribute
+        `default_image_size`.
     """
     network = get_network(name)
     options = {} if batch_norm_decay is None else {"batch_norm_decay": batch_norm_decay}

@@ -22,17 +22,10 @@ def decode_image(image: tf.Tensor) -> tf.Tensor:
 def decode_crop(
     image: tf.Tensor, box: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 ) -> tf.Tensor:
-    """Decodes a crop of an image; of a JPEG, little more than the crop is decoded.
+    """Decodes a crop of an image to uint8 `[any, any, 3]`; of a JPEG, little more than the crop.
 
-    The pixels are equal to those of `decode_image`, cropped.
-
-    Args:
-        image: An encoded image, string scalar, or a decoded one, uint8 `[height, width, 3]`.
-        box: The function from the shape of the image, int32 `[3]`, to the start and the size of
-            the crop, each int32 `[2]` (rows, columns).
-
-    Returns:
-        uint8 `[any, any, 3]`.
+    The pixels are equal to those of `decode_image`, cropped. `box` maps the shape of the image,
+    int32 `[3]`, to the start and the size of the crop, each int32 `[2]` (rows, columns).
     """
 
     def from_pixels() -> tf.Tensor:
@@ -64,17 +57,10 @@ def stack_views(
     num_crops: int,
     resize: Callable[[tf.Tensor], tf.Tensor],
 ) -> tf.Tensor:
-    """Returns the views of an image.
+    """Returns the views of an image `[any, any, 3]`, float32 `[num_crops, height, width, 3]`.
 
-    Args:
-        image: `[height, width, 3]`.
-        begin: Begin of the central crop, int32 `[2]`, rows and columns.
-        size: Size of every crop except the whole image, int32 `[2]`.
-        num_crops: One of `NUM_CROPS`.
-        resize: The function that resizes a part of the image to the size of the views.
-
-    Returns:
-        float32 `[num_crops, height, width, 3]`.
+    `begin` is that of the central crop, and `size` that of every crop except the whole image, both
+    int32 `[2]` (rows, columns). `resize` resizes a part of the image to the size of the views.
     """
     bottom, right = tf.unstack(tf.shape(image)[:2] - size)
     begins = [begin]

@@ -13,20 +13,11 @@ _PREPROCESSING = {"inception": inception_preprocessing, "vgg": vgg_preprocessing
 
 
 def get_preprocessing(name: str, is_training: bool = False) -> Callable[..., tf.Tensor]:
-    """Returns the preprocessing function of a network.
+    """Returns a preprocessing function, `preprocess(image, height, width, seed=None)`.
 
-    Args:
-        name: `inception`, `vgg`, or the name of a network for the preprocessing it was trained
-            with.
-        is_training: Whether to distort images at random.
-
-    Returns:
-        `preprocess(image, height, width, seed=None)`, from an encoded image, a string scalar, or a
-        decoded image, uint8 `[any, any, 3]`, to float32 `[height, width, 3]`. `seed`, integers
-        `[2]`, is required in training.
-
-    Raises:
-        UserError: The name is unknown.
+    It maps an encoded image, a string scalar, or a decoded one, uint8 `[any, any, 3]`, to float32
+    `[height, width, 3]`. Training distorts images at random and requires `seed`, integers `[2]`.
+    `name` is `inception`, `vgg`, or a network, for the preprocessing that it was trained with.
     """
     module = _PREPROCESSING[preprocessing_kind(name)]
     return partial(module.preprocess_image, is_training=is_training)
@@ -35,19 +26,11 @@ def get_preprocessing(name: str, is_training: bool = False) -> Callable[..., tf.
 def get_views(
     name: str, num_crops: int = 1, central_fraction: float | None = None
 ) -> Callable[[tf.Tensor, int, int], tf.Tensor]:
-    """Returns the function that makes several views of an image for evaluation.
+    """Returns a function that makes several views of an image, `preprocess(image, height, width)`.
 
-    Args:
-        name: The name, as for `get_preprocessing`.
-        num_crops: 1, 5, 10 or 12, as for `stack_views`.
-        central_fraction: Fraction of each side that a crop covers, in (0, 1]. Default: 0.875.
-
-    Returns:
-        `preprocess(image, height, width)`, from an encoded image, a string scalar, or a decoded
-        image, uint8 `[any, any, 3]`, to float32 `[num_crops, height, width, 3]`.
-
-    Raises:
-        UserError: The name, `num_crops` or `central_fraction` is invalid.
+    It maps an image, as for `get_preprocessing`, to float32 `[num_crops, height, width, 3]`; see
+    `decoding` for the views. A crop covers `central_fraction`, in (0, 1], of each side, by default
+    0.875.
     """
     if num_crops not in NUM_CROPS:
         raise UserError(

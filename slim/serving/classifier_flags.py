@@ -37,6 +37,5 @@ def describing_flags(values: flags.FlagValues) -> dict[str, Any]:
 
 
 def classifier_flags(values: flags.FlagValues) -> dict[str, Any]:
-    """Returns the arguments of `load_classifier`."""
     names = ("checkpoint_path", "moving_average_decay", "num_crops")
     return {name: getattr(values, name) for name in names} | describing_flags(values)

@@ -84,7 +84,6 @@ class RunLog:
                 self.writer.add_graph(tf.get_default_graph())
 
     def close(self) -> None:
-        """Closes the event file."""
         if self.writer:
             self.writer.close()
 

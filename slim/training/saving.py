@@ -113,12 +113,10 @@ class CheckpointHook(tf.train.SessionRunHook):
             self._check_variables(session, session.run(self._global_step))
 
     def after_run(self, context: tf.train.SessionRunContext, _: tf.train.SessionRunValues) -> None:
-        """Saves a checkpoint if one is due."""
         if self._interval and time.monotonic() >= self._saved_at + self._interval:
             self._save(context.session)
 
     def end(self, session: tf.Session) -> None:
-        """Saves the last step."""
         if session.run(self._global_step) != self._saved_step:
             self._save(session)
 

@@ -34,7 +34,6 @@ class Run:
         return latest_checkpoint(self.train_dir)
 
     def ends_at(self, step: int) -> bool:
-        """Returns whether a step is the last one or a later one."""
         return self.last_step is not None and step >= self.last_step
 
 
@@ -139,7 +138,6 @@ def first_values(
 
 
 def split_scopes(scopes: str | None) -> list[str]:
-    """Returns the parts of a comma-separated flag."""
     return [scope.strip() for scope in (scopes or "").split(",") if scope.strip()]
 
 
