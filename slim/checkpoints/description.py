@@ -83,9 +83,9 @@ def choose_input(
 ) -> TrainedInput:
     """Chooses a network, the size of its images, and their preprocessing, each by itself.
 
-    What is not passed is that of training. Without `model.json`, it is the published network,
-    `default_size`, and the preprocessing of the network. An `image_size` of 0 is the default of the
-    network. Notes on stderr name the flags that differ from `model.json`.
+    A property that is not passed is that of training. Without `model.json`, they are the published
+    network, `default_size`, and the preprocessing of the network. An `image_size` of 0 is the
+    default of the network. Notes on stderr name the flags that differ from `model.json`.
     """
     trained = read_model_description(Path(checkpoint).parent)
     model_name = model_name or (trained.model_name if trained else PUBLISHED_MODEL)

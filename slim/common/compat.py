@@ -58,7 +58,7 @@ warnings.filterwarnings("ignore", message="`layer.apply` is deprecated")
 
 @contextmanager
 def compared_by_identity() -> Iterator[None]:
-    """Compares tensors and variables by identity, as TensorFlow 1, while a network is built."""
+    """Compares tensors by identity, as TensorFlow 1 does, while a network is built."""
     # A graph compares them by identity in any case, but the check takes time, and layers put all
     # variables into a set for each new one. A network with 1,000 variables is built twice as fast.
     tf.disable_tensor_equality()

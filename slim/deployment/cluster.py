@@ -3,7 +3,7 @@
 The variables are on parameter servers (job `ps`). Each worker (job `worker`) computes on its own
 batches; worker 0, the chief, also initializes the variables and writes the checkpoints. With
 all-reduce there are only workers. Workers tell the parameter servers when they begin and end, and a
-parameter server ends after the last worker.
+parameter server ends after the last worker. Ctrl-C and SIGTERM are requests to stop.
 """
 
 import json
@@ -241,8 +241,8 @@ def serve(cluster: Cluster) -> None:
         tf.Graph().as_default(),
         tf.Session(server.target, config=config) as session,
     ):
-        # A worker runs until it says that it has ended. Those that were killed say nothing: the
-        # server ends once no running worker has answered for a while.
+        # A worker runs until it says that it has ended. A killed worker says nothing: the server
+        # ends once no running worker has answered for a while.
         queue = _messages(task)
         waiting, message = queue.size(), queue.dequeue()
         running, last_seen = set(range(cluster.worker_replicas)), time.monotonic()
