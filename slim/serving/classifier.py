@@ -171,8 +171,24 @@ def load_classifier(
     size = description.image_size
     views = get_views(description.preprocessing_name, num_crops)
     frozen = load_network(checkpoint, description, moving_average_decay)
-    from_encoded = _from_encoded(frozen, lambda image: views(image, size, size), num_crops, size)
-    return Classifier(from_encoded, description, batch_size)
+
+    def classify(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        batch = tf.size(encoded)
+        # Decoding runs on the CPU, and resized images are smaller to transfer than encoded ones.
+        with tf.device("/device:CPU:0"):
+            images = tf.map_fn(lambda image: views(image, size, size), encoded, tf.float32)
+            images = tf.reshape(images, [-1, size, size, 3])
+            # Some convolutions of TensorFlow fail on an empty batch.
+            blanks = tf.where(tf.equal(batch, 0), num_crops, 0)
+            images = tf.concat([images, tf.zeros([blanks, size, size, 3])], 0)
+
+        def averaged(values: tf.Tensor) -> tf.Tensor:
+            by_image = tf.reshape(values, [-1, num_crops, values.shape[1]])
+            return tf.reduce_mean(by_image, 1)[:batch]
+
+        return tf.nest.map_structure(averaged, frozen(images))
+
+    return Classifier(classify, description, batch_size)
 
 
 def load_network(
@@ -220,25 +236,3 @@ def _load(image: AnyImage) -> bytes | ImageError:
         return output.getvalue()
     except ImageError as error:
         return error
-
-
-def _from_encoded(
-    network: FrozenNetwork, views: Callable[[tf.Tensor], tf.Tensor], num_crops: int, size: int
-) -> Outputs:
-    def classify(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch = tf.size(encoded)
-        # Decoding runs on the CPU, and resized images are smaller to transfer than encoded ones.
-        with tf.device("/device:CPU:0"):
-            images = tf.map_fn(views, encoded, tf.float32)
-            images = tf.reshape(images, [-1, size, size, 3])
-            # Some convolutions of TensorFlow fail on an empty batch.
-            blanks = tf.where(tf.equal(batch, 0), num_crops, 0)
-            images = tf.concat([images, tf.zeros([blanks, size, size, 3])], 0)
-
-        def averaged(values: tf.Tensor) -> tf.Tensor:
-            by_image = tf.reshape(values, [-1, num_crops, values.shape[1]])
-            return tf.reduce_mean(by_image, 1)[:batch]
-
-        return tf.nest.map_structure(averaged, network(images))
-
-    return classify
