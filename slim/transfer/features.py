@@ -123,7 +123,10 @@ def load_array(path: Path, dimensions: int, kinds: str, expected: str) -> np.nda
 def load_pictures(
     dataset_dir: str | Path, dataset: str, split: str, labels: np.ndarray
 ) -> Pictures:
-    """Returns the images that features were extracted from, whose labels are `[N]`."""
+    """Returns the images of a split that features with these labels, `[N]`, were extracted from.
+
+    The list of the dataset must have the same labels.
+    """
     path = Path(dataset_dir, dataset, f"{split}.txt")
     entries = read_converted_list(path.parent, path.name).entries
     if [entry.label for entry in entries] != labels.tolist():

@@ -34,7 +34,7 @@ class SelectionComparison(NamedTuple):
 def select_classes(
     source: Prototypes, targets: Mapping[str, Prototypes], top_k: Mapping[str, int]
 ) -> Selection:
-    """Selects the `top_k` nearest source classes of each target.
+    """Selects the nearest source classes of each target, whose number `top_k` has by its name.
 
     A class that is near to several targets is selected once.
     """
