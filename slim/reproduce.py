@@ -33,7 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     from slim.transfer import reproduction as published
     from slim.transfer.domain_similarity import large_classes, similarity_table
-    from slim.transfer.features import has_features, load_features
+    from slim.transfer.features import has_splits, load_features
     from slim.transfer.linear_classifier import classify
     from slim.transfer.prototypes import has_prototypes, load_prototypes, union
 
@@ -42,11 +42,8 @@ def main(values: flags.FlagValues) -> None:
     similarity = folder / published.SIMILARITY_FEATURES
     files = published.SOURCES | {target: target for target in published.TARGETS}
 
-    def has_classifier() -> bool:
-        return all(has_features(classifier, birds, split=split) for split in SPLITS)
-
     def find_missing() -> list[str]:
-        missing = [] if has_classifier() else [f"{classifier.name}/{birds}"]
+        missing = [] if has_splits(classifier, birds) else [f"{classifier.name}/{birds}"]
         absent = [file for file in files.values() if not has_prototypes(similarity, file)]
         return missing + [f"{similarity.name}/{file}" for file in absent]
 
@@ -59,7 +56,7 @@ def main(values: flags.FlagValues) -> None:
 
     # 2. Compute the numbers whose features exist, here and with the rounding of the solver.
     found = {}
-    if has_classifier():
+    if has_splits(classifier, birds):
         splits = [load_features(classifier, birds, split) for split in SPLITS]
         accuracy = 100 * classify(*splits).accuracy
         found[published.PUBLISHED_ACCURACY] = accuracy, accuracy

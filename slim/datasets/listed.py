@@ -13,7 +13,7 @@ import numpy as np
 from slim.common.command_line import FlagSet
 from slim.common.errors import UserError, warn
 from slim.common.files import write_whole, writing_to
-from slim.datasets.lists import CLASSES, Entry, compose_list, count_classes
+from slim.datasets.lists import CLASSES, Entry, count_classes
 from slim.datasets.registry import (
     Sizes,
     dataset_folder,
@@ -80,7 +80,10 @@ def compose_files(
     splits: Mapping[str, Iterable[tuple[str, int]]], classes: str | None
 ) -> dict[str, str]:
     """Returns the text of `classes.txt`, if any, and of the lists by name, in order of writing."""
-    lists = {LISTS[name]: compose_list(splits[name]) for name in ("validation", "train")}
+    lists = {
+        LISTS[name]: "".join(f"{path}: {label}\n" for path, label in splits[name])
+        for name in ("validation", "train")
+    }
     return ({} if classes is None else {CLASSES: classes}) | lists
 
 

@@ -70,11 +70,6 @@ def read_list(path: Path) -> ImageList:
     return ImageList(entries, problems, hashlib.sha256(content).hexdigest())
 
 
-def compose_list(images: Iterable[tuple[str, int]]) -> str:
-    """Returns the text of a list of paths and labels."""
-    return "".join(f"{path}: {label}\n" for path, label in images)
-
-
 def compose_class_names(names: Iterable[str]) -> str:
     """Returns the text of `classes.txt`."""
     return "".join(f"{label} {name}\n" for label, name in enumerate(names))

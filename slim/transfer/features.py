@@ -9,7 +9,7 @@ import numpy as np
 from slim.common.errors import UserError
 from slim.datasets.lists import CLASSES
 from slim.datasets.registry import read_class_names, read_converted_list
-from slim.features.feature_files import feature_files
+from slim.features.feature_files import SPLITS, feature_files
 
 BIG = 2**30  # bytes; larger files are mapped into memory
 CHUNK = 4096  # rows; 64 MB with 2,048 float64 values each
@@ -33,6 +33,11 @@ class Pictures(NamedTuple):
 def has_features(folder: str | Path, dataset: str, split: str | None = "train") -> bool:
     """Returns whether a folder has features and labels of a split."""
     return all(path.exists() for path in feature_files(folder, dataset, split))
+
+
+def has_splits(folder: str | Path, dataset: str) -> bool:
+    """Returns whether a folder has features of training and of validation images."""
+    return all(has_features(folder, dataset, split) for split in SPLITS)
 
 
 def load_features(

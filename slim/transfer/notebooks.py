@@ -14,12 +14,12 @@ from typing import Any
 from slim.common.errors import UserError
 from slim.common.tables import Table
 from slim.datasets.tfrecord import LISTS
-from slim.features.feature_files import SPLITS
 from slim.transfer import GAMMA, MIN_COUNT, reproduction
 from slim.transfer.features import (
     Features,
     Pictures,
     has_features,
+    has_splits,
     load_features,
     load_pictures,
     load_side_by_side,
@@ -132,17 +132,17 @@ def linear_settings(
     for default in (PAPER, TOY):
         own, other, dataset, tail = (a or b for a, b in zip(names, default, strict=True))
         folder, other_folder = Path(feature_dir, own), Path(feature_dir, other)
-        if _has_splits(folder, dataset):
+        if has_splits(folder, dataset):
             break
     is_paper = (own, dataset) == (PAPER[0], PAPER[2])
     missing = f"{Path(feature_dir, PAPER[0])} has no features of {PAPER[2]}"
-    has_other = other != own and (other_network or _has_splits(other_folder, dataset))
+    has_other = other != own and (other_network or has_splits(other_folder, dataset))
     return LinearSettings(
         origin=_origin(any(names), is_paper, missing),
         network=folder,
         other_network=other_folder if has_other else None,
         dataset=dataset,
-        long_tailed=tail if long_tailed or _has_splits(folder, tail) else dataset,
+        long_tailed=tail if long_tailed or has_splits(folder, tail) else dataset,
         published=reproduction.ACCURACY / 100 if is_paper else None,
     )
 
@@ -210,10 +210,6 @@ def load_domain_pictures(settings: DomainSettings) -> dict[str, Pictures]:
             labels = load_features(network, file, "train", check_values=False).labels
             found[file] = load_pictures(settings.dataset_dir, file, "train", labels)
     return found
-
-
-def _has_splits(folder: Path, dataset: str) -> bool:
-    return all(has_features(folder, dataset, split=split) for split in SPLITS)
 
 
 def _origin(is_given: bool, is_paper: bool, missing: str) -> str:
