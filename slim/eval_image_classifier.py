@@ -10,7 +10,6 @@ import gc
 import sys
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -92,7 +91,7 @@ def main(values: flags.FlagValues) -> None:
     from slim.checkpoints.description import trained_size
     from slim.checkpoints.finding import find_checkpoint
     from slim.checkpoints.freezing import freeze_checkpoint
-    from slim.checkpoints.reading import choose_averages, read_step
+    from slim.checkpoints.reading import MissingCheckpointError, choose_averages, read_step
     from slim.common.compat import tf
     from slim.datasets.input import get_dataset, number_of_classes
     from slim.datasets.registry import dataset_folder, read_converted_list
@@ -126,11 +125,11 @@ def main(values: flags.FlagValues) -> None:
         rounds = [[find_checkpoint(member.checkpoint_path) for member in members]]
     else:
         path, limit = members[0].checkpoint_path, values.max_number_of_evaluations
-        single = checkpoints_to_evaluate(path, values.eval_interval_secs, limit)
+        single = checkpoints_to_evaluate(path, values.eval_interval_secs, wait=limit is None)
         rounds = ([checkpoint] for checkpoint in single)
     publisher = Publisher(values.eval_dir, dataset, per_class=values.per_class)
 
-    graphs = []
+    graphs, evaluations = [], 0
     for checkpoints in rounds:
         # 3. Build the networks, once, as soon as there is a checkpoint: training writes model.json,
         # which names the network, its preprocessing and image size, just before its first one.
@@ -142,19 +141,26 @@ def main(values: flags.FlagValues) -> None:
             members, graphs = zip(*built, strict=True)
 
         # 4. Read all checkpoints of the round before the first evaluation, which may take hours:
-        # one that does not match is refused at once.
-        networks = [
-            freeze_checkpoint(
-                graph,
-                checkpoint,
-                averages=choose_averages(checkpoint, values.moving_average_decay, default=False),
-                hint="does it match --model_name?",
-                shape_hint="does it match --model_name, and the classes of --dataset_name (see "
-                "--labels_offset)?",
-            )
-            for graph, checkpoint in zip(graphs, checkpoints, strict=True)
-        ]
-        steps = [read_step(checkpoint) for checkpoint in checkpoints]
+        # one that does not match is refused at once. Training deletes old checkpoints, in fast
+        # runs before they are read here; then a newer one follows.
+        decay, networks = values.moving_average_decay, []
+        try:
+            for graph, checkpoint in zip(graphs, checkpoints, strict=True):
+                network = freeze_checkpoint(
+                    graph,
+                    checkpoint,
+                    averages=choose_averages(checkpoint, decay, default=False),
+                    hint="does it match --model_name?",
+                    shape_hint="does it match --model_name, and the classes of --dataset_name (see "
+                    "--labels_offset)?",
+                )
+                networks.append(network)
+            steps = [read_step(checkpoint) for checkpoint in checkpoints]
+        except MissingCheckpointError as error:
+            if ensemble or not Path(path).is_dir():
+                raise
+            print(f"note: {error}", file=sys.stderr)
+            continue
 
         # 5. Evaluate each network. Those of an ensemble are reported by themselves, and need image
         # sizes of their own to be told apart in TensorBoard.
@@ -188,14 +194,23 @@ def main(values: flags.FlagValues) -> None:
         # 7. The line, the event file, results.json, and the predictions.
         publisher.report(predictions, name, run)
         publisher.save(predictions, name)
+        evaluations += 1
+        if evaluations == values.max_number_of_evaluations:
+            break
 
 
 def list_members(values: flags.FlagValues) -> list[Member]:
     """Returns the networks that the flags list; a single value of a flag serves all networks."""
     from slim.checkpoints.description import PUBLISHED_MODEL
+    from slim.checkpoints.finding import check_path
     from slim.nets.nets_factory import check_image_size
     from slim.preprocessing.preprocessing_factory import get_views
 
+    if "," in (path := values.checkpoint_path) and Path(path).exists():
+        raise UserError(
+            f"--checkpoint_path={path}: a comma separates the networks of an ensemble; rename the "
+            "folder"
+        )
     kinds = {
         "checkpoint_path": (str, "a path"),
         "model_name": (str, "a name"),
@@ -226,6 +241,7 @@ def list_members(values: flags.FlagValues) -> list[Member]:
     members = [Member(*(v[i % len(v)] for v in found.values())) for i in range(count)]
     # 3. Errors of any network come before the first evaluation.
     for member in members:
+        check_path(member.checkpoint_path, "--checkpoint_path")
         if member.model_name:
             size = member.image_size or None
             check_image_size(member.model_name, size, size)
@@ -234,30 +250,23 @@ def list_members(values: flags.FlagValues) -> list[Member]:
     return members
 
 
-def checkpoints_to_evaluate(
-    path: str, interval_secs: int, max_number_of_evaluations: int | None
-) -> Iterator[str]:
+def checkpoints_to_evaluate(path: str, interval_secs: int, *, wait: bool) -> Iterator[str]:
     """Returns a checkpoint, or the newest one of a folder and then each new one, as published.
 
-    A folder that is empty or does not exist yet is watched, unless the number of evaluations is
-    limited.
+    `wait` is whether a folder may be empty or not exist yet.
     """
     from slim.checkpoints.finding import find_checkpoint, latest_checkpoint, new_checkpoints
-    from slim.common.compat import tf
 
     folder = Path(path)
-    to_come = not (folder.exists() or ".ckpt" in folder.name or max_number_of_evaluations)
+    to_come = wait and not (folder.exists() or ".ckpt" in folder.name)
     if not (folder.is_dir() or to_come):
         return iter([find_checkpoint(path)])
     if latest_checkpoint(path) is None:
-        if max_number_of_evaluations:
+        if not wait:
             find_checkpoint(path)  # says what is missing
         missing = ", which does not exist yet" if to_come else ""
         print(f"waiting for a first checkpoint in {path}{missing}", flush=True)
-    newest = new_checkpoints(path, interval_secs)
-    # Training may have deleted a checkpoint while the previous one was evaluated.
-    existing = filter(tf.train.checkpoint_exists, newest)
-    return islice(existing, max_number_of_evaluations)
+    return new_checkpoints(path, interval_secs)
 
 
 def build_member(

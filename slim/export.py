@@ -40,7 +40,7 @@ def main(values: flags.FlagValues) -> None:
     """Exports a checkpoint."""
     require_checkpoint(values)
     from slim.checkpoints.choosing import describe_classifier
-    from slim.checkpoints.finding import find_checkpoint
+    from slim.checkpoints.finding import check_path, find_checkpoint
     from slim.checkpoints.reading import choose_averages
     from slim.serving import model_files, saved_model
     from slim.serving.classifier import load_classifier, load_network
@@ -53,6 +53,7 @@ def main(values: flags.FlagValues) -> None:
             f"--num_crops={values.num_crops}: only for --format={SAVED_MODEL}, the others expect "
             "ready images"
         )
+    check_path(values.output_dir or "", "--output_dir")
     checkpoint = find_checkpoint(values.checkpoint_path)
     suffix = "" if values.format == SAVED_MODEL else f".{values.format}"
     path = Path(values.output_dir or f"{saved_model.default_folder(checkpoint)}{suffix}")

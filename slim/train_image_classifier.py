@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from slim.checkpoints.finding import check_path
 from slim.common.command_line import FlagSet, define_shared_flags, define_speed_flags, run_command
 from slim.common.errors import UserError
 from slim.common.network_table import check_image_size, get_network
@@ -172,6 +173,7 @@ def main(values: flags.FlagValues) -> None:
 
 def check_flags(values: flags.FlagValues, num_workers: int) -> None:
     """Checks the flags that can be checked without the dataset, and sets the default size."""
+    check_path(values.train_dir or "", "--train_dir")
     if values.quantize_delay >= 0:
         raise UserError(
             f"--quantize_delay={values.quantize_delay}: TensorFlow 2 has no contrib quantizer; "

@@ -15,6 +15,7 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 
 from slim import eval_image_classifier as evaluation
+from slim.checkpoints import reading
 from slim.checkpoints.description import ModelDescription, write_model_description
 from slim.checkpoints.freezing import InferenceGraph
 from slim.common.compat import slim, tf
@@ -171,7 +172,8 @@ def write_constant_classifiers(folder: Path, classes: Iterable[int]) -> list[str
 def test_checkpoint_after_checkpoint(classes, more, colours, tmp_path, monkeypatch):
     """The accuracy of each is the share of its class; the number of graphs does not grow."""
     found = write_constant_classifiers(tmp_path, classes)
-    monkeypatch.setattr(evaluation, "checkpoints_to_evaluate", lambda *_: iter(found))
+    monkeypatch.setattr(evaluation, "checkpoints_to_evaluate", lambda *_, **__: iter(found))
+    more = [*more, f"--max_number_of_evaluations={len(classes)}"]
     alive = []
     save = Publisher.save
 
@@ -183,10 +185,10 @@ def test_checkpoint_after_checkpoint(classes, more, colours, tmp_path, monkeypat
     gc.collect()
     done = invoke(evaluation, *arguments(colours, tmp_path, *more))
     assert done.code == 0, done.error
-    computed = "bfloat16 with XLA" if more else "float32"
+    computed = "bfloat16 with XLA" if len(more) > 1 else "float32"
     assert f" parameters, {computed}, on {THIS_MACHINE}\n" in done.error
     shown = re.findall(r"eval/Accuracy ([\d.]+), .*, (\d+) images, ", done.output)
-    labels = validation_labels(colours)[: 2 * 4 if more else NUM_VALIDATION]
+    labels = validation_labels(colours)[: 2 * 4 if len(more) > 1 else NUM_VALIDATION]
     shares = [labels.count(label) / len(labels) for label in classes]
     assert shown == [(f"{share:.4f}", str(len(labels))) for share in shares]
     assert alive[-1] == alive[0]
@@ -378,6 +380,15 @@ def test_errors(colours, model_dir, tmp_path, monkeypatch):
         assert re.fullmatch(line, done.error), (changed, done.error)
 
 
+def copy(checkpoint: str, folder: Path) -> None:
+    """Copies a checkpoint to a folder, as the latest one there."""
+    folder.mkdir(exist_ok=True)
+    for path in Path(checkpoint).parent.glob(f"{Path(checkpoint).name}.*"):
+        shutil.copy(path, folder)
+    state = f'model_checkpoint_path: "{Path(checkpoint).name}"\n'
+    (folder / "checkpoint").write_text(state)
+
+
 def write_one_variable(folder: Path, step: int) -> str:
     values = {"w": np.float32(0), "global_step": step}
     return write_checkpoint(folder / f"model.ckpt-{step}", values)
@@ -385,10 +396,10 @@ def write_one_variable(folder: Path, step: int) -> str:
 
 def test_watches_a_folder_for_new_checkpoints(tmp_path, capsys, monkeypatch):
     """The folder may be empty, or not exist yet."""
-    evaluation.checkpoints_to_evaluate(str(tmp_path), 0, None)
+    evaluation.checkpoints_to_evaluate(str(tmp_path), 0, wait=True)
     assert capsys.readouterr().out == f"waiting for a first checkpoint in {tmp_path}\n"
     folder, steps = tmp_path / "to_come", iter([1, 2])
-    checkpoints = evaluation.checkpoints_to_evaluate(str(folder), 0, None)
+    checkpoints = evaluation.checkpoints_to_evaluate(str(folder), 0, wait=True)
     assert capsys.readouterr().out == (
         f"waiting for a first checkpoint in {folder}, which does not exist yet\n"
     )
@@ -398,12 +409,48 @@ def test_watches_a_folder_for_new_checkpoints(tmp_path, capsys, monkeypatch):
 
 
 def test_the_checkpoints_of_a_path(tmp_path):
-    """A checkpoint is evaluated once, a folder as often as wished; folders can be moved."""
+    """A checkpoint is evaluated once, a folder is watched; folders can be moved."""
     first = write_one_variable(tmp_path / "before", 1)
-    for path, limit in ((first, None), (f"{first}.index", None), (tmp_path / "before", 1)):
-        assert list(evaluation.checkpoints_to_evaluate(str(path), 0, limit)) == [first]
+    for path in (first, f"{first}.index"):
+        assert list(evaluation.checkpoints_to_evaluate(path, 0, wait=True)) == [first]
     shutil.move(tmp_path / "before", tmp_path / "after")
-    (found,) = evaluation.checkpoints_to_evaluate(str(tmp_path / "after"), 0, 1)
+    found = next(evaluation.checkpoints_to_evaluate(str(tmp_path / "after"), 0, wait=False))
     assert found == str(tmp_path / "after/model.ckpt-1")
     with pytest.raises(UserError, match=r"no checkpoint at .*model\.ckpt-3"):
-        evaluation.checkpoints_to_evaluate(str(tmp_path / "model.ckpt-3"), 0, None)
+        evaluation.checkpoints_to_evaluate(str(tmp_path / "model.ckpt-3"), 0, wait=True)
+
+
+@pytest.mark.parametrize("moment", ["build_member", "read_step"])
+def test_a_checkpoint_that_training_deletes_before_it_is_read(
+    moment, colours, tmp_path, monkeypatch
+):
+    """A watcher goes on with the next one; a command that takes one checkpoint says what to do."""
+    first, second = write_constant_classifiers(tmp_path / "other", [0, 1])
+    run = tmp_path / "run"
+    run.mkdir()
+    copy(first, run)
+    module = evaluation if moment == "build_member" else reading
+    unchanged = getattr(module, moment)
+
+    def save_and_delete(*arguments: object) -> object:
+        monkeypatch.setattr(module, moment, unchanged)
+        result = unchanged(*arguments) if module is evaluation else None
+        copy(second, run)
+        for path in run.glob(f"{Path(first).name}.*"):
+            path.unlink()
+        return result or unchanged(*arguments)
+
+    monkeypatch.setattr(module, moment, save_and_delete)
+    done = invoke(evaluation, *arguments(colours, run, "--eval_interval_secs=0"))
+    assert done.code == 0, done.error
+    missing = f"{run / Path(first).name} is missing or incomplete; if a training run has deleted it"
+    assert f"note: checkpoint {missing}" in done.error
+    (line,) = done.output.splitlines()
+    assert line.endswith(f"14 images, {run / Path(second).name}")
+
+    copy(first, tmp_path / "one")
+    monkeypatch.setattr(module, moment, save_and_delete)
+    run = tmp_path / "one"
+    done = invoke(evaluation, *arguments(colours, run / Path(first).name))
+    assert done.code == 1
+    assert f"error: checkpoint {run / Path(first).name} is missing" in done.error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from slim.checkpoints.finding import is_complete
+from slim.checkpoints.finding import check_path, is_complete
 from slim.checkpoints.keras_layers import MODELS as KERAS_MODELS
 from slim.common.command_line import FlagSet, python_command, run_command
 from slim.common.errors import UserError
@@ -55,6 +55,7 @@ def main(values: flags.FlagValues) -> None:
     models = [get_model(name) for name in values.names if name not in converted]
     folders = {DATA: Path(values.dataset_dir), FEATURES: Path(values.feature_dir)}
     requested = {DATA: values.data, FEATURES: values.features}
+    check_path(values.checkpoints_dir, "--checkpoints_dir")
     checkpoints_dir = Path(values.checkpoints_dir)
     if not (models or converted or values.list or any(requested.values())):
         raise UserError(

@@ -3,6 +3,7 @@
 They come from flags, otherwise from `model.json`, otherwise from the variables of the checkpoint.
 """
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +58,7 @@ def describe_classifier(
     if num_classes is None:
         raise UserError(
             f"checkpoint {checkpoint} has no classifier of {name}, only features (see "
-            f"{python_command()} -m slim.inspect_checkpoint {checkpoint})"
+            f"{python_command()} -m slim.inspect_checkpoint {shlex.quote(checkpoint)})"
         )
     if dataset_name:
         source = dataset_folder(dataset_name, dataset_dir) / CLASSES

@@ -10,11 +10,21 @@ from functools import cache
 from pathlib import Path
 
 from slim.common.errors import UserError, warn
-from slim.common.files import write_whole
+from slim.common.files import check_local, write_whole
 
 FOLDER = "checkpoints"  # the default folder of all models
 STATE = "checkpoint"  # the file that names the latest checkpoint of a folder
 POLL_SECS = 1.0
+
+
+def check_path(path: str | Path, flag: str) -> None:
+    """Refuses a path at which TensorFlow cannot write and find checkpoints."""
+    check_local(path, flag)
+    if re.search(r"[*?\[\]\\]", str(path)):
+        raise UserError(
+            f"{flag}={path}: TensorFlow takes a path of checkpoints with * ? [ ] or \\ for a "
+            "pattern of several; rename the folder, or choose another"
+        )
 
 
 def find_checkpoint(path: str, flag: str = "--checkpoint_path") -> str:
@@ -30,6 +40,7 @@ def find_checkpoint(path: str, flag: str = "--checkpoint_path") -> str:
     """
     from slim.common.compat import tf
 
+    check_path(path, flag)
     if Path(path).is_dir():
         if latest := latest_checkpoint(path) or _find_fetched(path):
             return latest

@@ -2,14 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
+from slim.checkpoints.finding import is_complete
 from slim.common.compat import tf
 from slim.common.errors import UserError
 
 AVERAGE = "/ExponentialMovingAverage"  # ends the name of a variable's moving average
 _SHOWN = 3
+
+
+class MissingCheckpointError(UserError):
+    """Files of a checkpoint have gone, perhaps since it was found."""
 
 
 def read_shapes(checkpoint: str) -> dict[str, list[int]]:
@@ -100,6 +106,11 @@ def _reading(checkpoint: str) -> Iterator[None]:
     try:
         yield
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+        if not is_complete(Path(checkpoint)):
+            raise MissingCheckpointError(
+                f"checkpoint {checkpoint} is missing or incomplete; if a training run has deleted "
+                "it, run the command again to take a newer one"
+            ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"checkpoint {checkpoint} cannot be read ({reason}); fetch or train it again, or use "

@@ -4,6 +4,7 @@ import errno
 import math
 import operator
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -13,10 +14,12 @@ from pathlib import Path
 from absl import flags
 
 from slim.common.errors import UserError, did_you_mean
+from slim.common.files import check_local
 
 INTERRUPTED = 130  # 128 + SIGINT, which a shell reports for Ctrl-C
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ADDRESSES = ("address", "mirror", "master", "ray_address")  # flags that are not local paths
 PRECISIONS = ("float32", "bfloat16", "float16")
 COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
@@ -59,6 +62,10 @@ def run_command(
             values[positional].value = unused.pop(0)
         if unused:
             raise UserError(f"unexpected argument '{unused[0]}': pass flags as --name=value")
+        for name in values:
+            value = () if name in ADDRESSES else values[name].value
+            for word in value if isinstance(value, (list, tuple)) else [value]:
+                check_local(str(word), f"--{name}")
         main(values)
         sys.stdout.flush()
     except BrokenPipeError:  # as in `... | head`
@@ -95,13 +102,14 @@ def _discard_output() -> None:
 
 
 def python_command() -> str:
-    """Returns the shortest command that runs this interpreter from the working directory."""
+    """Returns the shortest command that runs this interpreter here, quoted for the shell."""
     executable = Path(sys.executable or "python")
     found = shutil.which("python")
     if found and Path(found) == executable:
         return "python"
     folder = Path.cwd()
-    return str(executable.relative_to(folder) if executable.is_relative_to(folder) else executable)
+    inside = executable.is_relative_to(folder)
+    return shlex.quote(str(executable.relative_to(folder) if inside else executable))
 
 
 class FlagSet:

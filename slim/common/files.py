@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -14,6 +15,15 @@ from slim.common.errors import UserError
 LOCK = ".lock"
 LOCK_SECONDS = 5  # workers of a killed run stop after the current image
 STALE_SECONDS = 3600  # a temporary file that has not changed for so long has no writer
+
+
+def check_local(path: str | Path, flag: str) -> None:
+    """Refuses an address such as `gs://bucket/run`, which the system takes for a local name."""
+    if re.match(r"[a-zA-Z][\w+.-]+:/", str(path)):
+        raise UserError(
+            f"{flag}={path}: expected a local file or folder; copy the files here, or mount the "
+            "bucket and pass the folder it is mounted at"
+        )
 
 
 def this_process() -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -162,15 +163,16 @@ def read_converted_list(folder: Path, list_name: str, *, strict: bool = True) ->
 
 def conversion_command(name: str, dataset_dir: str | Path) -> str:
     """Returns the command that converts a dataset."""
-    command = f"{python_command()} convert_dataset.py --dataset_name={name}"
+    arguments = [f"--dataset_name={name}"]
     if Path(dataset_dir) != Path("data"):
-        command += f" --dataset_dir={dataset_dir}"
-    return command
+        arguments.append(f"--dataset_dir={dataset_dir}")
+    return f"{python_command()} convert_dataset.py {shlex.join(arguments)}"
 
 
 def removal(folder: Path) -> str:
     """Returns advice on how to delete all shards of a dataset."""
-    return f"delete them (rm -f {folder}/*.tfrecord {folder / DESCRIPTION})"
+    description = shlex.quote(str(folder / DESCRIPTION))
+    return f"delete them (rm -f {shlex.quote(str(folder))}/*.tfrecord {description})"
 
 
 def read_class_names(path: Path, num_classes: int | None) -> tuple[str, ...] | None:

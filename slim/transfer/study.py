@@ -18,6 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from slim.checkpoints.description import PUBLISHED_MODEL, PUBLISHED_SIZE
+from slim.checkpoints.finding import check_path
 from slim.common.command_line import FlagSet, check_distinct, check_names, run_command
 from slim.common.errors import UserError
 from slim.common.files import exclusive, make_folder
@@ -127,6 +128,13 @@ def check_flags(values: flags.FlagValues) -> None:
             if not part:
                 raise UserError(f"--sources={source}: expected names, with '+' between them")
             new_dataset_folder(part, values.dataset_dir, "sources")  # refuses paths
+    if values.fine_tune:
+        check_path(values.output_dir, "--output_dir")
+        if "," in values.output_dir:
+            raise UserError(
+                f"--output_dir={values.output_dir}: evaluation separates networks by commas; "
+                "choose a folder without one"
+            )
     # 2. Flags together.
     for name, per, alternative, numbers in (
         ("checkpoints", "sources", "none", (0,)),

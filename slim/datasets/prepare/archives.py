@@ -5,6 +5,7 @@ The hashes are published by iNaturalist and CaltechDATA, or are those by which T
 """
 
 import hashlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -152,7 +153,8 @@ def where_to_get(name: str) -> str:
 
 def read_minival(path: Path, *, allow_other: bool = False) -> frozenset[str]:
     """Reads names of images, such as `train_val_images/Aves/Corvus cornix/....jpg`."""
-    remedy = f"{python_command()} -m slim.datasets.minival --path={path} fetches it"
+    to = shlex.quote(f"--path={path}")
+    remedy = f"{python_command()} -m slim.datasets.minival {to} fetches it"
     try:
         content = path.read_bytes()
     except OSError as error:
