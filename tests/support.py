@@ -32,6 +32,8 @@ from slim import train_image_classifier
 from slim.common.command_line import available_cores
 from slim.common.compat import slim, tf
 from slim.common.network_table import NETWORKS
+from slim.nets.inception_v3 import inception_v3_arg_scope, inception_v3_se_base
+from slim.nets.layers import LINEAR
 from slim.nets.nets_factory import arg_scopes_map, get_network_fn, networks_map
 from slim.nets.resnet_v2 import resnet_v2, resnet_v2_arg_scope
 
@@ -48,6 +50,8 @@ THIS_MACHINE = f"CPU ({CORES} core{'s' * (CORES > 1)})"  # as commands describe 
 SMALL_NETWORK = "resnet_v2_8"
 SMALL_SIZE = 32  # pixels; the smallest images that a ResNet takes
 SMALL_DEPTH = 512  # features per image
+SHORT_INCEPTION = "inception_v3_5b"  # has an auxiliary classifier
+SHORT_INCEPTION_SIZE = 43  # pixels
 
 
 class Result(NamedTuple):
@@ -123,23 +127,48 @@ def beyond_memory(shape: Sequence[int | None]) -> tf.Tensor:
     return values
 
 
+def short_inception(
+    images: tf.Tensor, num_classes: int | None, is_training: bool, create_aux_logits: bool = True
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Builds an Inception-V3 with squeeze-and-excitation up to its first block."""
+    with (
+        tf.variable_scope(SHORT_INCEPTION) as scope,
+        slim.arg_scope([slim.batch_norm], is_training=is_training),
+    ):
+        net, end_points = inception_v3_se_base(
+            images, "Mixed_5b", depth_multiplier=0.1, scope=scope
+        )
+        net = tf.reduce_mean(net, [1, 2], keepdims=True)
+        for name in ["AuxLogits"] * create_aux_logits + ["Logits"]:
+            logits = slim.conv2d(net, num_classes, 1, scope=f"{name}/Conv2d_1c_1x1", **LINEAR)
+            end_points[name] = tf.squeeze(logits, [1, 2])
+    return end_points["Logits"], end_points
+
+
 @contextmanager
 def small_network() -> Iterator[None]:
-    """Lets commands in this process know `SMALL_NETWORK`, a ResNet-V2 of two units."""
-    build = partial(resnet_v2, units=(1, 1), scope=SMALL_NETWORK)
-    build.default_image_size = SMALL_SIZE
-    network = replace(
-        NETWORKS["resnet_v2_50"],
-        build=SMALL_NETWORK,
-        scope=SMALL_NETWORK,
-        feature_depth=SMALL_DEPTH,
-        default_image_size=SMALL_SIZE,
-        smallest_image_size=SMALL_SIZE,
-    )
+    """Lets commands in this process know `SMALL_NETWORK` and `SHORT_INCEPTION`."""
+    small = partial(resnet_v2, units=(1, 1), scope=SMALL_NETWORK)
+    small.default_image_size = SMALL_SIZE
+    builds = {SMALL_NETWORK: small, SHORT_INCEPTION: short_inception}
+    scopes = {SMALL_NETWORK: resnet_v2_arg_scope, SHORT_INCEPTION: inception_v3_arg_scope}
+    likes = {SMALL_NETWORK: "resnet_v2_50", SHORT_INCEPTION: "inception_v3_se"}
+    sizes = {SMALL_NETWORK: SMALL_SIZE, SHORT_INCEPTION: SHORT_INCEPTION_SIZE}
+    rows = {
+        name: replace(
+            NETWORKS[like],
+            build=name,
+            scope=name,
+            feature_depth=SMALL_DEPTH,
+            default_image_size=sizes[name],
+            smallest_image_size=sizes[name],
+        )
+        for name, like in likes.items()
+    }
     with (
-        mock.patch.dict(NETWORKS, {SMALL_NETWORK: network}),
-        mock.patch.dict(networks_map, {SMALL_NETWORK: build}),
-        mock.patch.dict(arg_scopes_map, {SMALL_NETWORK: resnet_v2_arg_scope}),
+        mock.patch.dict(NETWORKS, rows),
+        mock.patch.dict(networks_map, builds),
+        mock.patch.dict(arg_scopes_map, scopes),
     ):
         yield
 

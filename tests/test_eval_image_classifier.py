@@ -26,6 +26,7 @@ from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing, get_views
 from tests.conftest import COLOURS, NUM_VALIDATION, averages, colour_classifier, recipe_weights
 from tests.support import (
+    SHORT_INCEPTION,
     SMALL_DEPTH,
     SMALL_NETWORK,
     SMALL_SIZE,
@@ -134,9 +135,9 @@ def build_one(*more: str) -> tuple[evaluation.Member, InferenceGraph]:
 
 
 def test_the_auxiliary_classifier_need_not_be_in_a_checkpoint():
-    _, graph = build_one("--model_name=inception_v3_010", "--eval_image_size=75")
+    _, graph = build_one(f"--model_name={SHORT_INCEPTION}", "--eval_image_size=0")
     restored = [variable.op.name for variable in graph.variables]
-    assert "InceptionV3/Logits/Conv2d_1c_1x1/weights" in restored
+    assert f"{SHORT_INCEPTION}/Logits/Conv2d_1c_1x1/weights" in restored
     assert not [name for name in restored if "AuxLogits" in name]
 
 

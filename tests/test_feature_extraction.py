@@ -299,9 +299,10 @@ def test_images_that_conversion_skips_are_left_out_everywhere(tmp_path):
     data = [f"--dataset_dir={tmp_path}", "--dataset_name=colours"]
     common = [*data, f"--model_name={SMALL_NETWORK}"]
     start = [f"--train_image_size={SMALL_SIZE}", "--batch_size=4", f"--train_dir={run}"]
+    start += ["--trainable_scopes=logits"]
     per_class = ["--per_class", f"--eval_dir={run}"]
     cached = [f"--checkpoint_path={run}", "--cache_features", "--noaugment"]
-    cached += ["--trainable_scopes=logits", f"--train_dir={tmp_path}/again"]
+    cached += [f"--train_dir={tmp_path}/again"]
     for command, flags in (
         (convert_dataset, [*data, "--num_shards=2", "--num_workers=1", "--on_error=skip"]),
         (training, [*common, *start, "--max_number_of_steps=1"]),

@@ -27,6 +27,8 @@ from slim.nets.nets_factory import get_network_fn
 from slim.training import run_log
 from tests.conftest import NUM_TRAIN, NUM_VALIDATION
 from tests.support import (
+    SHORT_INCEPTION,
+    SHORT_INCEPTION_SIZE,
     SMALL_NETWORK,
     SMALL_SIZE,
     THIS_MACHINE,
@@ -39,14 +41,13 @@ from tests.support import (
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
-NETWORK = "inception_v3_se_025"  # has the layers of Inception-V3, in a small checkpoint
-SIZE = 75  # pixels; the smallest images that Inception-V3 takes
+NETWORK, SIZE = SHORT_INCEPTION, SHORT_INCEPTION_SIZE
 ENDLESS = f"--max_number_of_steps={10**18}"
 SEEDED = ("--max_number_of_steps=3", "--learning_rate=0.001")
 
 
 def arguments(data: Path, train_dir: Path, *more: str) -> list[str]:
-    """Returns flags for a narrow Inception-V3."""
+    """Returns flags for a network with an auxiliary classifier."""
     return [
         f"--model_name={NETWORK}",
         f"--dataset_dir={data}",
@@ -128,7 +129,7 @@ def test_writes_checkpoints_with_the_published_names(trained):
 def test_says_how_large_the_network_is_and_where_it_runs(trained):
     train_dir, output = trained
     size = f"{trained_parameters(train_dir):,} parameters (all trained)"
-    line = f"{NETWORK} at 75 pixels: {size}, float32, on {THIS_MACHINE}\n"
+    line = f"{NETWORK} at {SIZE} pixels: {size}, float32, on {THIS_MACHINE}\n"
     assert line in output[: output.index("step 1")]
 
 
@@ -289,7 +290,7 @@ def start(colours, tmp_path):
     with ExitStack() as processes:
 
         def start(*flags: str) -> Process:
-            flags = small(colours, tmp_path / "run", *flags)
+            flags = small(colours, tmp_path / "run", "--trainable_scopes=logits", *flags)
             log = tmp_path / f"{next(numbers)}.log"
             process = Process("slim.train_image_classifier", *flags, log=log)
             return processes.enter_context(process)
@@ -445,7 +446,7 @@ def test_invalid_flags(colours, tmp_path):
         "dataset_dir": colours,
         "dataset_name": "colours",
         "train_dir": tmp_path / "run",
-        "train_image_size": SIZE,
+        "train_image_size": 75,
         "max_number_of_steps": 1,
     }
     (tmp_path / "file").write_text("")

@@ -1,6 +1,17 @@
-"""A session for graphs that are run once."""
+"""A session for graphs that are run once, and Inception networks without their layers."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from unittest import mock
 
 from slim.common.compat import tf
+
+# The inputs of the auxiliary and of the last classifier, with their channels.
+MAPS = {
+    "inception_v3": {"Mixed_6e": 768, "Mixed_7c": 2048},
+    "inception_v4": {"Mixed_6h": 1024, "Mixed_7d": 1536},
+    "inception_resnet_v2": {"PreAuxLogits": 1088, "Conv2d_7b_1x1": 1536},
+}
 
 
 def plain_session() -> tf.Session:
@@ -8,3 +19,25 @@ def plain_session() -> tf.Session:
     config = tf.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     return tf.Session(config=config)
+
+
+@contextmanager
+def feature_maps(name: str, *sizes: Sequence[int | None], batch: int | None) -> Iterator[tf.Tensor]:
+    """Replaces the layers of an Inception network, which take seconds to build, by placeholders.
+
+    Args:
+        name: The network.
+        sizes: The height and width of each of its `MAPS`.
+        batch: The number of images.
+
+    Yields:
+        The last feature map.
+    """
+    family = name.removesuffix("_se")
+    maps = {
+        endpoint: tf.placeholder(tf.float32, [batch, *size, channels])
+        for (endpoint, channels), size in zip(MAPS[family].items(), sizes, strict=True)
+    }
+    *_, last = maps.values()
+    with mock.patch(f"slim.nets.{family}.{family}_base", lambda *_, **__: (last, dict(maps))):
+        yield last

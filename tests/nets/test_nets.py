@@ -2,8 +2,9 @@
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ import tf_slim.nets
 from slim.common.compat import compared_by_identity, slim, tf
 from slim.common.errors import UserError
 from slim.common.network_table import NETWORKS, check_image_size, get_network
-from slim.nets.nets_factory import arg_scopes_map, get_network_fn, networks_map
+from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing import inception_preprocessing
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from tests.conftest import SHARED, load_recipe_weights
-from tests.nets.conftest import plain_session
+from tests.nets.conftest import feature_maps, plain_session
 
 NUM_CLASSES = 200
 # Figures small enough to be in the repository, so that a clone alone can be tested.
@@ -25,6 +26,7 @@ PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text())
 # Of networks whose classifier is fully connected.
 DENSE_SCOPES = {"inception_v4": "InceptionV4", "inception_resnet_v2": "InceptionResnetV2"}
 FAMILIES = ["inception_v3", "inception_v4", "inception_resnet_v2"]
+INCEPTIONS = [name for name, network in NETWORKS.items() if network.has_aux_logits]
 
 
 @dataclass(frozen=True)
@@ -39,23 +41,36 @@ class Built:
         graph: The network, with its variables.
         variables: The shapes of the model variables by name, in the order of their creation.
         figures: The values of `training_figures`.
+        features: The feature map of 299 pixels.
     """
 
     name: str
     graph: tf.Graph
     variables: dict[str, list[int]]
     figures: dict[str, int]
+    features: tf.Tensor
+
+    @cached_property
+    def evaluation(self) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+        """Images of any size, their logits and end points, with the same variables."""
+        with self.graph.as_default():
+            before = len(tf.global_variables())
+            images = tf.placeholder(tf.float32, [None, None, None, 3])
+            outputs = get_network_fn(self.name, NUM_CLASSES)(images, reuse=True)
+            assert len(tf.global_variables()) == before
+        return images, *outputs
 
 
 @pytest.fixture(scope="module")
-def built(request) -> Iterator[Built]:
+def built(request) -> Built:
     name = request.param
     with tf.Graph().as_default() as graph:
         network_fn = get_network_fn(name, NUM_CLASSES, 4e-5, is_training=name in PUBLISHED)
         _, end_points = network_fn(tf.zeros([4, 299, 299, 3]))
         variables = {v.op.name: v.shape.as_list() for v in slim.get_model_variables()}
         figures = training_figures(variables, end_points)
-    yield Built(name, graph, variables, figures)
+    features = end_points[get_network(name).feature_endpoint]
+    return Built(name, graph, variables, figures, features)
 
 
 def networks(names: Sequence[str]) -> pytest.MarkDecorator:
@@ -96,11 +111,19 @@ def test_published_figures(built):
         regularization_loss = session.run(tf.losses.get_regularization_loss())
         assert regularization_loss == pytest.approx(published["regularization_loss"], rel=1e-5)
 
-        images = tf.placeholder(tf.float32, [None, None, None, 3])
-        logits, end_points = get_network_fn(built.name, NUM_CLASSES)(images, reuse=True)
+        images, logits, end_points = built.evaluation
+        network = get_network(built.name)
+        side = network.smallest_image_size
+        last_map = end_points[network.feature_endpoint]
+        # One pixel less than the smallest size leaves no position.
+        for pixels, positions in ((side, 1), (side - 1, 0))[: 1 + network.has_aux_logits]:
+            found = session.run(last_map, {images: np.zeros((1, pixels, pixels, 3))})
+            assert found.shape == (1, positions, positions, network.feature_depth)
         # Not square, and beyond the smallest by less than a stride.
-        small = session.run(logits, {images: np.ones((1, 107, 76, 3), np.float32)})
+        image = np.ones((1, 107, 76, 3), np.float32)
+        small, found = session.run([logits, last_map], {images: image})
         assert np.isfinite(small).all() and small.shape == (1, NUM_CLASSES)
+        assert found.shape[1:3] == (1 + network.has_aux_logits, 1)
         noise = np.random.RandomState(0).uniform(-1, 1, (2, 299, 299, 3)).astype(np.float32)
         found, points = session.run([logits, end_points], {images: noise})
         wanted = np.array(published["logits"])
@@ -123,32 +146,32 @@ def test_published_figures(built):
             assert shapes == reference["end_points_eval_448"]
 
 
-@networks(FAMILIES)
-def test_variables_are_those_of_299_at_every_larger_size(built):
-    with built.graph.as_default():
-        # Reuse is an error where a shape differs.
-        _, end_points = get_network_fn(built.name, NUM_CLASSES)(
-            tf.zeros([1, 560, 448, 3]), reuse=True
-        )
-    assert end_points["AuxLogits"].shape == end_points["Logits"].shape == [1, NUM_CLASSES]
+@pytest.mark.parametrize("name", FAMILIES)
+def test_classifiers_have_the_variables_of_299_at_every_larger_size(name):
+    for sizes in ([(3, 3), (1, 1)], [(17, 17), (8, 8)], [(33, 26), (16, 12)]):
+        with tf.Graph().as_default(), feature_maps(name, *sizes, batch=2):
+            _, end_points = get_network_fn(name, NUM_CLASSES)(tf.zeros([2, 75, 75, 3]))
+            found = {v.op.name: v.shape.as_list() for v in slim.get_model_variables()}
+        assert end_points["AuxLogits"].shape == end_points["Logits"].shape == [2, NUM_CLASSES]
+        if sizes[0] == (17, 17):
+            expected = found
+    assert found == expected
 
 
 @networks(list(NETWORKS))
 def test_features(built):
     network = get_network(built.name)
-    size = network.smallest_image_size
-    asked = set()
-
-    def record(getter, name, *args, **kwargs):
-        asked.add(name)
-        return getter(name, *args, **kwargs)
-
-    with built.graph.as_default(), tf.variable_scope("", custom_getter=record):
-        net, end_points = get_network_fn(built.name, None)(tf.zeros([2, size, size, 3]), reuse=True)
-    features = end_points[network.feature_endpoint]
-    assert net.shape == features.shape == [2, 1, 1, network.feature_depth]
+    assert built.features.shape[-1] == network.feature_depth
     assert all(name.startswith(f"{network.scope}/") for name in built.variables)
-    assert asked == {name for name in built.variables if "logits/" not in name.lower()}
+
+
+@pytest.mark.parametrize("name", INCEPTIONS)
+def test_features_need_no_variable_of_a_classifier(name):
+    with tf.Graph().as_default(), feature_maps(name, (3, 4), (1, 2), batch=2):
+        net, end_points = get_network_fn(name, None)(tf.zeros([2, 75, 107, 3]))
+        assert net.shape == [2, 1, 1, get_network(name).feature_depth]
+        assert not {"AuxLogits", "Logits"} & end_points.keys()
+        assert not tf.global_variables()
 
 
 @networks([name for name in NETWORKS if name.endswith("_se")])
@@ -182,19 +205,6 @@ def test_squeeze_and_excitation_only_adds_its_own_variables(built):
     assert len(found) == 4 * num_blocks[built.name]
 
 
-@networks(FAMILIES)
-def test_less_than_the_smallest_size_leaves_no_position(built):
-    network = get_network(built.name)
-    too_small = network.smallest_image_size - 1
-    with (
-        built.graph.as_default(),
-        compared_by_identity(),
-        slim.arg_scope(arg_scopes_map[built.name]()),
-        pytest.raises(ValueError, match="Negative dimension size"),
-    ):
-        networks_map[built.name](tf.zeros([1, too_small, too_small, 3]), None, reuse=True)
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_less_than_the_smallest_size_is_refused(name):
     smallest = get_network(name).smallest_image_size
@@ -219,15 +229,17 @@ def test_tf_slims_own_network_has_the_same_variables_and_logits(built):
             tf_slim.nets.resnet_v2.resnet_arg_scope,
         ),
     }[built.name]
+    images, logits, _ = built.evaluation
     with built.graph.as_default(), plain_session() as session:
-        images = tf.random.stateless_uniform([1, 299, 330, 3], [1, 2], -1, 1)
-        logits, _ = get_network_fn(built.name, NUM_CLASSES)(images, reuse=True)
         count = len(tf.global_variables())
         with compared_by_identity(), slim.arg_scope(arg_scope()):
-            wanted, _ = theirs(images, NUM_CLASSES, is_training=False, reuse=True)
+            pixels = tf.ensure_shape(images, [1, 299, 330, 3])
+            wanted, _ = theirs(pixels, NUM_CLASSES, is_training=False, reuse=True)
         assert len(tf.global_variables()) == count
         load_recipe_weights(session)
-        found, wanted = session.run([logits, tf.reshape(wanted, [1, NUM_CLASSES])])
+        noise = np.random.RandomState(0).uniform(-1, 1, (1, 299, 330, 3))
+        wanted = tf.reshape(wanted, [1, NUM_CLASSES])
+        found, wanted = session.run([logits, wanted], {images: noise})
     np.testing.assert_allclose(found, wanted, atol=1e-4 * wanted.std())
 
 
@@ -261,21 +273,23 @@ def test_depth_multiplier_that_no_network_has(name):
         get_network(name)
 
 
-@networks(["inception_v4_se", "inception_resnet_v2"])
-def test_fully_convolutional_logits_are_those_of_each_window(built):
+@pytest.mark.parametrize("name", FAMILIES)
+def test_fully_convolutional_logits_are_those_of_each_window(name):
     """At stride 2 over 12 x 12 positions, window (1, 2) begins at position (2, 4)."""
-    features = np.random.RandomState(0).uniform(-1, 1, (1, 12, 12, 1536)).astype(np.float32)
-    with built.graph.as_default(), plain_session() as session:
-        logits, end_points = get_network_fn(built.name, NUM_CLASSES)(
-            tf.zeros([1, 448, 448, 3]), spatial_squeeze=False, create_aux_logits=False, reuse=True
+    with (
+        tf.Graph().as_default(),
+        plain_session() as session,
+        feature_maps(name, (26, 26), (12, 12), batch=1) as last_map,
+    ):
+        logits, end_points = get_network_fn(name, NUM_CLASSES)(
+            tf.zeros([1, 448, 448, 3]), spatial_squeeze=False, create_aux_logits=False
         )
         assert "AuxLogits" not in end_points
-        weights, biases = (v for v in slim.get_model_variables() if "/Logits/Logits/" in v.op.name)
-        session.run([weights.initializer, biases.initializer])
-        last_map = end_points[get_network(built.name).feature_endpoint]
-        found, w, b = session.run([logits, weights, biases], {last_map: features})
+        features = np.random.RandomState(0).uniform(-1, 1, last_map.shape).astype(np.float32)
+        session.run(tf.global_variables_initializer())
+        found, w, b = session.run([logits, *slim.get_model_variables()], {last_map: features})
     assert found.shape == (1, 3, 3, NUM_CLASSES)
-    expected = features[0, 2:10, 4:12].mean((0, 1)) @ w + b
+    expected = features[0, 2:10, 4:12].mean((0, 1)) @ w.reshape(-1, NUM_CLASSES) + b
     np.testing.assert_allclose(found[0, 1, 2], expected, atol=1e-5)
 
 

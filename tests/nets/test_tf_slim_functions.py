@@ -10,7 +10,7 @@ import tf_slim.nets
 
 from slim.common.compat import compared_by_identity, tf
 from slim.nets import inception, nets_factory, resnet_v2
-from tests.nets.conftest import plain_session
+from tests.nets.conftest import feature_maps, plain_session
 
 # The parameters of TF-Slim's functions, in its order; tf_slim has two of the modules itself.
 PARAMETERS = {
@@ -77,24 +77,29 @@ def test_names_of_operations_are_those_of_tf_slim():
     assert found[0] == found[1]
 
 
+UNKNOWN = (None, None)
+
+
 @pytest.mark.parametrize("network", [inception.inception_v3, inception.inception_v3_se])
 def test_global_pool_of_inception_v3_for_unknown_sizes(network):
-    with tf.Graph().as_default(), plain_session() as session:
+    with (
+        tf.Graph().as_default(),
+        plain_session() as session,
+        feature_maps("inception_v3", UNKNOWN, UNKNOWN, batch=None) as last_map,
+    ):
         images = tf.placeholder(tf.float32, [None, None, None, 3])
-        build = partial(network, images, is_training=False, depth_multiplier=0.1)
+        build = partial(network, images, is_training=False, create_aux_logits=False)
         logits, end_points = build(7, global_pool=True, spatial_squeeze=False)
         features, _ = build(0, reuse=True, global_pool=True)
         assert logits.shape.as_list() == [None, 1, 1, 7]
         assert "AvgPool_1a" not in end_points
         session.run(tf.global_variables_initializer())
-        found = session.run(
-            [end_points["Mixed_7c"], end_points["global_pool"], features, logits],
-            {images: np.ones((2, 330, 400, 3), np.float32)},
-        )
-    assert found[0].shape[1:3] == (8, 11)
-    for pooled in found[1:3]:
-        np.testing.assert_allclose(pooled[:, 0, 0], found[0].mean((1, 2)), atol=1e-5)
-    assert found[3].shape == (2, 1, 1, 7)
+        given = np.random.default_rng(0).uniform(size=(2, 8, 11, 2048))
+        outputs = [end_points["global_pool"], features, logits]
+        *pooled, found = session.run(outputs, {last_map: given})
+    for values in pooled:
+        np.testing.assert_allclose(values[:, 0, 0], given.mean((1, 2)), atol=1e-5)
+    assert found.shape == (2, 1, 1, 7)
 
 
 @pytest.mark.parametrize(
@@ -102,11 +107,9 @@ def test_global_pool_of_inception_v3_for_unknown_sizes(network):
     [("inception_v4", "InceptionV4", 0), ("inception_resnet_v2", "InceptionResnetV2", None)],
 )
 def test_pre_logits_for_unknown_sizes(name, scope, num_classes):
-    network = nets_factory.networks_map[name]
-    arg_scope = nets_factory.arg_scopes_map[name]()
-    with tf.Graph().as_default(), tf_slim.arg_scope(arg_scope), compared_by_identity():
+    with tf.Graph().as_default(), feature_maps(name, UNKNOWN, UNKNOWN, batch=None):
         images = tf.placeholder(tf.float32, [None, None, None, 3])
-        net, end_points = network(images, num_classes, is_training=False)
+        net, end_points = nets_factory.networks_map[name](images, num_classes, is_training=False)
         assert net is end_points["global_pool"]
         assert net.shape.as_list() == [None, 1, 1, 1536]
         assert net.op.name.startswith(f"{scope}/Logits/AvgPool_1a")
