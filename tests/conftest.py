@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,15 @@ from slim.common.compat import slim, tf
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from tests import support
-from tests.support import ROOT, SMALL_NETWORK, SMALL_SIZE, TIMEOUT, invoke, write_checkpoint
+from tests.support import (
+    ROOT,
+    SMALL_NETWORK,
+    SMALL_SIZE,
+    TIMEOUT,
+    invoke,
+    variable_shapes,
+    write_checkpoint,
+)
 
 SHARED = ROOT.parent / "shared"
 
@@ -63,6 +72,14 @@ def recipe_weights(name: str, shape: list[int]) -> np.ndarray:
         case "moving_variance":
             return 1 + np.abs(noise) * np.float32(0.1)
     raise ValueError(name)
+
+
+@cache
+def small_values(num_classes: int | None) -> dict[str, np.ndarray]:
+    """Returns these values of the variables of `SMALL_NETWORK`, which callers leave as they are."""
+    with support.small_network():
+        shapes = variable_shapes(SMALL_NETWORK, num_classes)
+    return {name: recipe_weights(name, shape) for name, shape in shapes.items()}
 
 
 def recipe_initializers(
@@ -129,34 +146,35 @@ def colours(tmp_path_factory) -> Path:
     return data
 
 
+@cache
+def colour_features(colours: Path) -> np.ndarray:
+    """Returns what `small_values` make of the first training image of each colour."""
+    images = sorted((colours / "colours/images").glob("train_*"))[:NUM_CLASSES]
+    with support.small_network(), tf.Graph().as_default(), tf.Session() as session:
+        preprocess = get_preprocessing("inception")
+        examples = [
+            preprocess(tf.constant(image.read_bytes()), SMALL_SIZE, SMALL_SIZE) for image in images
+        ]
+        net, _ = get_network_fn(SMALL_NETWORK, None)(tf.stack(examples))
+        load_recipe_weights(session)
+        return session.run(net)[:, 0, 0]
+
+
 def colour_classifier(
     colours: Path, order: Sequence[int] = range(NUM_CLASSES)
 ) -> dict[str, np.ndarray]:
     """Returns the values of the variables of a `SMALL_NETWORK` that tells colours apart.
 
     All weights but the classifier's are random. An image is of the class whose example has the
-    nearest features.
-
-    Args:
-        colours: The folder with the dataset.
-        order: The training image that is the example of each class; image i shows colour i.
+    nearest features; `order` has the colour of the example of each class.
     """
-    images = sorted((colours / "colours/images").glob("train_*"))
-    with support.small_network(), tf.Graph().as_default(), tf.Session() as session:
-        preprocess = get_preprocessing("inception")
-        examples = [
-            preprocess(tf.constant(images[index].read_bytes()), SMALL_SIZE, SMALL_SIZE)
-            for index in order
-        ]
-        _, end_points = get_network_fn(SMALL_NETWORK, NUM_CLASSES)(tf.stack(examples))
-        load_recipe_weights(session)
-        features = session.run(end_points["global_pool"])[:, 0, 0]
-        values = session.run({v.op.name: v.read_value() for v in slim.get_model_variables()})
+    features = colour_features(colours)[list(order)]
     mean = features.mean(axis=0)
     weights = (features - mean).T / np.square(features - mean).sum(axis=1)
-    values[f"{SMALL_NETWORK}/logits/weights"] = weights[np.newaxis, np.newaxis]
-    values[f"{SMALL_NETWORK}/logits/biases"] = -mean @ weights
-    return values
+    return small_values(NUM_CLASSES) | {
+        f"{SMALL_NETWORK}/logits/weights": weights[np.newaxis, np.newaxis],
+        f"{SMALL_NETWORK}/logits/biases": -mean @ weights,
+    }
 
 
 def averages(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -53,6 +53,15 @@ SMALL_DEPTH = 512  # features per image
 SHORT_INCEPTION = "inception_v3_5b"  # has an auxiliary classifier
 SHORT_INCEPTION_SIZE = 43  # pixels
 
+# A Python script that runs a command that knows `SMALL_NETWORK`.
+SMALL_COMMANDS = """\
+import runpy, sys
+from tests.support import small_network
+sys.argv = sys.argv[2:]
+with small_network():
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
 
 class Result(NamedTuple):
     """How a command ended, and what it printed."""

@@ -35,6 +35,14 @@ READ = {
 # Only commands import what fetches from the internet, and these three do not.
 DOWNLOADS = ("slim.weights", "slim.common.downloads")
 OFFLINE = ("slim.train_image_classifier", "slim.eval_image_classifier", "slim.feature_extraction")
+# Modules that notebooks and the demo import, with Matplotlib or scikit-learn.
+WITHOUT_TENSORFLOW = (
+    "demo.toy",
+    "slim.transfer.domain_similarity",
+    "slim.transfer.linear_classifier",
+    "slim.transfer.plots",
+    "slim.transfer.selection",
+)
 MAX_FILE, MAX_FUNCTION, MAX_POSITIONAL = 450, 120, 5
 # The signatures of networks are published.
 LONG_FUNCTIONS = {"inception_v3", "resnet_v2"}
@@ -156,7 +164,7 @@ def test_no_function_takes_many_positional_arguments():
     assert found == {}
 
 
-def test_help_does_not_wait_for_tensorflow():
+def test_help_and_notebooks_do_not_wait_for_tensorflow():
     """TensorFlow takes 4 seconds to load, Matplotlib and scikit-learn one each."""
     code = (
         "import runpy, sys\n"
@@ -167,6 +175,8 @@ def test_help_does_not_wait_for_tensorflow():
         "    try: runpy.run_module(name, run_name='__main__', alter_sys=True)\n"
         "    except SystemExit as end: assert end.code == 0, name\n"
         "    assert not heavy & set(sys.modules), name\n"
+        f"import {', '.join(WITHOUT_TENSORFLOW)}\n"
+        "assert 'tensorflow' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -24,7 +24,7 @@ from slim.evaluation.predictions import load_predictions, read_results
 from slim.evaluation.publishing import Publisher
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing, get_views
-from tests.conftest import COLOURS, NUM_VALIDATION, averages, colour_classifier, recipe_weights
+from tests.conftest import COLOURS, NUM_VALIDATION, averages, colour_classifier, small_values
 from tests.support import (
     SHORT_INCEPTION,
     SMALL_DEPTH,
@@ -32,7 +32,6 @@ from tests.support import (
     SMALL_SIZE,
     THIS_MACHINE,
     invoke,
-    variable_shapes,
     write_checkpoint,
 )
 
@@ -150,13 +149,11 @@ def test_size_without_a_description(more, expected):
 
 def write_constant_classifiers(folder: Path, classes: Iterable[int]) -> list[str]:
     """Writes one checkpoint per class, of a network that predicts that class for every image."""
-    shapes = variable_shapes(SMALL_NETWORK, 3).items()
-    values = {name: recipe_weights(name, shape) for name, shape in shapes}
     return [
         write_checkpoint(
             folder / f"model.ckpt-{label}",
             {
-                **values,
+                **small_values(3),
                 f"{LOGITS}/biases": np.float32(1e4 * np.eye(3)[label]),
                 "global_step": label,
             },
@@ -315,7 +312,7 @@ def test_errors(colours, model_dir, tmp_path, monkeypatch):
     narrow = write_checkpoint(
         tmp_path / "other/model.ckpt-3", {"w": np.float32(0), "global_step": 3}
     )
-    count = len(variable_shapes(SMALL_NETWORK, 3))
+    count = len(small_values(3))
     good = {
         "dataset_dir": colours,
         "dataset_name": "colours",

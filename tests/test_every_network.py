@@ -1,25 +1,26 @@
-"""Inception-V4 through the commands: a training step, then evaluation.
+"""A training step of Inception-V4.
 
-`tests/nets` compares every network with the published figures. Inception-ResNet-V2 has the same
-classifiers; other tests train a small ResNet-V2 and an Inception-V3 with squeeze-and-excitation.
+`tests/nets` compares every network with the published figures, and `tests/checkpoints` freezes them
+as evaluation does. Inception-ResNet-V2 has the same classifiers; other tests train and evaluate a
+small ResNet-V2 and the first layers of an Inception-V3 with squeeze-and-excitation.
 """
 
 import re
 
-from slim import eval_image_classifier, train_image_classifier
+from slim import train_image_classifier
 from slim.nets.nets_factory import get_network
-from tests.conftest import NUM_VALIDATION
 from tests.support import invoke
 
 NAME = "inception_v4"
 
 
-def test_trains_and_evaluates(colours, tmp_path):
+def test_inception_v4_trains(colours, tmp_path):
     size = get_network(NAME).smallest_image_size
-    common = [f"--dataset_dir={colours}", "--dataset_name=colours", f"--model_name={NAME}"]
     done = invoke(
         train_image_classifier,
-        *common,
+        f"--dataset_dir={colours}",
+        "--dataset_name=colours",
+        f"--model_name={NAME}",
         f"--train_dir={tmp_path}",
         f"--train_image_size={size}",
         "--trainable_scopes=Logits",  # all gradients take long to build
@@ -33,12 +34,3 @@ def test_trains_and_evaluates(colours, tmp_path):
     )
     assert done.code == 0, done.error
     assert re.search(r"^step 1 of 1, loss [\d.]+,", done.output, re.M)
-    done = invoke(
-        eval_image_classifier,
-        *common,
-        f"--checkpoint_path={tmp_path}/model.ckpt-1",
-        f"--eval_image_size={size}",
-        "--batch_size=10",
-    )
-    assert done.code == 0, done.error
-    assert re.match(rf"step 1: eval/Accuracy [\d.]+, .* {NUM_VALIDATION} images, ", done.output)

@@ -1,7 +1,6 @@
 """Feature extraction: values, order, kinds of images, interruptions, errors."""
 
 import json
-import math
 import os
 import re
 import shutil
@@ -34,6 +33,7 @@ from tests.conftest import (
     draw_images,
     recipe_weights,
     run,
+    small_values,
 )
 from tests.datasets.conftest import Trap, wait_until
 from tests.support import (
@@ -44,7 +44,6 @@ from tests.support import (
     Process,
     beyond_memory,
     invoke,
-    variable_shapes,
     write_checkpoint,
 )
 
@@ -54,8 +53,7 @@ pytestmark = pytest.mark.usefixtures("small_network")
 @pytest.fixture(scope="module")
 def checkpoint(small_network, tmp_path_factory) -> str:
     """A network of random weights as moving averages, plain variables half of them."""
-    shapes = variable_shapes(SMALL_NETWORK, None).items()
-    values = {name: recipe_weights(name, shape) for name, shape in shapes}
+    values = small_values(None)
     plain = {name: value / 2 for name, value in values.items()}
     folder = tmp_path_factory.mktemp("checkpoint")
     return write_checkpoint(folder / "net.ckpt", {**plain, **averages(values)})
@@ -74,7 +72,7 @@ def arguments(data: Path, checkpoint: str, output: Path, *more: object) -> list[
 
 
 def test_features_of_photographs_equal_the_published_ones(reference, birds, tmp_path):
-    shapes = variable_shapes("inception_v3", None, 75).items()
+    shapes = json.loads((reference / "nets.json").read_text())["inception_v3"]["model_variables"]
     values = {name: recipe_weights(name, shape) * np.float32(0.98) for name, shape in shapes}
     plain = {name: value / 2 for name, value in values.items()}
     checkpoint = write_checkpoint(tmp_path / "net.ckpt", {**plain, **averages(values)})
@@ -152,9 +150,7 @@ def test_every_kind_of_image_that_conversion_takes(checkpoint, tmp_path):
 
 
 def test_plain_variables_where_there_are_no_averages(colours, tmp_path):
-    shapes = variable_shapes(SMALL_NETWORK, None).items()
-    values = {name: recipe_weights(name, shape) for name, shape in shapes}
-    plain = write_checkpoint(tmp_path / "plain.ckpt", values)
+    plain = write_checkpoint(tmp_path / "plain.ckpt", small_values(None))
     flags = arguments(colours, plain, tmp_path / "out", "--splits=val")
     done = invoke(extraction, *flags)
     assert done.code == 0
@@ -166,8 +162,7 @@ def test_plain_variables_where_there_are_no_averages(colours, tmp_path):
 
 def test_precision_and_xla(colours, checkpoint, tmp_path):
     """bfloat16 has 8 bits of mantissa, float16 has 11; the layers' errors add up to a few times."""
-    shapes = variable_shapes(SMALL_NETWORK, None).items()
-    trainable = [shape for name, shape in shapes if "/moving_" not in name]
+    trainable = [value for name, value in small_values(None).items() if "/moving_" not in name]
     found = {}
     for name, flags in {
         "bfloat16": ["--precision=bfloat16"],
@@ -178,7 +173,7 @@ def test_precision_and_xla(colours, checkpoint, tmp_path):
         done = invoke(extraction, *flags)
         assert done.code == 0, done.error
         compiled = " with XLA" if "--xla" in flags else ""
-        size = sum(math.prod(shape) for shape in trainable)
+        size = sum(value.size for value in trainable)
         line = (
             f"{SMALL_NETWORK} at {SMALL_SIZE} pixels: {size:,} parameters, {name}{compiled}, "
             f"on {THIS_MACHINE}\n"

@@ -294,11 +294,6 @@ def test_an_unwritable_folder_is_reported_in_one_line(tmp_path):
     assert "cannot write" in error and "Not a directory" in error
 
 
-def test_tensorflow_is_not_loaded():
-    code = "import sys, demo.toy; sys.exit('tensorflow' in sys.modules)"
-    assert run("python", "-c", code).returncode == 0
-
-
 # The difficulty of the targets: colour must not suffice, shape must help.
 
 

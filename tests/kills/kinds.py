@@ -17,16 +17,15 @@ from slim.checkpoints.description import ModelDescription, write_model_descripti
 from slim.common.compat import tf
 from slim.datasets.tfrecord import LISTS
 from slim.weights.catalogue import DRIVE_IDS
-from tests.conftest import COLOURS, NUM_CLASSES, draw_images, recipe_weights
+from tests.conftest import COLOURS, NUM_CLASSES, draw_images, small_values
 from tests.loopback import Loopback, pack
 from tests.support import (
     ROOT,
+    SMALL_COMMANDS,
     SMALL_NETWORK,
     SMALL_SIZE,
     free_addresses,
     invoke,
-    small_network,
-    variable_shapes,
     write_checkpoint,
 )
 
@@ -38,15 +37,6 @@ TOLERANCE = 1e-5
 OUT = "out"  # the folder of a command's results
 # Files that differ between equal runs: event files, logs, times, leftovers of killed runs.
 DIFFERENT = r"events\.out\..*|\.lock|checkpoint|.*\.log|eval\.txt|log\.txt|.*\.tmp"
-# Runs a command that knows `SMALL_NETWORK`.
-SMALL_PYTHON = f"""\
-#!{sys.executable}
-import runpy, sys
-from tests.support import small_network
-sys.argv = sys.argv[2:]
-with small_network():
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-"""
 
 
 @dataclass(frozen=True)
@@ -91,11 +81,9 @@ def make_inputs(folder: Path, server: Loopback, num_images: int) -> Inputs:
         convert_dataset, f"--dataset_name={DATASET}", f"--dataset_dir={data}", "--num_shards=3"
     )
     assert done.code == 0, done.error
-    with small_network():
-        shapes = variable_shapes(SMALL_NETWORK, NUM_CLASSES)
-    values = {name: recipe_weights(name, shape) for name, shape in shapes.items()}
     source = folder / SOURCE
-    checkpoint = write_checkpoint(source / "model.ckpt-7", {**values, "global_step": 7})
+    values = {**small_values(NUM_CLASSES), "global_step": 7}
+    checkpoint = write_checkpoint(source / "model.ckpt-7", values)
     write_model_description(
         source, ModelDescription(SMALL_NETWORK, SMALL_SIZE, SMALL_NETWORK, DATASET, COLOURS)
     )
@@ -103,7 +91,7 @@ def make_inputs(folder: Path, server: Loopback, num_images: int) -> Inputs:
     files = {f"feature/{n}/a_feature_val.npy": random.bytes(2_000_000) for n in ("a", "b", "c")}
     server.files[DRIVE_IDS["feature"]] = pack(files)
     python = folder / "python"
-    python.write_text(SMALL_PYTHON)
+    python.write_text(f"#!{sys.executable}\n{SMALL_COMMANDS}")
     python.chmod(0o755)
     return Inputs(data, checkpoint, f"{server.address}/{{id}}")
 

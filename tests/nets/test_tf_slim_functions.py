@@ -9,7 +9,8 @@ import tf_slim
 import tf_slim.nets
 
 from slim.common.compat import compared_by_identity, tf
-from slim.nets import inception, nets_factory, resnet_v2
+from slim.common.network_table import get_network
+from slim.nets import inception, inception_resnet_v2, nets_factory, resnet_v2
 from tests.nets.conftest import feature_maps, plain_session
 
 # The parameters of TF-Slim's functions, in its order; tf_slim has two of the modules itself.
@@ -60,7 +61,7 @@ def test_maps_of_the_factory():
     assert nets_factory.get_network_fn("inception_v4", 5).default_image_size == 299
 
 
-def test_names_of_operations_are_those_of_tf_slim():
+def test_operations_variables_and_depths_are_those_of_tf_slim():
     """Compares Inception-V3 with tf_slim's, both called as users call them."""
     found = []
     for network in (inception, tf_slim.nets.inception):
@@ -68,13 +69,15 @@ def test_names_of_operations_are_those_of_tf_slim():
             images = tf.placeholder(tf.float32, [None, 299, 299, 3])
             with tf_slim.arg_scope(network.inception_v3_arg_scope(weight_decay=0.0)):
                 logits, end_points = network.inception_v3(
-                    images, 7, is_training=False, depth_multiplier=0.1
+                    images, 7, is_training=False, depth_multiplier=0.35
                 )
             names = {name: point.op.name for name, point in end_points.items()}
-            found.append((logits.op.name, names))
+            variables = {v.op.name: v.shape.as_list() for v in tf_slim.get_model_variables()}
+            found.append((names, variables, logits.op.name, end_points["Mixed_7c"].shape[-1]))
     for name in ("AvgPool_1a", "PreLogits"):  # not in tf_slim, or another kind of operation
-        found[0][1].pop(name), found[1][1].pop(name, None)
+        found[0][0].pop(name), found[1][0].pop(name, None)
     assert found[0] == found[1]
+    assert found[0][-1] == get_network("inception_v3_035").feature_depth < 2048 / 2
 
 
 UNKNOWN = (None, None)
@@ -141,7 +144,19 @@ def test_base_stops_at_the_final_endpoint_and_reuses_variables(base):
         base(tf.zeros([1, 299, 299, 3]), "Mixed")
 
 
+@pytest.fixture
+def few_repeats(monkeypatch) -> None:
+    """Repeats each block of Inception-ResNet-V2 twice, because all take seconds to build."""
+    repeat = inception_resnet_v2._repeat
+
+    def repeat_twice(scope: str, count: int, *rest: object) -> object:
+        return repeat(scope, 2, *rest)
+
+    monkeypatch.setattr(inception_resnet_v2, "_repeat", repeat_twice)
+
+
 # At 321 pixels, aligned maps have ceil(321 / stride) positions, others those of VALID windows.
+@pytest.mark.usefixtures("few_repeats")
 @pytest.mark.parametrize(
     ("options", "heights"),
     [
@@ -159,6 +174,7 @@ def test_dense_prediction_of_inception_resnet_v2(options, heights):
     assert [end_points[name].shape[1] for name in names] == heights
 
 
+@pytest.mark.usefixtures("few_repeats")
 def test_atrous_inception_resnet_v2_gives_the_strided_values_at_more_positions():
     def build(images: tf.Tensor, stride: int) -> tf.Tensor:
         with tf_slim.arg_scope([tf_slim.batch_norm], is_training=False):

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from slim import load_classifier
 from slim.common.errors import UserError
 from slim.nets.nets_factory import get_network
 from tests.conftest import COLOURS
+from tests.datasets.conftest import encode
 from tests.support import SMALL_DEPTH, variable_shapes, write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -35,12 +35,6 @@ print([prediction.class_name for prediction in predictions], *features.shape)
 def model(small_network, classifier_dir):
     with load_classifier(classifier_dir, batch_size=4) as model:
         yield model
-
-
-def encode(image: Image.Image, kind: str) -> bytes:
-    output = BytesIO()
-    image.save(output, kind)
-    return output.getvalue()
 
 
 def test_any_kind_of_image(model, tmp_path):

@@ -22,12 +22,12 @@ from slim.evaluation.predictions import read_results
 from slim.features.feature_files import find_split
 from slim.transfer import fine_tuning
 from slim.transfer.fine_tuning import share_gpus
-from tests.conftest import NUM_VALIDATION, recipe_weights
+from tests.conftest import NUM_VALIDATION, small_values
 from tests.support import (
     ROOT,
+    SMALL_COMMANDS,
     SMALL_NETWORK,
     SMALL_SIZE,
-    variable_shapes,
     wait_until,
     write_checkpoint,
 )
@@ -64,15 +64,6 @@ else:
         sys.exit(143)
     for step in (0, 4):
         (folder / f"model.ckpt-{step}.index").touch()
-"""
-
-# Runs a command that knows `SMALL_NETWORK`.
-SMALL_COMMANDS = """\
-import runpy, sys
-from tests.support import small_network
-sys.argv = sys.argv[2:]
-with small_network():
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 
@@ -223,9 +214,7 @@ def test_trainings_save_checkpoints_when_the_study_is_stopped(
 
 @pytest.mark.usefixtures("small_network")
 def test_trains_and_evaluates_with_the_commands(colours, tmp_path, replace_python):
-    shapes = variable_shapes(SMALL_NETWORK, None).items()
-    values = {name: recipe_weights(name, shape) for name, shape in shapes}
-    checkpoint = write_checkpoint(tmp_path / "net.ckpt", values)
+    checkpoint = write_checkpoint(tmp_path / "net.ckpt", small_values(None))
     replace_python(SMALL_COMMANDS)
     flags = {
         "sources": "recipe",

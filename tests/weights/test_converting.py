@@ -11,9 +11,9 @@ from slim.checkpoints.description import read_model_description
 from slim.common.compat import slim, tf
 from slim.nets.nets_factory import get_network_fn
 from slim.weights.catalogue import HUB_MODELS
-from tests.conftest import recipe_weights
+from tests.conftest import small_values
 from tests.loopback import Loopback, pack
-from tests.support import SMALL_NETWORK, invoke, variable_shapes
+from tests.support import SMALL_NETWORK, invoke
 
 NAME = "inaturalist_inception_v3"
 SIZE = 64
@@ -28,14 +28,9 @@ def small_model(monkeypatch):
     monkeypatch.setitem(HUB_MODELS, NAME, entry)
 
 
-def expected_values() -> dict[str, np.ndarray]:
-    shapes = variable_shapes(SMALL_NETWORK, None, SIZE)
-    return {name: recipe_weights(name, shape) for name, shape in shapes.items()}
-
-
 def save_tf1(folder: Path) -> None:
     """As TensorFlow Hub for TensorFlow 1: a graph without tags, and one for training."""
-    values = expected_values()
+    values = small_values(None)
     builder = tf.saved_model.Builder(str(folder))
     for tags in ([], ["train"]):
         with tf.Graph().as_default(), tf.Session() as session:
@@ -54,7 +49,7 @@ def save_tf1(folder: Path) -> None:
 def save_tf2(folder: Path) -> None:
     """With the variables of the network, in any function."""
     module = tf.Module()
-    module.held = [tf.compat.v2.Variable(v, name=k) for k, v in expected_values().items()]
+    module.held = [tf.compat.v2.Variable(v, name=k) for k, v in small_values(None).items()]
     module.serve = tf.function(
         lambda images: tf.reduce_sum(images) * module.held[0],
         input_signature=[tf.TensorSpec([None, SIZE, SIZE, 3], tf.float32)],
@@ -64,7 +59,7 @@ def save_tf2(folder: Path) -> None:
 
 def check(folder: Path) -> None:
     """Checks that a converted checkpoint has the values of the SavedModel, and no classifier."""
-    reader, expected = tf.train.load_checkpoint(str(folder)), expected_values()
+    reader, expected = tf.train.load_checkpoint(str(folder)), small_values(None)
     assert reader.get_variable_to_shape_map().keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(reader.get_tensor(name), value)
