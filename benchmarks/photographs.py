@@ -1,7 +1,6 @@
 """The photographs to measure on, drawn or given, as a converted dataset."""
 
 import io
-import os
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from PIL import Image
 from slim.common.command_line import available_cores
 from slim.common.errors import UserError
 from slim.convert_dataset import convert
-from slim.datasets.images import ENDINGS, ImageError, load_image
+from slim.datasets.image_files import find_image_files
+from slim.datasets.images import ImageError, load_image
 from slim.datasets.lists import read_list
 from slim.datasets.staging import Plan
 from slim.datasets.tfrecord import LISTS
@@ -62,14 +62,9 @@ def find_photographs(folder: Path, count: int) -> list[Path]:
     Raises:
         UserError: There is none, or one cannot be read.
     """
-    found = [
-        Path(parent, name).resolve()
-        for parent, _, names in sorted(os.walk(folder))
-        for name in sorted(names)
-        if name.lower().endswith(ENDINGS)
-    ][:count]
+    found = [path.resolve() for path in find_image_files(folder)[0]][:count]
     if not found:
-        raise UserError(f"--images={folder}: no images found; expected {' '.join(ENDINGS)}")
+        raise UserError(f"--images={folder}: no images found; expected files as .jpg or .png")
     for path in found:
         try:
             load_image(path, verify=True)

@@ -1,7 +1,7 @@
 """Classifies images: `python -m slim.classify IMAGE... --checkpoint_path=...`.
 
-IMAGE is an image file of any kind that conversion accepts, or a folder of such files. Prints the
-likeliest classes per image; with --json a JSON array with one object per image:
+IMAGE is an image file of any kind that conversion accepts, a folder of such files, or the folder
+of a dataset. Prints the likeliest classes per image; with --json a JSON array of one object each:
 {"image": path, "predictions": [{"class_name": ..., "label": ..., "probability": ...}, ...]}.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from slim.common.command_line import FlagSet, python_command, require_checkpoint, run_command
-from slim.common.errors import UserError
+from slim.common.errors import UserError, count_some, warn
 from slim.serving.classifier_flags import classifier_flags, define_classifier_flags
 
 if TYPE_CHECKING:
@@ -45,8 +45,13 @@ def main(values: flags.FlagValues) -> None:
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
-    """Returns the image files of the command line; a folder stands for its images, sorted."""
-    from slim.datasets.images import ENDINGS
+    """Returns the image files of the command line.
+
+    A folder stands for its images, sorted; that of a dataset stands for the images of its lists.
+    """
+    from slim.datasets.image_files import find_image_files
+    from slim.datasets.registry import read_converted_list
+    from slim.datasets.tfrecord import LISTS
 
     if not names:
         raise UserError(
@@ -57,16 +62,18 @@ def find_images(names: Sequence[str]) -> list[Path]:
     for name in names:
         if not name:
             raise UserError("an IMAGE is empty: expected an image file or a folder")
-        if not Path(name).is_dir():
-            images.append(Path(name))
-            continue
-        found = [
-            path
-            for path in sorted(Path(name).rglob("*"))
-            if path.suffix.lower() in ENDINGS and not path.name.startswith(".")
-        ]
+        folder, others = Path(name), []
+        if not folder.is_dir():
+            found = [folder]
+        elif all((folder / list_name).is_file() for list_name in LISTS.values()):
+            lists = [read_converted_list(folder, list_name) for list_name in LISTS.values()]
+            found = [folder / image.path for list_ in lists for image in list_.entries]
+        else:
+            found, others = find_image_files(folder)
         if not found:
-            raise UserError(f"no image in the folder {name}: expected {' '.join(ENDINGS)}")
+            raise UserError(f"no image in the folder {name}: expected files as .jpg, .png or .tif")
+        if others:
+            warn(f"{name}: {count_some('files that are not taken for images', others)}")
         images += found
     if not any(image.exists() for image in images):
         raise UserError(f"no image at {images[0]}: expected an image file or a folder")

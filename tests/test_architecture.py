@@ -29,7 +29,7 @@ READ = {
     "train_image_classifier": (41, 6600),
     "eval_image_classifier": (34, 5100),
     "feature_extraction": (33, 5100),
-    "classify": (31, 4500),
+    "classify": (32, 4500),
     "convert_dataset": (12, 1900),
 }
 # Only commands import what fetches from the internet, and these three do not.

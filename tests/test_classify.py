@@ -78,11 +78,37 @@ def test_any_kind_of_image_in_a_folder_and_bad_ones_beside_it(classifier_dir, tm
     assert lines[::2] == [str(tmp_path / image) for image in images]
     for line, colour in zip(lines[1::2], ["blue", "red", "red", "red"], strict=True):
         assert re.fullmatch(rf"  +\d+\.\d%  {colour}", line)
-    chosen, of_broken, of_missing, summary = done.error.splitlines()
+    left_out, chosen, of_broken, of_missing, summary = done.error.splitlines()
+    assert left_out.endswith(f"files that are not taken for images (1): {folder}/notes.txt")
     assert chosen.startswith(f"{classifier_dir}/model.ckpt-7: moving averages")
     assert of_broken.startswith(f"{folder}/broken.jpg: ")
     assert of_missing == f"{missing}: missing"
     assert summary == "error: 2 of 6 images could not be classified, see above"
+
+
+def test_images_of_folders_behind_links_and_of_datasets(colours, tmp_path, capsys):
+    """Every file of a folder is classified or counted; a dataset has the images of its lists."""
+    folder = tmp_path / "folder"
+    (folder / "species").mkdir(parents=True)
+    (folder / "linked").symlink_to(colours / "colours/images")
+    (folder / "species/up").symlink_to("..")
+    expected = sorted(path.name for path in (folder / "linked").iterdir())
+    for name in ("1.jfif", "2.avif", "3.heic", "labels.csv", ".hidden.jpg"):
+        (folder / "species" / name).touch()
+    found = classify.find_images([str(folder)])
+    assert [path.name for path in found] == [*expected, "1.jfif", "2.avif"]
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"warning: {folder}: files that are not taken for images (3): ")
+
+    dataset = tmp_path / "dataset"
+    dataset.mkdir()
+    (dataset / "colours").symlink_to(colours / "colours")
+    Image.new("RGB", (4, 4)).save(dataset / "statistics.png")
+    (dataset / "train.txt").write_text("colours/images/train_003.jpg: 0\n")
+    (dataset / "val.txt").write_text("colours/images/val_001.jpg: 1\n")
+    names = ("train_003.jpg", "val_001.jpg")
+    images = [dataset / "colours/images" / name for name in names]
+    assert classify.find_images([str(dataset)]) == images
 
 
 def test_images_that_cannot_be_read_or_give_no_number(tmp_path, capsys):
@@ -111,7 +137,7 @@ def test_errors(classifier_dir, tmp_path):
     for arguments, message in (
         ([good], "IMAGE is missing: .* -m slim.classify IMAGE"),
         ([tmp_path / "none.jpg", good], "no image at .*none.jpg: expected an image file"),
-        ([tmp_path / "empty", good], "no image in the folder .*empty: expected .jpg "),
+        ([tmp_path / "empty", good], "no image in the folder .*empty: expected files as .jpg"),
         ([""], "an IMAGE is empty: expected an image file or a folder"),
         ([image], "--checkpoint_path is missing"),
         ([image, f"--checkpoint_path={tmp_path}"], "holds no checkpoint"),

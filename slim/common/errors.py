@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-SHOWN_PROBLEMS = 20
+SHOWN_NAMES, SHOWN_PROBLEMS = 3, 20
 
 
 class UserError(Exception):
@@ -30,6 +30,12 @@ def did_you_mean(name: str, known: Sequence[str], *, otherwise: str | None = Non
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """Returns a number with its noun, whose plural ends in `s` by default."""
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def count_some(what: str, names: Sequence[object]) -> str:
+    """Returns a phrase with the number of names and the first few of them."""
+    shown = [str(name) for name in names[:SHOWN_NAMES]] + ["..."] * (len(names) > SHOWN_NAMES)
+    return f"{what} ({len(names)}): {', '.join(shown)}"
 
 
 def show_problems(problems: Sequence[object]) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
-
-# Formats that Pillow decodes by itself. EPS, for example, would start Ghostscript.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+# Formats that Pillow decodes by itself and knows by their first bytes. EPS, for example, would
+# start Ghostscript.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
+FORMATS += ("DIB", "PCX", "QOI", "SGI", "SUN")
 
 _JPEG_START = b"\xff\xd8\xff"
 # Markers that begin a segment. Stuffed bytes, fill bytes and restart markers are part of the
@@ -152,7 +152,7 @@ def _encode(content: bytes) -> tuple[bytes, tuple[int, int]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes, palettes, EXIF, not about pixels
-            image = Image.open(BytesIO(content), formats=_FORMATS)
+            image = Image.open(BytesIO(content), formats=FORMATS)
             _check_size(image.height, image.width)
             image = to_rgb(image)
             output = BytesIO()

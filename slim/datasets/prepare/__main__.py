@@ -33,6 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
     define.boolean("allow_partial", False, "Warn of missing parts rather than stop.")
     define.boolean("copy", False, "Copy the listed images rather than link to them.")
     define.string("from_folders", None, "A folder with one subfolder of images per class.")
+    define.integer("class_depth", 1, "The depth in --from_folders of the folders of classes.", 1)
     fraction = "The fraction of --from_folders to validate on."
     define.real("val_fraction", 0.2, fraction, above=0, below=1)
     define.integer("seed", 0, "The seed of the choice of that fraction.")
@@ -66,7 +67,13 @@ def main(values: flags.FlagValues) -> None:
             dataset = None
         elif values.from_folders:
             root, fraction = Path(values.from_folders), values.val_fraction
-            dataset = folders.read_folders(root, fraction, values.seed, allow_partial=allow_partial)
+            dataset = folders.read_folders(
+                root,
+                fraction,
+                values.seed,
+                class_depth=values.class_depth,
+                allow_partial=allow_partial,
+            )
         elif values.from_tfds:
             dataset = tfds.read_tfds(values.from_tfds, values.tfds_splits, archive_dir)
         else:

@@ -1,88 +1,171 @@
 """Images of one's own: one folder per class."""
 
 import os
+import re
+from collections import defaultdict
 from pathlib import Path
 from random import Random
 
-from slim.common.errors import UserError
-from slim.datasets.images import ENDINGS
+from slim.common.errors import UserError, count, count_some, warn
+from slim.datasets.image_files import find_image_files, is_hidden
 from slim.datasets.listed import ListedDataset
 from slim.datasets.lists import Entry
-from slim.datasets.prepare.prepared import count_some, report_faults
-
-SPLITS = {"train": "train", "validation": "val"}  # the folder of each split
+from slim.datasets.prepare.prepared import report_faults
 
 Classes = dict[str, list[str]]  # the paths of the images of each class
 
+# Folders of splits as Keras, torchvision, Hugging Face, Kaggle, Roboflow and others name them, such
+# as valid, Training, test_set, seg_train or val2017.
+_SPLIT = re.compile(
+    r"(?:seg|data|images?|imgs?)?[\W\d_]*"
+    r"(?:(?P<train>train(?:ing|val)?|trn)|(?P<validation>val(?:id(?:ation|ate)?)?|dev)"
+    r"|(?P<test>test(?:ing)?|tst|eval(?:uation)?|holdout))"
+    r"[\W\d_]*(?:set|data(?:set)?|images?|imgs?|split|folder)?[\W\d_]*",
+    re.IGNORECASE,
+)
+
 
 def read_folders(
-    root: Path, val_fraction: float, seed: int, *, allow_partial: bool = False
+    root: Path,
+    val_fraction: float,
+    seed: int,
+    *,
+    class_depth: int = 1,
+    allow_partial: bool = False,
 ) -> ListedDataset:
-    """Reads a folder with one subfolder per class, or folders `train` and `val` of such subfolders.
+    """Reads a folder with one subfolder per class, or with a folder of such subfolders per split.
 
     Images may be nested deeper. Labels are the ranks of the class names. Hidden files are ignored.
-    Without `train` and `val`, a random fraction of each class is to validate on.
+    Without a folder to validate on, a random fraction of each class is. `class_depth` is the depth
+    of the folders that are classes.
     """
     if not root.is_dir():
         raise UserError(f"--from_folders={root}: no such folder; expected one subfolder per class")
-    ignored, one_sided = [], []
+    ignored, merged, one_sided = [], {}, []
 
-    # 1. Split as the folders are, or at random.
-    if all((root / folder).is_dir() for folder in SPLITS.values()):
-        found = {name: _find_images(root, folder, ignored) for name, folder in SPLITS.items()}
-        others = (path.name for path in sorted(root.iterdir()) if path.name[0] != ".")
-        ignored += [name for name in others if name not in SPLITS.values()]
+    # 1. Split as the folders are, or at random. As in TFDS, the test split validates if no other
+    #    one does and it has classes.
+    folders = _find_splits(root)
+    test = folders.pop("test", None)
+    if test and "validation" not in folders and _subfolders(root / test):
+        folders["validation"], test = test, None
+    found = {
+        split_name: _find_classes(root / folder, root, class_depth, ignored, merged)
+        for split_name, folder in (folders or {"train": ""}).items()
+    }
+    if folders:
+        used = {Path(folder).parts[0] for folder in (*folders.values(), test) if folder}
+        ignored += [name for name in _visible(root) if name not in used]
+        on = folders.get("validation", f"a random part of {folders['train']}")
+        left_out = f", {test} is left out" if test else ""
+        print(f"note: {root}: {folders['train']} is to train on, {on} to validate on{left_out}")
+    if "validation" in found:
         one_sided = sorted(found["train"].keys() ^ found["validation"].keys())
     else:
-        classes = _find_images(root, "", ignored)
-        most = max(map(len, classes.values()), default=0)
+        most = max(map(len, found["train"].values()), default=0)
         if most > 1 and round(val_fraction * most) == most:
             raise UserError(
                 f"--val_fraction={val_fraction} leaves no image to train on, the largest class "
                 f"has {most}: set a smaller fraction"
             )
-        found = split_classes(classes, val_fraction, seed)
+        found = split_classes(found["train"], val_fraction, seed)
 
     # 2. Number the classes of both splits.
-    names = sorted(found["train"].keys() | found["validation"].keys())
+    keys = sorted(found["train"].keys() | found["validation"].keys())
+    names = [key.rpartition("/")[2] for key in keys]
+    if len(set(names)) < len(names):
+        names = keys  # such as a/other and b/other
+    names, keys = zip(*sorted(zip(names, keys, strict=True)), strict=True) if keys else ((), ())
     splits = {
         split_name: [
-            Entry(path, label) for label, name in enumerate(names) for path in classes.get(name, [])
+            Entry(path, label) for label, key in enumerate(keys) for path in classes.get(key, [])
         ]
         for split_name, classes in found.items()
     }
 
-    # 3. Report what is missing and what was passed over.
+    # 3. Report what is missing, what was passed over, and what may not be meant.
+    if ignored:
+        print(f"note: {root}: {count_some('ignored files and folders', ignored)}")
+    deeper = f"--class_depth={class_depth + 1} if the classes are one level deeper"
+    if len(names) == 1:
+        raise UserError(
+            f"--from_folders={root}: '{names[0]}' is the only class, expected two or more: set "
+            f"{deeper}"
+        )
     if empty := [split_name for split_name, images in splits.items() if not images]:
         raise UserError(
             f"--from_folders={root}: no images for {empty[0]}; expected one subfolder per class "
-            f"with several images each ({' '.join(ENDINGS)}), or train/ and val/ with such folders"
+            "with several images each (.jpg, .png and others), or train/ and val/ with such folders"
         )
-    if ignored:
-        print(f"note: {root}: {count_some('ignored files and folders', ignored)}")
-    faults = [count_some("classes in only one of train and val", one_sided)] if one_sided else []
+    if merged:
+        subfolders = sorted({path for paths in merged.values() for path in paths})
+        what = f"subfolders merged into {count(len(merged), 'class', 'classes')}"
+        warn(f"{root}: {count_some(what, subfolders)}; set {deeper}")
+    faults = [count_some("classes in only one of the splits", one_sided)] if one_sided else []
     report_faults(faults, f"the folders in {root}", allow_partial)
     return ListedDataset(root, splits, names)
 
 
-def _find_images(root: Path, below: str, ignored: list[str]) -> Classes:
-    """Returns the images of each class in a folder below the root; adds to the ignored paths."""
-    classes, others = {}, []
-    for top in sorted((root / below).iterdir()):
-        if top.name.startswith("."):
-            continue
-        # Images may be anywhere below the folder of their class; other files are reported.
-        images = []
-        for folder, subfolders, files in os.walk(top):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            for path in (Path(folder, name) for name in files if not name.startswith(".")):
-                is_image = path.suffix.lower() in ENDINGS
-                (images if is_image else others).append(path.relative_to(root).as_posix())
+def _visible(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if not is_hidden(entry.name))
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return [name for name in _visible(folder) if (folder / name).is_dir()]
+
+
+def _split_of(name: str) -> str | None:
+    """Returns the split that a folder is named after, if any."""
+    return match.lastgroup if (match := _SPLIT.fullmatch(name)) else None
+
+
+def _find_splits(root: Path) -> dict[str, str]:
+    """Returns the folder of each split; none if the folders are not named after splits."""
+    named, names = defaultdict(list), _subfolders(root)
+    for name in names:
+        named[_split_of(name)].append(name)
+    others = named.pop(None, [])
+    is_pair = "train" in named and len(named) > 1
+    if not named or (others and not is_pair):
+        return {}
+    if not is_pair or any(len(some) > 1 for some in named.values()):
+        raise UserError(
+            f"--from_folders={root}: {', '.join(n for n in names if n not in others)} are names of "
+            "splits, not of classes; expected one folder to train on and one to validate on, such "
+            f"as train and val: rename or move the others, or set --from_folders={root / names[0]} "
+            "if its subfolders are the classes"
+        )
+    # Some archives repeat the folder, such as seg_train/seg_train.
+    folders = {}
+    for split_name, (name,) in named.items():
+        below = _subfolders(root / name)
+        is_repeated = len(below) == 1 and _split_of(below[0]) == split_name
+        folders[split_name] = f"{name}/{below[0]}" if is_repeated else name
+    return folders
+
+
+def _find_classes(
+    folder: Path, root: Path, depth: int, ignored: list[str], merged: dict[str, set[str]]
+) -> Classes:
+    """Returns the images of each class in a folder; adds to ignored paths and merged subfolders."""
+    tops, classes, empty = [folder], {}, []
+    for _ in range(depth):
+        children = [top / name for top in tops for name in _visible(top)]
+        tops = [path for path in children if path.is_dir()]
+        ignored += [path.relative_to(root).as_posix() for path in children if not path.is_dir()]
+    for top in tops:
+        images, others = find_image_files(top)
+        key = top.relative_to(folder).as_posix()
         if images:
-            classes[top.name] = sorted(images)
+            classes[key] = sorted(path.relative_to(root).as_posix() for path in images)
+            ignored += [path.relative_to(root).as_posix() for path in others]
         else:
-            others.append(top.relative_to(root).as_posix())
-    ignored += sorted(others)
+            such_as = f", such as {others[0].name}" if others else ""
+            empty.append(f"{key} ({count(len(others), 'other file')}{such_as})")
+        if below := {path.parent.relative_to(folder).as_posix() for path in images} - {key}:
+            merged.setdefault(key, set()).update(below)
+    if empty:
+        warn(f"{folder}: {count_some('subfolders without images, which are no classes', empty)}")
     return classes
 
 
@@ -94,8 +177,8 @@ def split_classes(classes: Classes, val_fraction: float, seed: int) -> dict[str,
     """
     train, validation = {}, {}
     for name, paths in classes.items():
-        count = min(max(round(val_fraction * len(paths)), 1), len(paths) - 1)
-        chosen = set(Random(f"{seed} {name}").sample(paths, count))
+        number = min(max(round(val_fraction * len(paths)), 1), len(paths) - 1)
+        chosen = set(Random(f"{seed} {name}").sample(paths, number))
         train[name] = [path for path in paths if path not in chosen]
         if chosen:
             validation[name] = [path for path in paths if path in chosen]

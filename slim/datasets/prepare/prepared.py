@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from slim.common.errors import UserError, warn
+from slim.common.errors import UserError, count_some, warn
 from slim.common.files import exclusive, replacing, write_whole
 from slim.common.progress import progress
 from slim.datasets.listed import ListedDataset, compose_files
@@ -18,13 +18,6 @@ from slim.datasets.registry import KNOWN
 
 IMAGES = "images"  # the link or the folder of copies, the first part of every path in the lists
 COPYING = ".images"  # the folder of copies until all exist
-SHOWN = 3  # names in an error
-
-
-def count_some(what: str, names: Sequence[object]) -> str:
-    """Returns a phrase with the number of names and the first few of them."""
-    shown = [str(name) for name in names[:SHOWN]] + ["..."] * (len(names) > SHOWN)
-    return f"{what} ({len(names)}): {', '.join(shown)}"
 
 
 def report_faults(

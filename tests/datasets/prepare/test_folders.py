@@ -98,10 +98,140 @@ def test_train_and_val_folders_are_the_splits(tmp_path, data):
     draw_folders(root / "val", {"z": 1})
     (root / "test").mkdir()
     out, error = prepare(*flags_for(root, tmp_path / "other"), code=1)
-    assert "classes in only one of train and val (1): z" in error
-    assert "ignored files and folders (1): test" in out
+    assert "classes in only one of the splits (1): z" in error
+    assert "train is to train on, val to validate on, test is left out\n" in out
     prepare(*flags_for(root, tmp_path / "other", "--allow_partial"))
     assert listed(tmp_path / "other" / "my_set", "validation")[-1] == ("val/z/00.jpg", 2)
+
+
+SPLITS = [
+    ("train", "valid", "test"),
+    ("TRAIN", "Validation", "Test"),
+    ("train_images", "dev", "metadata"),
+    ("Training", "Testing", None),  # the test split validates if no other one does
+    ("seg_train/seg_train", "seg_test/seg_test", None),
+    ("trainset", "val2017", None),
+]
+
+
+@pytest.mark.parametrize("folders", SPLITS, ids=lambda folders: folders[0])
+def test_names_of_splits_are_not_classes(tmp_path, data, folders):
+    """The names of exporters, Keras, torchvision, Hugging Face and Kaggle."""
+    root, (to_train, to_validate, other) = tmp_path / "mine", folders
+    train = draw_folders(root / to_train, {"x": 3, "y": 2})
+    validation = draw_folders(root / to_validate, {"x": 1, "y": 2})
+    if other:
+        draw_folders(root / other, {"x": 2, "other": 2})
+    out, error = prepare(*flags_for(root, data))
+    folder = data / "my_set"
+    assert listed(folder, "train") == [(f"{to_train}/{p}", int(p[0] == "y")) for p in train]
+    expected = [(f"{to_validate}/{p}", int(p[0] == "y")) for p in validation]
+    assert listed(folder, "validation") == expected
+    assert (folder / "classes.txt").read_text() == "0 x\n1 y\n"
+    assert f"{to_train} is to train on, {to_validate} to validate on" in out and not error
+    assert not other or f"{other} is left out" in out or f"(1): {other}\n" in out
+
+
+def test_a_test_split_without_classes_is_left_out(tmp_path, data):
+    """A competition's images to predict have no labels."""
+    root = tmp_path / "mine"
+    paths = draw_folders(root / "train", {"x": 5, "y": 5})
+    draw(root, ["test/1.jpg", "test/2.jpg"])
+    out, _ = prepare(*flags_for(root, data))
+    assert "a random part of train to validate on, test is left out\n" in out
+    sizes = [len(listed(data / "my_set", split)) for split in LISTS]
+    found = sorted(path for split in LISTS for path, _ in listed(data / "my_set", split))
+    assert sizes == [8, 2] and found == [f"train/{path}" for path in paths]
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [("valid", "test"), ("Train",), ("train", "val", "validation"), ("training", "Train", "test")],
+)
+def test_splits_that_are_no_pair_are_refused(tmp_path, data, folders):
+    for folder in folders:
+        draw_folders(tmp_path / "mine" / folder, {"x": 2, "y": 2})
+    error = prepare(*flags_for(tmp_path / "mine", data), code=1)[1]
+    assert f"{', '.join(sorted(folders))} are names of splits, not of classes; expected" in error
+    assert not data.exists()
+
+
+def test_a_class_may_be_called_as_a_split(tmp_path, data):
+    draw_folders(tmp_path / "mine", {"car": 2, "test tube": 2, "train": 2, "valid ticket": 2})
+    prepare(*flags_for(tmp_path / "mine", data))
+    names = (data / "my_set" / "classes.txt").read_text()
+    assert names == "0 car\n1 test tube\n2 train\n3 valid ticket\n"
+
+
+def test_classes_one_level_deeper(tmp_path, data):
+    root, flag = tmp_path / "mine", "--class_depth=2"
+    draw_folders(root / "archive", {"x": 3, "y": 2})
+    error = prepare(*flags_for(root, data), code=1)[1]
+    assert "'archive' is the only class, expected two or more: set --class_depth=2" in error
+    assert not data.exists()
+    prepare(*flags_for(root, data, flag))
+    assert (data / "my_set" / "classes.txt").read_text() == "0 x\n1 y\n"
+
+    draw_folders(root / "backup", {"y": 2, "z/deep": 2})
+    merging = f"warning: {root}: subfolders merged into 2 classes (4): archive/x, archive/y, "
+    assert prepare(*flags_for(root, tmp_path / "two"))[1].startswith(merging)
+    error = prepare(*flags_for(root, tmp_path / "four", flag))[1]
+    assert "subfolders merged into 1 class (1): backup/z/deep; set --class_depth=3" in error
+    # The names of folders that occur twice do not name classes.
+    names = (tmp_path / "four" / "my_set" / "classes.txt").read_text()
+    assert names == "0 archive/x\n1 archive/y\n2 backup/y\n3 backup/z\n"
+
+
+def test_links_to_folders_are_followed_and_circles_end(tmp_path, data):
+    root, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
+    draw_folders(root, {"x": 2, "y/more": 2})
+    draw_folders(elsewhere, {"x/a": 3, "z": 4})
+    (root / "z").mkdir()
+    for link, target in {
+        "x/linked": elsewhere / "x",
+        "z/all": elsewhere / "z",
+        "whole": elsewhere / "z",
+        "x/up": "..",
+        "x/further up": "../..",
+        "y/more/again": "../../y",
+        "y/twice": "more",
+    }.items():
+        (root / link).symlink_to(target)
+    out, _ = prepare(*flags_for(root, data))
+    found = sorted(path for split in LISTS for path, _ in listed(data / "my_set", split))
+    assert found == sorted(
+        [f"x/{i:02d}.jpg" for i in range(2)]
+        + [f"x/linked/a/{i:02d}.jpg" for i in range(3)]
+        + [f"y/more/{i:02d}.jpg" for i in range(2)]
+        + [f"{folder}/{i:02d}.jpg" for i in range(4) for folder in ("whole", "z/all")]
+    )
+    assert "ignored files and folders (4): x/further up, x/up, y/more/again, ...\n" in out
+
+
+def test_every_format_of_photographs_is_read_and_a_lost_class_is_named(tmp_path, data):
+    root = tmp_path / "mine"
+    draw_folders(root, {"x": 2})
+    for name, kind in {
+        "0.jfif": "JPEG",
+        "1.AVIF": "AVIF",
+        "2.jp2": "JPEG2000",
+        "3.JPE": "JPEG",
+    }.items():
+        (root / "y").mkdir(exist_ok=True)
+        (root / "y" / name).write_bytes(encode(picture(1), kind))
+    for name in ("hawk/1.heic", "hawk/2.heic", "x/@eaDir/thumbnail.jpg", "__MACOSX/x/00.jpg"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"unknown")
+    (root / "owl").mkdir()
+    out, error = prepare(*flags_for(root, data))
+    assert error == (
+        f"warning: {root}: subfolders without images, which are no classes (2): hawk (2 other "
+        "files, such as 1.heic), owl (0 other files)\n"
+    )
+    assert "ignored" not in out
+    convert(data / "my_set", "--num_shards=1")
+    shards = sorted((data / "my_set").glob("*.tfrecord"))
+    assert sorted(record.label for record in read_records(shards)) == [0, 0, 1, 1, 1, 1]
 
 
 def test_other_files_are_ignored_and_nested_folders_are_read(tmp_path, data):
@@ -115,7 +245,7 @@ def test_other_files_are_ignored_and_nested_folders_are_read(tmp_path, data):
         (root / name).write_bytes(b"")
     (root / "empty").mkdir()
     out, _ = prepare(*flags_for(root, data))
-    assert "ignored files and folders (4): " in out
+    assert "ignored files and folders (3): " in out
     folder = data / "my_set"
     found = sorted(path for split in LISTS for path, _ in listed(folder, split))
     assert found == sorted([*paths, "x/upper.JPEG", "x/grey.png"])
@@ -130,14 +260,14 @@ def test_images_may_lie_in_the_folder_of_the_dataset(data):
     found = [path for split in LISTS for path, _ in listed(data / "my_set", split)]
     assert sorted(found) == paths
     prepare(*flags_for(root, data))
-    _, error = prepare(*flags_for(data / "my_set", data), code=1)
+    _, error = prepare(*flags_for(data / "my_set", data, "--class_depth=2"), code=1)
     assert "nothing was written" in error
 
 
 @pytest.mark.parametrize("device", [None, "/dev/zero"])
 def test_only_regular_files_are_copied(tmp_path, data, device):
     root = tmp_path / "mine"
-    draw_folders(root, {"x": 4})
+    draw_folders(root, {"x": 4, "y": 1})
     other = root / "x/00.jpg"
     other.unlink()
     if device:
@@ -152,7 +282,7 @@ def test_only_regular_files_are_copied(tmp_path, data, device):
 def test_folders_without_images_are_refused(tmp_path, data):
     (tmp_path / "mine" / "x").mkdir(parents=True)
     assert "no images for train" in prepare(*flags_for(tmp_path / "mine", data), code=1)[1]
-    draw_folders(tmp_path / "mine", {"x": 1})
+    draw_folders(tmp_path / "mine", {"w": 1, "x": 1})
     assert "no images for validation" in prepare(*flags_for(tmp_path / "mine", data), code=1)[1]
     draw_folders(tmp_path / "mine", {"x": 3})
     flags = flags_for(tmp_path / "mine", data, "--val_fraction=0.999999")
