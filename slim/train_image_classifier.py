@@ -247,7 +247,7 @@ def train(
         # The moving averages of batch norm follow the batches of the first clone, as published.
         update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope or None)
         if values.cache_features:
-            batches.compute(clones[0].outputs, trained)
+            trained = batches.compute(clones[0].outputs, trained)
             update_ops = []  # below the features, nothing runs
 
         # The step, and its summary.

@@ -66,13 +66,22 @@ class FeatureBatches:
 
         The auxiliary classifier is below: it has its variables but no loss.
         """
-        logits, end_points = network_fn(tf.placeholder(tf.float32, [None, None, None, 3]))
+        # Its shapes depend on the size of the images, which do not run.
+        size = self._values.train_image_size
+        logits, end_points = network_fn(tf.placeholder(tf.float32, [None, size, size, 3]))
         features = end_points[get_network(self._values.model_name).feature_endpoint]
+        if features.shape[1:3] != (1, 1):
+            features = features.consumers()[0].outputs[0]  # their mean over positions
         labels = tf.placeholder(tf.int64, [None])
         return CloneOutputs(labels, logits, {FEATURES: features}, tf.constant(0, tf.float64))
 
-    def compute(self, outputs: CloneOutputs, trained: Sequence[tf.Variable]) -> None:
-        """Computes the features of the split, or loads those of an earlier run."""
+    def compute(
+        self, outputs: CloneOutputs, trained: Sequence[tf.Variable]
+    ) -> Sequence[tf.Variable]:
+        """Computes or loads the features of the split, and returns the variables to train.
+
+        The auxiliary classifier, which has no loss, keeps the values that it started from.
+        """
         values, dataset = self._values, self._dataset
         self._check_variables(outputs.end_points[FEATURES], trained)
         folder, list_name = Path(values.train_dir, FEATURES), LISTS[dataset.split_name]
@@ -102,6 +111,7 @@ class FeatureBatches:
             extract_missing([split], settings, make_extractor)
             self._features = np.load(split.feature_path, mmap_mode="r")
             self._labels = np.load(split.label_path) - values.labels_offset
+        return [variable for variable in trained if "/AuxLogits/" not in variable.op.name]
 
     def begin(
         self, _: tf.Session, step: int, outputs: CloneOutputs
@@ -125,7 +135,10 @@ class FeatureBatches:
             if operation not in found:
                 found.add(operation)
                 to_visit += [tensor.op for tensor in operation.inputs]
-        if below := [variable.op.name for variable in trained if variable.op in found]:
+        below = [variable.op.name for variable in trained if variable.op in found]
+        if all("/AuxLogits/" in variable.op.name for variable in trained):
+            below = [variable.op.name for variable in trained]
+        if below:
             raise UserError(
                 f"--cache_features: --trainable_scopes selects {count(len(below), 'variable')} "
                 f"below the last layer, such as {below[0]}; pass "

@@ -11,9 +11,11 @@ import pytest
 from slim import train_image_classifier as training
 from slim.common import files
 from slim.common.compat import tf
-from slim.training.cached_features import feature_batches
+from slim.nets.nets_factory import get_network_fn
+from slim.training.cached_features import FeatureBatches, feature_batches
+from slim.training.start import Run
 from tests.conftest import NUM_CLASSES, NUM_TRAIN
-from tests.support import SMALL_NETWORK, SMALL_SIZE, Result, invoke
+from tests.support import SMALL_NETWORK, SMALL_SIZE, Result, invoke, training_flags
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -137,6 +139,53 @@ def test_a_run_and_its_features_start_from_one_checkpoint(colours, source, tmp_p
     # A run on images has other variables below the last layer.
     done = cached(colours, other, source, "--max_number_of_steps=2")
     assert (done.code, "did not start from" in done.error) == (1, True)
+
+
+def test_the_auxiliary_classifier_keeps_its_values_and_every_run_takes_the_checkpoint(
+    colours, tmp_path
+):
+    """Below 299 pixels its last kernel is smaller, and so is the name of its scope."""
+    size, scopes = ("--model_name=inception_v3_010", "--train_image_size=107"), "Logits"
+    more = ("--max_number_of_steps=1", "--batch_size=2", *size)
+    assert train(colours, tmp_path / "source", *more).code == 0
+    done = cached(
+        colours,
+        tmp_path / "cached",
+        f"{tmp_path}/source/model.ckpt-1",
+        *size,
+        f"--checkpoint_exclude_scopes={scopes}",
+        f"--trainable_scopes={scopes}",
+        "--max_number_of_steps=2",
+    )
+    assert done.code == 0, done.error
+    before, after = (tf.train.load_checkpoint(f"{tmp_path}/cached/model.ckpt-{n}") for n in (0, 2))
+    kept = [name for name in after.get_variable_to_shape_map() if "/AuxLogits/" in name]
+    assert sum("/Conv2d_2a_1x1/" in name for name in kept) == 4
+    for name in kept:
+        np.testing.assert_array_equal(after.get_tensor(name), before.get_tensor(name), name)
+    classifier = "InceptionV3/Logits/Conv2d_1c_1x1/weights"
+    assert (after.get_tensor(classifier) != before.get_tensor(classifier)).any()
+    checkpoint = f"--checkpoint_path={tmp_path}/cached/model.ckpt-2"
+    done = train(colours, tmp_path / "next", *more, checkpoint, "--checkpoint_exclude_scopes=")
+    assert done.code == 0, done.error
+
+
+def test_variables_have_the_shapes_of_training_on_images(tmp_path):
+    """The kernel of Inception-V4's auxiliary classifier has one name at all sizes."""
+    flags = ("--model_name=inception_v4", "--train_image_size=107")
+    values = training_flags(*flags, "--checkpoint_path=x")
+    run = Run(cluster=None, train_dir=tmp_path, last_step=1, source="x")
+    shapes = []
+    for images in (False, True):
+        with tf.Graph().as_default():
+            network_fn = get_network_fn("inception_v4", NUM_CLASSES, is_training=True)
+            if images:
+                network_fn(tf.zeros([1, 107, 107, 3]))
+            else:
+                features = FeatureBatches(values, None, NUM_CLASSES, run).build(network_fn)
+                assert features.end_points["features"].shape == [None, 1, 1, 1536]
+            shapes.append({v.op.name: v.shape.as_list() for v in tf.global_variables()})
+    assert shapes[0] == shapes[1]
 
 
 def contents(folder) -> dict[str, bytes]:
