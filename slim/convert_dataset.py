@@ -18,7 +18,7 @@ from slim.common.errors import UserError, count, show_problems, warn
 from slim.common.files import exclusive, write_whole
 from slim.common.progress import progress
 from slim.common.workers import WorkerError, run_jobs
-from slim.datasets.lists import count_classes, find_gaps, find_overlap, read_list
+from slim.datasets.lists import count_classes, find_gaps, read_list
 from slim.datasets.registry import (
     DESCRIPTION,
     KNOWN,
@@ -79,14 +79,13 @@ def convert(plan: Plan, num_workers: int | None, distribute: Callable = run_jobs
     """
     started, folder = time.monotonic(), plan.folder
 
-    # Say what is unusual about the lists. Invalid lines are problems, which come below.
+    # Say what is unusual about the lists. Invalid lines and copies come below.
     found = Sizes(*map(len, plan.entries.values()), count_classes(plan.entries))
     expected = KNOWN.get(folder.name, found)
     if found != expected:
         warn(f"{folder} lists {found}; the paper's {folder.name} has {expected}")
-    if both := find_overlap(plan.entries):
-        images = count(len(both), "image")
-        warn(f"both lists of {folder} have {images} in common, the first is {both[0]}")
+    if found.classes == 1:
+        warn(f"{folder} has one class: any network that is trained on it is always right")
 
     # Decide how to start; the order matters:
     # 1. A finished conversion is left alone; not even its folder is touched.
@@ -108,6 +107,7 @@ def convert(plan: Plan, num_workers: int | None, distribute: Callable = run_jobs
 
         # All shards exist. Problems stop the conversion here, once all of them are known.
         notes = {shard: plan.read_note(shard) for shard in plan.shards}
+        report_copies(plan, notes)
         report_problems(plan, notes)
         write_whole(plan.staging / DESCRIPTION, describe(plan, notes).to_json())
         publish(plan)
@@ -191,6 +191,23 @@ def make_shards(plan: Plan, num_workers: int | None, distribute: Callable) -> in
     finally:
         plan.remove_temporary()
     return num_missing
+
+
+def report_copies(plan: Plan, notes: dict[Shard, Note]) -> None:
+    """Warns of images that both splits have, and of images with two labels."""
+    copies = plan.find_copies(notes)
+    across = [pair for pair in copies if pair[0].list_name != pair[1].list_name]
+    mislabelled = [pair for pair in copies if pair[0].entry.label != pair[1].entry.label]
+    for found, what, advice in (
+        (across, "in both splits, byte for byte", "evaluation counts what was trained on"),
+        (mislabelled, "there with two labels", "one of them is wrong"),
+    ):
+        if found:
+            first, copy = min(found, key=lambda pair: pair[1].entry.line)
+            warn(
+                f"{plan.folder}: {count(len(found), 'image is', 'images are')} {what}, so that "
+                f"{advice}; such as {first} and {copy}"
+            )
 
 
 def report_problems(plan: Plan, notes: dict[Shard, Note]) -> None:

@@ -54,17 +54,22 @@ def read_list(path: Path) -> ImageList:
     # File names are bytes, not necessarily UTF-8.
     lines = content.decode("utf-8-sig", errors="surrogateescape").split("\n")
     entries, problems = [], []
-    first_line: dict[str, int] = {}
+    first: dict[str, Entry] = {}  # the first line of each path
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         image, _, label = line.rpartition(": ")
         if fault := _find_fault(image, label.strip(), line.strip()):
             problems.append(Problem(path.name, number, fault))
-        elif (earlier := first_line.setdefault(str(PurePosixPath(image)), number)) != number:
-            problems.append(Problem(path.name, number, f"{image}: already on line {earlier}"))
-        else:
-            entries.append(Entry(image, int(label), number))
+            continue
+        entry = Entry(image, int(label), number)
+        if (earlier := first.setdefault(str(PurePosixPath(image)), entry)) is entry:
+            entries.append(entry)
+            continue
+        text = f"{image}: already on line {earlier.line}"
+        if earlier.label != entry.label:
+            text += f" with another label, {earlier.label}, not {entry.label}"
+        problems.append(Problem(path.name, number, text))
     if not entries and not problems:
         raise UserError(f"{path} is empty: {expected}")
     return ImageList(entries, problems, hashlib.sha256(content).hexdigest())
@@ -105,9 +110,3 @@ def find_gaps(splits: Mapping[str, Sequence[Entry]]) -> list[Problem]:
         f"neither list, the first is {first}; number the classes from 0 without gaps"
     )
     return [Problem("train.txt and val.txt", 0, text)]
-
-
-def find_overlap(splits: Mapping[str, Sequence[Entry]]) -> list[str]:
-    """Returns the images that are in both the training and the validation list."""
-    validation = {entry.path for entry in splits["validation"]}
-    return [entry.path for entry in splits["train"] if entry.path in validation]

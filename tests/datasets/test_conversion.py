@@ -187,15 +187,53 @@ def test_all_problems_in_one_report(make_dataset):
     assert len(lines) == len(expected)
     for line, start in zip(lines, expected, strict=True):
         assert line.startswith(start)
-    warning, *shown, error = done.error.splitlines()
-    assert warning.startswith(f"warning: both lists of {folder} have 1 image in common")
-    assert warning.endswith("the first is images/0005.jpg")
+    in_both, two_labels, *shown, error = done.error.splitlines()
+    assert in_both.startswith(f"warning: {folder}: 1 image is in both splits, byte for byte, ")
+    pair = (
+        "images/0005.jpg (train.txt line 6, label 2) and images/0005.jpg (val.txt line 8, label 5)"
+    )
+    assert in_both.endswith(f"such as {pair}") and two_labels.endswith(f"such as {pair}")
     assert shown == lines
     assert error == (
         f"error: 10 problems in {folder}, listed in {report}: fix lists and images, or skip such "
         "lines with --on_error=skip; nothing was converted"
     )
     assert contents(folder) == {}
+
+
+def test_copies_in_both_splits_and_with_two_labels_are_named(make_dataset):
+    """Copies, links, and images of other formats, which are stored as JPEG."""
+    folder = make_dataset()
+    images = folder / "images"
+    (images / "copy.jpg").write_bytes((images / "0000.jpg").read_bytes())
+    (images / "link.jpg").symlink_to("0001.jpg")
+    for name in ("one.png", "two.PNG"):
+        (images / name).write_bytes(encode(picture(99), "PNG"))
+    add_line(folder, "images/one.png: 2")
+    add_line(folder, "images/link.jpg: 0")
+    add_line(folder, "images/two.PNG: 2", "val.txt")
+    add_line(folder, "images/copy.jpg: 0", "val.txt")
+    in_both, two_labels = convert(folder).error.splitlines()
+    assert in_both == (
+        f"warning: {folder}: 2 images are in both splits, byte for byte, so that evaluation counts "
+        "what was trained on; such as images/one.png (train.txt line 13, label 2) and "
+        "images/two.PNG (val.txt line 7, label 2)"
+    )
+    assert two_labels.startswith(f"warning: {folder}: 1 image is there with two labels, ")
+    for place in (
+        "images/0001.jpg (train.txt line 2, label 1)",
+        "images/link.jpg (train.txt line 14, label 0)",
+    ):
+        assert place in two_labels
+    assert len(read_records(sorted(folder.glob("*.tfrecord")))) == 22
+
+
+def test_a_single_class_is_named(make_dataset):
+    folder = make_dataset()
+    for path in folder.glob("*.txt"):
+        path.write_text(re.sub(": [12]", ": 0", path.read_text()))
+    error = convert(folder).error
+    assert error.startswith(f"warning: {folder} has one class: any network ")
 
 
 def test_skip_leaves_out_invalid_lines_and_images(make_dataset):

@@ -68,6 +68,20 @@ def test_from_lists_to_shards(data):
         assert {record.jpeg: record.label for record in records} == expected
 
 
+def test_sources_that_share_a_photograph(data):
+    """As Stanford Dogs, whose photographs are ImageNet's."""
+    shared = (data / "things/images/train_1_0.jpg").read_bytes()
+    (data / "birds/images/val_2_0.jpg").write_bytes(shared)
+    make(data, "--dataset_names=birds,things")
+    in_both, two_labels = convert(data / "birds+things", "--num_shards=2").error.splitlines()
+    pair = (
+        "things/images/train_1_0.jpg (train.txt line 9, label 4) and "
+        "birds/images/val_2_0.jpg (val.txt line 3, label 2)"
+    )
+    assert "1 image is in both splits" in in_both and in_both.endswith(pair)
+    assert "1 image is there with two labels" in two_labels and two_labels.endswith(pair)
+
+
 def test_images_that_conversion_has_skipped_do_not_come_back(data):
     """The only images of a class may be among them; the class stays."""
     for path in (data / "birds/images").glob("*_2_?.jpg"):
