@@ -82,18 +82,19 @@ train_layers() {
         MAX_STEPS=$steps EPOCHS_PER_DECAY=$(epochs "$dataset" "$steps") ./train.sh $SHORT "$@"
 }
 
-# evaluate NAME DATASET FOLDER [flags]: evaluates at the size of training into FOLDER unless its
-# results are newer than the checkpoint, and prints them.
+# evaluate NAME DATASET FOLDER [flags]: evaluates into FOLDER unless its eval.txt is newer than the
+# checkpoint, and prints the results.
 evaluate() {
     model=$1 dataset=$2 folder=$3
     shift 3
     mkdir -p "$folder"
-    results=$folder/results.json
+    results=$folder/eval.txt
     if [ ! -e "$results" ] || [ "checkpoints/$model/checkpoint" -nt "$results" ]; then
         DATASET_NAME=$dataset MODEL_DIR=./checkpoints/$model ./eval.sh --per_class \
-            --max_number_of_evaluations=1 --eval_dir="$folder" "$@" >"$folder/eval.txt"
+            --max_number_of_evaluations=1 --eval_dir="$folder" "$@" >"$folder/eval.tmp"
+        mv "$folder/eval.tmp" "$results"
     fi
-    cat "$folder/eval.txt"
+    cat "$results"
 }
 
 for name in $SOURCES; do

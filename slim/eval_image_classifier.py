@@ -164,8 +164,12 @@ def main(values: flags.FlagValues) -> None:
 
         # 5. Evaluate each network. Those of an ensemble are reported by themselves, and need image
         # sizes of their own to be told apart in TensorBoard.
-        sizes = [member.image_size for member in members]
-        mean = 0.0
+        sizes, mean = [member.image_size for member in members], 0.0
+        fractions = {member.central_fraction for member in members} - {None}
+        other = [f"{values.num_crops}_crops"] * (values.num_crops > 1)
+        other += [f"central_{fraction:g}" for fraction in fractions if len(fractions) == 1]
+        other += ["part"] * bool(values.max_num_batches)
+        named = partial(run_name, split_name=dataset.split_name, other=other)
         for member, network, checkpoint, step in zip(
             members, networks, checkpoints, steps, strict=True
         ):
@@ -175,7 +179,7 @@ def main(values: flags.FlagValues) -> None:
             # Graphs refer to themselves: without this the graphs of several checkpoints pile up.
             gc.collect()
             predictions, name = predicted(step, **found), checkpoint
-            run = run_name([member.image_size], trained_size(checkpoint), dataset.split_name)
+            run = named([member.image_size], trained_size(checkpoint))
             if ensemble:
                 mean += probabilities / len(members)
                 name += f", {member.image_size} pixels"
@@ -189,11 +193,11 @@ def main(values: flags.FlagValues) -> None:
                 top, of_top = rank(mean)
             predictions = predicted(max(steps), found["labels"], top.numpy(), of_top.numpy())
             name = f"mean of {len(members)}"
-            run = run_name(sizes, trained_size(checkpoints[0]), dataset.split_name)
+            run = named(sizes, trained_size(checkpoints[0]))
 
         # 7. The line, the event file, results.json, and the predictions.
         publisher.report(predictions, name, run)
-        publisher.save(predictions, name)
+        publisher.save(predictions, name, run)
         evaluations += 1
         if evaluations == values.max_number_of_evaluations:
             break

@@ -15,6 +15,7 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 
 from slim import eval_image_classifier as evaluation
+from slim import long_tail
 from slim.checkpoints import reading
 from slim.checkpoints.description import ModelDescription, write_model_description
 from slim.checkpoints.freezing import InferenceGraph
@@ -113,7 +114,7 @@ def test_counts_each_image_once(colours, model_dir, tmp_path, averaged):
         "eval/Accuracy": pytest.approx(expected),
         "eval/Recall_5": pytest.approx(1.0),
     }
-    assert read_results(tmp_path) == {
+    assert read_results(tmp_path / RUN) == {
         "step": 12,
         "checkpoint": f"{model_dir}/model.ckpt-12",
         "accuracy": pytest.approx(expected),
@@ -223,11 +224,13 @@ def test_crops_and_all_that_per_class_writes(colours, two_networks, tmp_path):
     more = ["--num_crops=12", "--batch_size=30", "--per_class", f"--eval_dir={tmp_path}"]
     done = invoke(evaluation, *arguments(colours, two_networks[1], *more))
     assert done.code == 0, done.error
+    folder = tmp_path / f"{RUN}_12_crops"
+    assert f"note: results are in {folder}\n" in done.error
     expected = probabilities_one_by_one(colours, two_networks[1], SMALL_SIZE, 12)
     labels = validation_labels(colours)
     accuracy = accuracy_score(labels, expected.argmax(axis=1))
     assert f"eval/Accuracy {accuracy:.4f}, eval/Recall_5 1.0000, 14 images" in done.output
-    found = load_predictions(tmp_path / "predictions-2.npz")
+    found = load_predictions(folder / "predictions-2.npz")
     assert found.labels.tolist() == labels
     in_order = np.zeros((14, 3))
     np.put_along_axis(in_order, found.top, found.probabilities, axis=1)
@@ -235,7 +238,7 @@ def test_crops_and_all_that_per_class_writes(colours, two_networks, tmp_path):
     matrix = confusion_matrix(labels, expected.argmax(axis=1), labels=range(3))
     assert found.confusion.tolist() == matrix.tolist()
     assert found.class_sizes.tolist() == [10, 10, 10]
-    values = summary_values(tmp_path / RUN, 2)
+    values = summary_values(folder, 2)
     mean = balanced_accuracy_score(labels, expected.argmax(axis=1))
     assert values["eval/Mean_class_accuracy"].simple_value == pytest.approx(mean)
     # Each class has 10 training images.
@@ -266,7 +269,7 @@ def test_networks_and_sizes_together(colours, two_networks, tmp_path):
     assert second.endswith(f"{two_networks[1]}/model.ckpt-2, 40 pixels")
     assert mean.startswith("step 2: ")
     assert mean.endswith("14 images, mean of 2")
-    found = load_predictions(tmp_path / "predictions-2.npz")
+    found = load_predictions(tmp_path / "eval_32+40/predictions-2.npz")
     best = np.sort(np.mean(each, axis=0), axis=1)[:, ::-1]
     np.testing.assert_allclose(found.probabilities, best, atol=1e-4)
     # A run for each size, since the steps and the tags may be the same.
@@ -290,7 +293,9 @@ def test_evaluates_as_trained(colours, two_networks, tmp_path):
         out = ["--per_class", f"--eval_dir={tmp_path / name}"]
         done = invoke(evaluation, *data, f"--checkpoint_path={folder}", *out, *more)
         assert done.code == 0, done.error
-        return load_predictions(tmp_path / name / "predictions-2.npz").probabilities, done.error
+        (predictions,) = (tmp_path / name).rglob("predictions-2.npz")
+        assert (predictions.parent.name == name) == (not more)
+        return load_predictions(predictions).probabilities, done.error
 
     found, said = evaluate("as_trained")
     assert "note:" not in said
@@ -301,9 +306,42 @@ def test_evaluates_as_trained(colours, two_networks, tmp_path):
     (folder / "model.json").unlink()
     same = ["--eval_image_size=48", "--preprocessing_name=vgg", f"--model_name={SMALL_NETWORK}"]
     expected, said = evaluate("without", *same)
-    assert "note:" not in said
+    assert "note: --" not in said
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert not np.allclose(found, other, atol=1e-3)
+
+
+def test_other_evaluations_of_a_step_do_not_replace_the_published_one(
+    colours, two_networks, tmp_path
+):
+    """At another size, on the other split, with other crops, and on a part of the images."""
+    shutil.copytree(two_networks[1], tmp_path / "model")
+    description = ModelDescription(SMALL_NETWORK, SMALL_SIZE, "inception", "colours", COLOURS)
+    write_model_description(tmp_path / "model", description)
+    out = tmp_path / "out"
+    for more in (
+        [],
+        ["--eval_image_size=40"],
+        ["--dataset_split_name=train"],
+        ["--num_crops=5"],
+        ["--central_fraction=0.5"],
+        ["--max_num_batches=1"],
+    ):
+        flags = arguments(colours, tmp_path / "model", "--per_class", f"--eval_dir={out}", *more)
+        done = invoke(evaluation, *flags)
+        assert done.code == 0, done.error
+        if not more:
+            before = {path.name: path.read_bytes() for path in out.glob("[!e]*")}
+    assert {path.name: path.read_bytes() for path in out.glob("[!e]*")} == before
+    assert before.keys() == {"results.json", "predictions-2.npz", "predictions-2.txt"}
+    sizes = {"40": 14, "train": 30, "5_crops": 14, "central_0.5": 14, "part": 4}
+    for name, images in sizes.items():
+        assert read_results(out / f"eval_{name}")["num_images"] == images
+        assert len(load_predictions(out / f"eval_{name}/predictions-2.npz").labels) == images
+    for name in before:
+        (out / name).unlink()
+    done = invoke(long_tail, out)
+    assert done.code == 1 and f"or pass {out / 'eval_40'} or {out / 'eval_5_crops'} or" in done.error
 
 
 def test_errors(colours, model_dir, tmp_path, monkeypatch):

@@ -175,9 +175,10 @@ def find_predictions(path: str | Path) -> Path:
         if match := re.fullmatch(r"predictions-(\d+)\.npz", file.name):
             steps[int(match[1])] = file
     if not steps:
+        others = sorted({str(file.parent) for file in path.glob("eval_*/predictions-*.npz")})
         raise UserError(
             f"no predictions-<step>.npz in {path}: evaluate with --per_class --eval_dir={path} "
-            "to write such files"
+            f"to write such files{' or pass ' * bool(others)}{' or '.join(others)}"
         )
     return steps[max(steps)]
 

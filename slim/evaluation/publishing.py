@@ -2,8 +2,10 @@
 
 import io
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -34,20 +36,23 @@ SIDE, MARGIN, FONT = 192, 8, 13  # pixels
 LINE = FONT + 4
 
 
-def run_name(sizes: Sequence[int], trained_size: int, split_name: str) -> str:
-    """Returns the folder within `--eval_dir` for the event files of an evaluation.
+def run_name(
+    sizes: Sequence[int], trained_size: int, split_name: str, *, other: Sequence[str] = ()
+) -> str:
+    """Returns the folder within `--eval_dir` for the results of an evaluation.
 
     It is `.` for validation images at the size of training, otherwise `eval_448` or
     `eval_train_448`, for example; for an ensemble `eval_299+448` if all its sizes differ, otherwise
-    `eval_mean`.
+    `eval_mean`. Each of the `other` properties is a part of the name, too.
     """
-    # Evaluations of a step at several sizes or on several splits have the same tags. In folders of
-    # their own, TensorBoard shows them as runs.
+    # Evaluations of a step at several sizes or on several splits have the same tags and file names.
+    # In folders of their own, none replaces another, and TensorBoard shows them as runs.
     parts = [] if split_name == "validation" else [split_name]
     if len(sizes) > 1:
         parts.append("+".join(map(str, sizes)) if len(set(sizes)) == len(sizes) else "mean")
     elif sizes[0] != trained_size:
         parts.append(str(sizes[0]))
+    parts += other
     return "_".join([RUN, *parts]) if parts else "."
 
 
@@ -62,8 +67,8 @@ class Publisher:
         self._writers: dict[str, tf.summary.FileWriter] = {}
         if eval_dir:  # made now, so that an evaluation does not end without a place for results
             make_folder(Path(eval_dir), "eval_dir")
-            for name in (RESULTS, "predictions-*"):
-                remove_stale(Path(eval_dir), f"{name}.*.tmp")
+            for run, name in product(("", f"{RUN}_*/"), (RESULTS, "predictions-*")):
+                remove_stale(Path(eval_dir), f"{run}{name}.*.tmp")
 
     def report(self, predictions: Predictions, name: str, run: str | None) -> None:
         """Prints a line, a second one if some logits were not finite, and writes the event file."""
@@ -91,13 +96,16 @@ class Publisher:
             self._writers[run].add_summary(self._summarize(predictions), predictions.step)
             self._writers[run].flush()
 
-    def save(self, predictions: Predictions, name: str) -> None:
-        """Writes `results.json` and the predictions."""
+    def save(self, predictions: Predictions, name: str, run: str) -> None:
+        """Writes `results.json` and the predictions to the folder of the event file."""
         if self._folder:
             with self._explained():
+                folder = Path(self._folder, run)
                 if self._per_class:
-                    predictions.save(self._folder)
-                write_results(Path(self._folder), predictions, name)
+                    predictions.save(folder)
+                write_results(folder, predictions, name)
+                if run != ".":
+                    print(f"note: results are in {folder}", file=sys.stderr, flush=True)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

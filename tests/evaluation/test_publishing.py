@@ -27,7 +27,7 @@ def predictions(step: int, first: list[int]) -> Predictions:
 def publish(folder: Path | None, found: Predictions, *, per_class: bool = False) -> None:
     publisher = Publisher(folder and str(folder), BIRDS, per_class=per_class)
     publisher.report(found, f"model.ckpt-{found.step}", ".")
-    publisher.save(found, f"model.ckpt-{found.step}")
+    publisher.save(found, f"model.ckpt-{found.step}", ".")
 
 
 @pytest.mark.parametrize(
