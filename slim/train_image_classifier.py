@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from slim.common.compat import tf
     from slim.datasets.input import Dataset
+    from slim.deployment.cluster import Cluster
     from slim.deployment.replicas import Gradients, Replicas
     from slim.training.batches import CloneOutputs, ImageBatches, NetworkFn
     from slim.training.cached_features import FeatureBatches
@@ -138,7 +139,7 @@ def main(values: flags.FlagValues) -> None:
     if cluster.job_name == "ps":
         serve(cluster)
         return
-    check_flags(values, cluster.worker_replicas)
+    check_flags(values, cluster)
 
     # The length of the run. A step takes a batch for every clone of every replica.
     dataset = get_dataset(values.dataset_name, values.dataset_split_name, values.dataset_dir)
@@ -171,7 +172,7 @@ def main(values: flags.FlagValues) -> None:
         )
 
 
-def check_flags(values: flags.FlagValues, num_workers: int) -> None:
+def check_flags(values: flags.FlagValues, cluster: Cluster) -> None:
     """Checks the flags that can be checked without the dataset, and sets the default size."""
     check_path(values.train_dir or "", "--train_dir")
     if values.quantize_delay >= 0:
@@ -187,7 +188,7 @@ def check_flags(values: flags.FlagValues, num_workers: int) -> None:
     if not values.train_image_size:
         values.train_image_size = get_network(values.model_name).default_image_size
     check_image_size(values.model_name, values.train_image_size, values.train_image_size)
-    if values.precision == "float16" and num_workers > 1:
+    if values.precision == "float16" and cluster.worker_replicas > 1:
         raise UserError(
             "--precision=float16: several workers cannot skip a step together when gradients "
             "overflow; pass --precision=bfloat16"
@@ -195,7 +196,7 @@ def check_flags(values: flags.FlagValues, num_workers: int) -> None:
     if values.cache_features:
         from slim.training.cached_features import check_cache_flags
 
-        check_cache_flags(values)
+        check_cache_flags(values, cluster)
 
 
 def train(

@@ -13,6 +13,7 @@ from absl import flags
 import slim.eval_image_classifier as evaluation
 import slim.train_image_classifier as training
 from slim.datasets.registry import KNOWN
+from slim.deployment.cluster import find_cluster
 from slim.nets.nets_factory import NETWORKS
 from slim.weights.catalogue import MODELS
 from tests.conftest import ROOT, run
@@ -169,7 +170,7 @@ def test_recipes_of_training_and_evaluation_agree(recipe):
     _, given = command_of("train.sh", RECIPE=recipe)
     _, evaluated = command_of("eval.sh", RECIPE=recipe)
     train = parse(training, given)
-    training.check_flags(train, num_workers=1)
+    training.check_flags(train, find_cluster(train, {}))
     assert len(evaluation.list_members(parse(evaluation, evaluated))) == 1
     assert given["train_dir"] == evaluated["checkpoint_path"] == f"./checkpoints/{recipe}"
     assert given["train_image_size"] == evaluated["eval_image_size"]

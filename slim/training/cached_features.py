@@ -18,6 +18,7 @@ from slim.common.errors import UserError, count
 from slim.common.files import writing_to
 from slim.datasets.input import Dataset
 from slim.datasets.tfrecord import LISTS
+from slim.deployment.cluster import Cluster
 from slim.features.extractor import Extractor, load_network
 from slim.features.feature_files import Settings, extract_missing, find_split, hash_checkpoint
 from slim.nets.nets_factory import get_network
@@ -27,13 +28,17 @@ from slim.training.start import Run, classifier_scope, split_scopes
 FEATURES = "features"  # the end point that is fed, and the folder in --train_dir
 
 
-def check_cache_flags(values: flags.FlagValues) -> None:
-    """Refuses flags that cannot be combined with `--cache_features`."""
+def check_cache_flags(values: flags.FlagValues, cluster: Cluster) -> None:
+    """Refuses flags that cannot be combined with `--cache_features`, and clusters."""
+    if cluster.master or cluster.num_ps_tasks or cluster.worker_replicas > 1:
+        raise UserError(
+            "--cache_features: one layer is too small for several machines; omit --worker_hosts, "
+            "--ps_hosts and --master, and unset TF_CONFIG"
+        )
     for flag, expected, reason in (
         ("augment", False, "distorted images have different features every time"),
         ("preprocessing_name", None, "images are preprocessed as for feature extraction"),
         ("num_clones", 1, "one layer is too small for several GPUs"),
-        ("worker_replicas", 1, "one layer is too small for several machines"),
     ):
         if values[flag].value != expected:
             to_do = "pass --noaugment" if flag == "augment" else f"omit --{flag}"

@@ -20,6 +20,7 @@ from absl import flags
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.datasets.input import get_dataset
+from slim.deployment.cluster import find_cluster
 from slim.evaluation.predictions import read_results
 from slim.transfer.study_steps import Cell, Cells, StudySource, Target
 
@@ -71,9 +72,15 @@ def plan_trainings(
         chosen = flags.FlagValues()
         define_training_flags(chosen)
         own = parse_training_flags(chosen, defaults, values.fine_tune_flags)
+        cluster = find_cluster(chosen, os.environ)
+        if cluster.master or cluster.num_ps_tasks or cluster.worker_replicas > 1:
+            raise UserError(
+                "--fine_tune trains on this machine alone: omit the flags of a cluster in "
+                "--fine_tune_flags, and unset TF_CONFIG"
+            )
         num_images = get_dataset(target.name, "train", values.dataset_dir).num_samples
         get_dataset(target.name, "validation", values.dataset_dir)  # fails if there is none
-        steps = steps or math.ceil(EPOCHS * num_images / chosen.batch_size)
+        steps = steps or math.ceil(EPOCHS * num_images / (chosen.batch_size * chosen.num_clones))
         # The learning rate decays linearly over all steps.
         decay = f"--num_epochs_per_decay={steps * chosen.batch_size / num_images}"
         dataset = f"--dataset_name={target.name}"

@@ -1,5 +1,6 @@
 """Tests of training the last layer on cached features."""
 
+import json
 import os
 import re
 import shutil
@@ -117,6 +118,29 @@ def test_flags_that_cannot_be_combined_with_cached_features(colours, source, tmp
         )
         assert code == 1
         assert re.fullmatch(f"(?s).*error: --cache_features: .*{message}.*\n", error), error
+
+
+CLUSTER = {"cluster": {"chief": ["a:1"], "worker": ["b:1"], "ps": ["c:1"]}}
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment"),
+    [
+        (["--worker_hosts=a:1,b:1", "--ps_hosts=c:1"], ""),
+        (["--worker_hosts=a:1,b:1", "--all_reduce"], ""),
+        (["--worker_hosts=a:1", "--ps_hosts=c:1"], ""),
+        (["--master=grpc://a:1", "--worker_replicas=2", "--num_ps_tasks=1"], ""),
+        (["--master=grpc://a:1"], ""),
+        ([], json.dumps(CLUSTER | {"task": {"type": "worker", "index": 0}})),
+    ],
+)
+def test_clusters_are_refused_however_they_are_described(
+    colours, source, tmp_path, monkeypatch, flags, environment
+):
+    monkeypatch.setenv("TF_CONFIG", environment)
+    done = cached(colours, tmp_path / "run", source, "--max_number_of_steps=1", *flags)
+    assert done.code == 1
+    assert re.fullmatch("error: --cache_features: .* several machines; omit .*\n", done.error)
 
 
 def test_a_run_and_its_features_start_from_one_checkpoint(colours, source, tmp_path):

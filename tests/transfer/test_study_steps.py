@@ -1,11 +1,14 @@
 """The keys of the cells of the transfer study, and the settings of its networks."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
 from absl import flags
 
 from slim.checkpoints.description import ModelDescription, write_model_description
+from slim.common.errors import UserError
 from slim.features.feature_files import Settings
 from slim.train_image_classifier import define_flags
 from slim.transfer import study
@@ -18,6 +21,7 @@ from slim.transfer.study_steps import (
     find_targets,
     linear_cell,
 )
+from tests.conftest import NUM_TRAIN
 from tests.transfer.study_world import write_lists
 
 SETTINGS = Settings("inception_v3", "hash", False, "Mixed_7c", 299)
@@ -58,6 +62,24 @@ def test_network_size_and_preprocessing_are_those_of_training(world, colours, ca
     (source,) = find_sources(parse(**flags, dataset_dir=colours, image_size=299))
     assert source.settings.image_size == 299
     assert "note: --image_size=299: trained at 107" in capsys.readouterr().err
+
+
+def test_epochs_are_counted_over_all_clones(colours, monkeypatch):
+    tuning = {"fine_tune": True, "fine_tune_flags": "--batch_size=4 --num_clones=2"}
+    values = parse(targets="colours", dataset_dir=colours, **tuning)
+    (training,) = plan_trainings([SOURCE], find_targets(values), values, define_flags)
+    assert training.steps == math.ceil(30 * NUM_TRAIN / 8)
+    # The learning rate decays over the steps: a decay is counted in batches of one clone.
+    decayed = 30 * NUM_TRAIN / 8 * 4 / NUM_TRAIN
+    (flag,) = (flag for flag in training.train_flags if "per_decay" in flag)
+    assert float(flag.partition("=")[2]) == pytest.approx(decayed, rel=0.01)
+    cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    for described in ({"fine_tune_flags": "--worker_hosts=a:1,b:1 --all_reduce"}, {}):
+        monkeypatch.setenv("TF_CONFIG", "" if described else json.dumps(cluster))
+        flags = {"fine_tune_flags": "--all_reduce"} | described
+        values = parse(targets="colours", dataset_dir=colours, **flags)
+        with pytest.raises(UserError, match=r"on this machine alone: omit .* unset TF_CONFIG"):
+            plan_trainings([SOURCE], find_targets(values), values, define_flags)
 
 
 @pytest.mark.parametrize(
