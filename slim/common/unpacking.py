@@ -52,7 +52,7 @@ def unpack(archive: Path, folder: Path) -> None:
     except _UNREADABLE as error:
         raise UserError(
             f"{archive} cannot be unpacked ({error}), expected a complete .tar, .tar.gz or .zip: "
-            "remove it, then run this again"
+            "move it away, then run this again"
         ) from error
     except OSError as error:
         raise UserError(

@@ -51,12 +51,14 @@ def try_class_names(trained_on: str, num_classes: int, folder: Path) -> tuple[st
             names.insert(0, BACKGROUND)
         if len(names) != num_classes:
             raise UserError(
-                f"there are {len(names)} names of {trained_on} for {num_classes} classes"
+                f"there are {len(names)} names of {trained_on} for {num_classes} classes: fetch "
+                "another model"
             )
     except UserError as error:
+        # The error ends with what to do.
         warn(
-            f"the classes have numbers instead of names: {error}; run the command again, or pass "
-            "the dataset with --dataset_name"
+            f"the classes have numbers instead of names: {error}, or pass the dataset to "
+            "slim.classify with --dataset_name"
         )
         return None
     return tuple(names)

@@ -111,7 +111,9 @@ def _check_checkpoint(model: ReleasedModel, checkpoint: Path, archive: Path) -> 
         contents = sort_variables(read_shapes(str(checkpoint)))
         check_readable(str(checkpoint))
     except UserError as error:
-        raise UserError(f"{archive} is damaged, delete it to fetch it again: {error}") from error
+        raise UserError(
+            f"{archive} is damaged ({error}): move it away to fetch it again"
+        ) from error
     held, network, _ = identify(contents)
     classes = classifier_size(held, contents) if held else None
     expected = CLASSES[model.trained_on]
@@ -120,7 +122,7 @@ def _check_checkpoint(model: ReleasedModel, checkpoint: Path, archive: Path) -> 
             f"{archive} holds another model than {model.name}: found {network}, "
             f"{classes or 'no'} classes; expected {model.network}, "
             f"{' or '.join(map(str, expected))} classes; unpack it by hand to use its checkpoint, "
-            "or delete it to fetch it again"
+            "or move it away to fetch it again"
         )
     return classes
 
@@ -193,7 +195,7 @@ def fetch_archive(name: str, folder: Path, address: str, mirrors: Sequence[str] 
     # 2. Check it.
     if not _is_archive(archive):
         raise UserError(
-            f"{archive} is not a tar or zip archive: delete it, then {_by_hand(name, archive)}"
+            f"{archive} is not a tar or zip archive: move it away, then {_by_hand(name, archive)}"
         )
     if known_hash:
         check_hash(archive, known_hash, f"the archive that was fetched first ({folder / _HASHES})")

@@ -164,7 +164,7 @@ def test_a_page_instead_of_the_file_and_an_archive_put_there_by_hand(
     Path(place).write_bytes(PAGE)
     code, _, lines = fetch(RESNET)
     assert code == 1
-    assert len(lines) == 1 and f"{place} is not a tar or zip archive: delete it" in lines[0]
+    assert len(lines) == 1 and f"{place} is not a tar or zip archive: move it away" in lines[0]
 
     with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, path in resnet.items():
@@ -237,9 +237,13 @@ def test_class_names_that_cannot_be_fetched(fetch, drive, resnet, tmp_path):
     names = drive.files.pop("inat.zip")
     code, printed, lines = fetch(RESNET)
     assert code == 0 and "path: " in printed
-    assert re.match(
-        "warning: the classes have numbers instead of names: .*/inat.zip: .*404", lines[-1]
-    )
+    # One sentence, which says once what to do: of a broken connection, and of a missing file.
+    start, end = "warning: the classes have numbers instead of names: .*/inat.zip: ", ", or pass .*"
+    assert re.fullmatch(f"{start}[^;]*404[^;]*put it at [^;,]*{end}", lines[-1])
+    drive.files["inat.zip"], drive.stops_after = names, 10
+    found = fetch(RESNET)[2][-1]
+    assert re.fullmatch(f"{start}the connection [^;]*: run this again to resume{end}", found), found
+    drive.stops_after = None
     drive.files["inat.zip"] = names
     assert fetch(RESNET)[0] == 0
     assert read_model_description(tmp_path / "resnet" / RESNET).class_names[1000] == "species 0"
@@ -275,7 +279,7 @@ def test_archives_without_a_whole_checkpoint(fetch, drive, tmp_path):
     for content, message in (
         (pack({"readme": b"", "a.ckpt.index": b""}), "holds 0 checkpoints, expected one"),
         (pack(both), "holds 2 checkpoints, expected one (.index and .data- files): it has a.ckpt"),
-        (pack(both | whole), "is damaged, delete it to fetch it again"),
+        (pack(both | whole), "): move it away to fetch it again"),
         (pack({"../out": b"", **whole}), "'../out'"),
         (pack({"noise": os.urandom(9999)})[:5000], "cannot be unpacked"),
     ):
