@@ -96,11 +96,13 @@ def write_dataset(folder: Path, dataset: ListedDataset, copy: bool) -> None:
 
     # 2. Keep out of the archive, which may have files of the same names.
     source = dataset.folder.resolve()
-    if folder.resolve() == source or (folder.name in KNOWN and folder.resolve() == source.parent):
+    aside = f"move the content of {folder} to another folder, such as {folder / 'archive'}"
+    if folder.resolve() == source:
         raise UserError(
-            f"{dataset.folder} is where the lists of {folder.name} go; nothing was written: move "
-            f"the content of {folder} to another folder, such as {folder / 'archive'}"
+            f"{dataset.folder} is where the lists of {folder.name} and a link to its images go; "
+            f"nothing was written: {aside}"
         )
+    in_archive = folder.name in KNOWN and folder.resolve() == source.parent
 
     # 3. Write, unless this would change an existing list.
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,9 +110,10 @@ def write_dataset(folder: Path, dataset: ListedDataset, copy: bool) -> None:
         for list_name, text in lists.items():
             path = folder / list_name
             if path.exists() and path.read_bytes() != text.encode("utf-8", "surrogateescape"):
+                away = f"move it away (mv {path} {path}.before) or set another --dataset_dir"
                 raise UserError(
-                    f"{path} exists with other content; nothing was written: move it away (mv "
-                    f"{path} {path}.before) or set another --dataset_dir"
+                    f"{path} exists with other content; nothing was written: "
+                    f"{aside if in_archive else away}"
                 )
         _place_images(folder, dataset, copy)
         for list_name, text in lists.items():

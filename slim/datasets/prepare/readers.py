@@ -6,15 +6,21 @@ the numbers of images nor that the images exist. Invalid content of a file is a 
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
+from itertools import product
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.io import loadmat
 
-from slim.common.errors import UserError
+from slim.common.errors import SHOWN_NAMES, UserError
+from slim.common.progress import progress
+from slim.datasets.image_files import is_hidden
 from slim.datasets.listed import ListedDataset
 from slim.datasets.lists import Entry
 from slim.datasets.prepare.archives import where_to_get
@@ -23,6 +29,7 @@ Parts = Mapping[str, Path]
 # The folder of the images, the training and the validation images, and the names of the classes.
 Content = tuple[Path, list[Entry], list[Entry], list[str]]
 
+PACKED = (".tgz", ".tar", ".gz", ".zip", ".7z", ".rar")  # endings of archives
 _DEVKIT = "ILSVRC2012_devkit_t12/data"
 _INAT_IMAGES = "train_val_images"
 
@@ -35,39 +42,52 @@ def read_archive(name: str, archive_dir: Path) -> ListedDataset:
             f"{where_to_get(name)}"
         )
 
-    # 1. Find the layout and the folder with the fewest missing parts.
-    below = sorted(path for path in archive_dir.iterdir() if path.is_dir())
-    choices = []
-    for layout in LAYOUTS[name]:
-        steps = PurePosixPath(layout.folder).parts
-        roots = [archive_dir.joinpath(*steps[start:]) for start in range(len(steps))]
-        choices += [(layout, root) for root in (*roots, archive_dir, *below)]
-    above = [(layout, archive_dir.resolve().parent) for layout in LAYOUTS[name]]
-    complete = (choice for choice in (*choices, *above) if not _missing_parts(*choice))
-    layout, root = next(complete, None) or min(choices, key=lambda c: len(_missing_parts(*c)))
+    # 1. Find the layout and the folder with the most parts, if none has all.
+    #    Mirrors and programs that unpack archives often repeat a folder.
+    subfolders = cache(_subfolders)
+    tops = [archive_dir, archive_dir.resolve().parent]
+    tops += [archive_dir / folder for folder in subfolders(archive_dir)]
+    choices = (
+        (layout, top.joinpath(*PurePosixPath(layout.folder).parts[start:]))
+        for top, layout in product(tops, LAYOUTS[name])
+        for start in range(len(PurePosixPath(layout.folder).parts) + 1)
+    )
+    layout, root, parts = LAYOUTS[name][0], archive_dir, {}
+    for choice in choices:
+        found = choice[0].find(choice[1], subfolders)
+        complete = found.keys() >= {*choice[0].parts.split()}
+        if complete or len(found) > len(parts):
+            (layout, root), parts = choice, found
+        if complete:
+            break
 
     # 2. Read its parts.
-    if missing := _missing_parts(layout, root):
-        raise _missing_part(name, missing[0], root)
-    names = f"{layout.parts} {layout.optional}".split()
-    parts = {part: path for part in names if (path := _locate(root, part))}
+    if missing := [part for part in layout.parts.split() if part not in parts]:
+        where = root if parts else f"{archive_dir}, the folders in it and the one above"
+        there = [path.relative_to(root).as_posix() for path in parts.values()]
+        raise _incomplete(name, ", ".join(missing), where, (archive_dir, root), there)
     folder, train, validation, class_names = layout.read(parts)
     return ListedDataset(folder, {"train": train, "validation": validation}, class_names)
 
 
-def _missing_parts(layout: "Layout", root: Path) -> list[str]:
-    return [part for part in layout.parts.split() if not _locate(root, part)]
+def _subfolders(folder: Path) -> list[str]:
+    """Returns the folders in a folder that are not hidden, sorted; faster than with `Path`."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if not is_hidden(e.name) and e.is_dir())
+    return []
 
 
-def _locate(root: Path, part: str) -> Path | None:
-    """Returns the path of a part: a file may also lie next to the folder that it belongs in."""
-    places = (root / part, root / PurePosixPath(part).name)
-    return next((place for place in places if place.exists()), None)
-
-
-def _missing_part(name: str, part: str, folder: Path) -> UserError:
+def _incomplete(
+    name: str, parts: str, where: str, folders: Iterable[Path], there: Sequence[str] = ()
+) -> UserError:
+    """Returns an error about missing parts of an archive, which may lie in a folder, packed."""
+    names = {path.name for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    packed = sorted(n for n in names if n.endswith(PACKED) and not is_hidden(n))
+    unpack = f"unpack {', '.join(packed[:SHOWN_NAMES])}, which lies there, or: " if packed else ""
+    only = f", only {', '.join(there)} are there" if there else ""
     return UserError(
-        f"no {part} in {folder}: the archive of {name} is incomplete; {where_to_get(name)}"
+        f"no {parts} in {where}: the archive of {name} is incomplete{only}; {unpack}"
+        f"{where_to_get(name)}"
     )
 
 
@@ -85,17 +105,22 @@ def _read_birds(parts: Parts) -> Content:
     used = sorted(set(class_of.values()), key=int)
     label_of = {class_id: label for label, class_id in enumerate(used)}
     train, test = [], []
-    for image, path in _read_table(parts["images.txt"]).items():
-        split = train if is_training[image] == "1" else test
-        split.append(Entry(path, label_of[class_of[image]]))
-    return parts["images"], train, test, [names[class_id] for class_id in used]
+    source = parts["images.txt"]
+    for image, path in _read_table(source).items():
+        split = train if is_training.find(image, source) == "1" else test
+        split.append(Entry(path, label_of[class_of.find(image, source)]))
+    class_names = [names.find(class_id, parts["image_class_labels.txt"]) for class_id in used]
+    return parts["images"], train, test, class_names
 
 
 def _read_aircraft(parts: Parts) -> Content:
     """Reads FGVC-Aircraft by variant; its training and validation images become `train`."""
     label_of = _read_labels(parts["variants.txt"])
     train, test = (
-        [Entry(f"{image}.jpg", label_of[variant]) for image, variant in _read_table(path).items()]
+        [
+            Entry(f"{image}.jpg", label_of.find(variant, path))
+            for image, variant in _read_table(path).items()
+        ]
         for path in (parts["images_variant_trainval.txt"], parts["images_variant_test.txt"])
     )
     return parts["images"], train, test, list(label_of)
@@ -123,7 +148,10 @@ def _read_food(parts: Parts) -> Content:
     """Reads Food-101, where the folder of an image is its class."""
     label_of = _read_labels(parts["meta/classes.txt"])
     train, test = (
-        [Entry(f"{image}.jpg", label_of[image.split("/")[0]]) for image in _read_lines(path)]
+        [
+            Entry(f"{image}.jpg", label_of.find(image.split("/")[0], path))
+            for image in _read_lines(path)
+        ]
         for path in (parts["meta/train.txt"], parts["meta/test.txt"])
     )
     return parts["images"], train, test, list(label_of)
@@ -155,14 +183,16 @@ def _read_cars(parts: Parts) -> Content:
 
 def _read_split_cars(parts: Parts) -> Content:
     """Reads Stanford Cars in two folders with a development kit."""
+    root, folders = _common_root(parts["cars_train"], parts["cars_test"])
     train, test = (
         [
             Entry(f"{folder}/{name}", int(label) - 1)
             for name, label in _read_structs(parts[part], "annotations", "fname", "class")
         ]
-        for folder, part in (
-            ("cars_train", "devkit/cars_train_annos.mat"),
-            ("cars_test", "devkit/cars_test_annos_withlabels.mat"),
+        for folder, part in zip(
+            folders,
+            ("devkit/cars_train_annos.mat", "devkit/cars_test_annos_withlabels.mat"),
+            strict=True,
         )
     )
     if meta := parts.get("devkit/cars_meta.mat"):
@@ -170,7 +200,13 @@ def _read_split_cars(parts: Parts) -> Content:
     else:
         num_classes = 1 + max(image.label for image in train + test)
         names = [f"car_{label:03d}" for label in range(1, num_classes + 1)]
-    return parts["cars_train"].parent, train, test, names
+    return root, train, test, names
+
+
+def _common_root(*folders: Path) -> tuple[Path, list[str]]:
+    """Returns the folder that contains all folders, and their paths relative to it."""
+    root = Path(os.path.commonpath(folders))
+    return root, [folder.relative_to(root).as_posix() for folder in folders]
 
 
 def _read_imagenet(parts: Parts) -> Content:
@@ -179,47 +215,57 @@ def _read_imagenet(parts: Parts) -> Content:
     Validation images lie in such subfolders, too, or directly in `val`; then their classes come
     from the development kit. Images of classes without training images are left out.
     """
-    # 1. The images of each class, in subfolders.
-    folders = {
-        name: sorted(path for path in parts[name].iterdir() if path.is_dir())
-        for name in ("train", "val")
-    }
-    wnids = [folder.name for folder in folders["train"]]
+    # 1. Validation images in folders of classes or without them: more images count.
+    root, (train, val) = _common_root(parts["train"], parts["val"])
+    in_folders = _list_images(root, val, _subfolders(parts["val"]))
+    kit = [f"{_DEVKIT}/meta.mat", f"{_DEVKIT}/ILSVRC2012_validation_ground_truth.txt"]
+    is_flat = len(_image_names(parts["val"])) >= len(in_folders)
+    if is_flat and (missing := [part for part in kit if part not in parts]):
+        part = f"{missing[0]}, and no val/<wnid>/,"
+        raise _incomplete("ILSVRC2012", part, str(root), (root,))
+    # 2. The images of each class, in subfolders.
+    wnids = _subfolders(parts["train"])
+    if not wnids:
+        raise _incomplete("ILSVRC2012", "train/<wnid>/", str(root), (parts["train"],))
+    found = {"train": _list_images(root, train, wnids), "val": in_folders}
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    found = {
-        name: [
-            (f"{folder.name}/{path.name}", folder.name)
-            for folder in folders[name]
-            for path in sorted(folder.iterdir())
-            if path.suffix.lower() in (".jpeg", ".jpg")
-        ]
-        for name in ("train", "val")
-    }
-    # 2. The development kit numbers and names the classes.
+    # 3. The development kit numbers and names the classes.
     wnid_of, words = {}, {}
-    if meta := parts.get(f"{_DEVKIT}/meta.mat"):
+    if meta := parts.get(kit[0]):
         fields = ("ILSVRC2012_ID", "WNID", "words")
-        for number, wnid, text in _read_structs(meta, "synsets", *fields):
-            wnid_of[str(int(number))], words[wnid] = wnid, text
-    # 3. Validation images without subfolders, whose classes the kit lists by number.
-    if not folders["val"]:
-        truth = f"{_DEVKIT}/ILSVRC2012_validation_ground_truth.txt"
-        for needed in (f"{_DEVKIT}/meta.mat", truth):
-            if needed not in parts:
-                part = f"{needed}, and no val/<wnid>/,"
-                raise _missing_part("ILSVRC2012", part, parts["train"].parent)
-        numbers = enumerate(_read_lines(parts[truth]), start=1)
+        synsets = [*_read_structs(meta, "synsets", *fields)]
+        wnid_of = _Table(meta, ((str(int(number)), wnid) for number, wnid, _ in synsets))
+        words = {wnid: text for _, wnid, text in synsets}
+    # 4. Validation images without subfolders, whose classes the kit lists by number.
+    if is_flat:
+        truth = parts[kit[1]]
         found["val"] = [
-            (f"ILSVRC2012_val_{i:08d}.JPEG", wnid_of.get(number)) for i, number in numbers
+            (f"{val}/ILSVRC2012_val_{i:08d}.JPEG", wnid_of.find(number, truth))
+            for i, number in enumerate(_read_lines(truth), start=1)
         ]
-    # 4. Both ways give the official order, that of the file names.
+    # 5. Both ways give the official order, that of the file names.
     found["val"].sort(key=lambda image: PurePosixPath(image[0]).name)
     train, validation = (
-        [Entry(f"{name}/{path}", label_of[wnid]) for path, wnid in images if wnid in label_of]
-        for name, images in found.items()
+        [Entry(path, label_of[wnid]) for path, wnid in images if wnid in label_of]
+        for images in found.values()
     )
-    names = [words.get(wnid, wnid) for wnid in wnids]
-    return parts["train"].parent, train, validation, names
+    return root, train, validation, [words.get(wnid, wnid) for wnid in wnids]
+
+
+def _image_names(folder: Path) -> list[str]:
+    """Returns the names of the JPEG files in a folder, sorted; faster than with `Path`."""
+    names = os.listdir(folder)  # noqa: PTH208
+    return sorted(n for n in names if n.lower().endswith((".jpeg", ".jpg")) and not is_hidden(n))
+
+
+def _list_images(root: Path, folder: str, classes: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the path and the class of each image in the subfolders of a folder."""
+    shown = progress(f"reading {folder}", len(classes), " folders", items=classes, delay=1)
+    return [
+        (f"{folder}/{name}/{image}", name)
+        for name in shown
+        for image in _image_names(root / folder / name)
+    ]
 
 
 def _read_inat(parts: Parts) -> Content:
@@ -260,6 +306,25 @@ class Layout(NamedTuple):
     read: Callable[[Parts], Content]
     optional: str = ""  # files that may be missing
 
+    def find(self, root: Path, subfolders: Callable[[Path], list[str]]) -> dict[str, Path]:
+        """Returns the path of each part that is there.
+
+        A file may also lie next to the folder that it belongs in, and both may lie one level
+        deeper, in a folder of the same name or, as car_devkit/devkit, of one that ends with it.
+        """
+        found = {}
+        for part in f"{self.parts} {self.optional}".split():
+            first, name = PurePosixPath(part).parts[0], PurePosixPath(part).name
+            places = [root / part, root / name]
+            if not any(place.exists() for place in places):
+                tops = [f for f in subfolders(root) if f.lower().endswith(first.lower())]
+                places = [root / top / place for top in tops for place in (part, name)]
+            if path := next((place for place in places if place.exists()), None):
+                inner = path / path.name
+                deeper = inner.is_dir() and len([*inner.iterdir()]) > len([*path.iterdir()])
+                found[part] = inner if deeper else path
+        return found
+
 
 _BIRDS = "images images.txt image_class_labels.txt train_test_split.txt classes.txt"
 _VARIANTS = "images variants.txt images_variant_trainval.txt images_variant_test.txt"
@@ -292,8 +357,14 @@ class _Table(dict):
         super().__init__(items)
         self._path = path
 
-    def __missing__(self, key: str) -> NoReturn:
-        raise UserError(f"{self._path} has no line for '{key}', which the other files mention")
+    def find(self, key: str, source: Path) -> Any:
+        """Returns the value of a key that another file mentions."""
+        if key not in self:
+            raise UserError(
+                f"{source} mentions '{key}', but {self._path} has no line for '{key}': get both "
+                "files again"
+            )
+        return self[key]
 
 
 def _read_lines(path: Path) -> list[str]:
