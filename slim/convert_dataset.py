@@ -31,7 +31,7 @@ from slim.datasets.registry import (
     removal,
 )
 from slim.datasets.staging import Note, Plan, make_shard, note_path, publish, remove_staging
-from slim.datasets.tfrecord import LISTS, Shard, find_shards
+from slim.datasets.tfrecord import LISTS, RecordError, Shard, count_records, find_shards
 
 PROBLEMS = "conversion_problems.txt"
 
@@ -45,6 +45,7 @@ def define_flags(values: flags.FlagValues) -> None:
     define.integer("seed", 0, "Determines the order of the training images.")
     define.boolean("verify", True, "Decode every image. Otherwise only read the header of a JPEG.")
     define.choice("on_error", "fail", ["fail", "skip"], "What to do about invalid images.")
+    define.boolean("adopt", False, "Describe the shards of another program in dataset.json.")
     ray_cluster.define_ray_flags(define)
 
 
@@ -52,6 +53,9 @@ def main(values: flags.FlagValues) -> None:
     """Converts the images listed in train.txt and val.txt to sharded TFRecords."""
     folder = dataset_folder(values.dataset_name, values.dataset_dir)
     try:
+        if values.adopt:
+            adopt_shards(folder, values.verify, values.num_workers or available_cores())
+            return
         plan = Plan(
             folder=folder,
             lists={split_name: read_list(folder / LISTS[split_name]) for split_name in LISTS},
@@ -116,6 +120,19 @@ def convert(plan: Plan, num_workers: int | None, distribute: Callable = run_jobs
     print(f"{summary(folder)}; read {count(num_images, 'image')} in {seconds} s ({speed})")
 
 
+def adopt_shards(folder: Path, verify: bool, num_workers: int) -> None:
+    """Describes the shards of another program in `dataset.json`."""
+    from slim.datasets.adoption import adopt
+
+    with exclusive(folder):
+        found = read_dataset_description(folder)
+        if found and not found.adopted:
+            raise UserError(f"--adopt: convert_dataset.py made the shards in {folder}; omit it")
+        description = adopt(folder, verify=verify, num_workers=num_workers)
+        write_whole(folder / DESCRIPTION, description.to_json())
+    print(f"{summary(folder)}, as they were")
+
+
 def is_converted(plan: Plan) -> bool:
     """Returns whether the folder already holds the result of the plan."""
     found = read_dataset_description(plan.folder)
@@ -149,17 +166,30 @@ def refuse_other_shards(plan: Plan) -> None:
     if not shards:
         return
     found = read_dataset_description(plan.folder)
+    remedy = f"{removal(plan.folder, found)}, or use them as they are"
     if found is None:
-        origin = f"without {DESCRIPTION}, of another script or an unfinished conversion"
+        origin = f"without {DESCRIPTION}, of another program or an unfinished conversion"
+    elif found.adopted:
+        origin = "of another program"
     elif different := differences(plan, found):
         origin = f"made with {' and '.join(different)}"
-    elif stale := [shard for shard in shards if shard not in plan.shards]:
-        origin = f"of another conversion, such as {stale[0].file_name}"
+    elif others := [shard for shard in shards if is_other(plan, found, shard)]:
+        origin = f"that {DESCRIPTION} does not describe, such as {others[0].file_name}"
+        remedy = "move such shards to another folder"
     else:
         return  # they are damaged or unverified, and are made again
-    raise UserError(
-        f"{plan.folder} has shards {origin}: {removal(plan.folder)}, or use them as they are"
-    )
+    raise UserError(f"{plan.folder} has shards {origin}: {remedy}")
+
+
+def is_other(plan: Plan, found: DatasetDescription, shard: Shard) -> bool:
+    """Returns whether a shard is not one of those described, not even a damaged one."""
+    if shard not in plan.shards:
+        return True
+    try:
+        is_damaged = found.find_damage(plan.folder, [shard])
+        return bool(is_damaged and count_records(plan.folder / shard.file_name))
+    except RecordError:
+        return False
 
 
 def make_shards(plan: Plan, num_workers: int | None, distribute: Callable) -> int:

@@ -8,7 +8,7 @@ mean of their probabilities.
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +24,7 @@ from slim.common.command_line import (
     require_checkpoint,
     run_command,
 )
-from slim.common.errors import UserError
+from slim.common.errors import UserError, warn
 
 if TYPE_CHECKING:
     from slim.checkpoints.freezing import FrozenNetwork, InferenceGraph
@@ -165,11 +165,7 @@ def main(values: flags.FlagValues) -> None:
         # 5. Evaluate each network. Those of an ensemble are reported by themselves, and need image
         # sizes of their own to be told apart in TensorBoard.
         sizes, mean = [member.image_size for member in members], 0.0
-        fractions = {member.central_fraction for member in members} - {None}
-        other = [f"{values.num_crops}_crops"] * (values.num_crops > 1)
-        other += [f"central_{fraction:g}" for fraction in fractions if len(fractions) == 1]
-        other += ["part"] * bool(values.max_num_batches)
-        named = partial(run_name, split_name=dataset.split_name, other=other)
+        kind = dataset.split_name, properties(values, members)
         for member, network, checkpoint, step in zip(
             members, networks, checkpoints, steps, strict=True
         ):
@@ -179,7 +175,7 @@ def main(values: flags.FlagValues) -> None:
             # Graphs refer to themselves: without this the graphs of several checkpoints pile up.
             gc.collect()
             predictions, name = predicted(step, **found), checkpoint
-            run = named([member.image_size], trained_size(checkpoint))
+            run = run_name([member.image_size], trained_size(checkpoint), *kind)
             if ensemble:
                 mean += probabilities / len(members)
                 name += f", {member.image_size} pixels"
@@ -193,7 +189,7 @@ def main(values: flags.FlagValues) -> None:
                 top, of_top = rank(mean)
             predictions = predicted(max(steps), found["labels"], top.numpy(), of_top.numpy())
             name = f"mean of {len(members)}"
-            run = named(sizes, trained_size(checkpoints[0]))
+            run = run_name(sizes, trained_size(checkpoints[0]), *kind)
 
         # 7. The line, the event file, results.json, and the predictions.
         publisher.report(predictions, name, run)
@@ -252,6 +248,16 @@ def list_members(values: flags.FlagValues) -> list[Member]:
         name = member.preprocessing_name or PUBLISHED_MODEL
         get_views(name, values.num_crops, member.central_fraction)
     return members
+
+
+def properties(values: flags.FlagValues, members: Sequence[Member]) -> list[str]:
+    """Names how an evaluation differs from the published one, apart from size and split."""
+    fractions = {member.central_fraction for member in members} - {None}
+    return [
+        *[f"{values.num_crops}_crops"] * (values.num_crops > 1),
+        *[f"central_{fraction:g}" for fraction in fractions if len(fractions) == 1],
+        *["part"] * bool(values.max_num_batches),
+    ]
 
 
 def checkpoints_to_evaluate(path: str, interval_secs: int, *, wait: bool) -> Iterator[str]:
@@ -352,6 +358,11 @@ def run_network(
         if all_classes:
             outputs["all"] = tf.nn.softmax(logits)
         found = run_batches(session, outputs, name, num_images)
+    if (number := len(found["labels"])) != num_images:
+        warn(
+            f"the shards of {dataset.name} have {number} {dataset.split_name} images, expected "
+            f"{num_images}: the results are those of {number} images"
+        )
     probabilities = found.pop("all", None)
     return found, probabilities
 

@@ -21,6 +21,7 @@ from slim.checkpoints.description import ModelDescription, write_model_descripti
 from slim.checkpoints.freezing import InferenceGraph
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
+from slim.datasets.registry import KNOWN, Sizes
 from slim.evaluation.predictions import load_predictions, read_results
 from slim.evaluation.publishing import Publisher
 from slim.nets.nets_factory import get_network_fn
@@ -342,6 +343,19 @@ def test_other_evaluations_of_a_step_do_not_replace_the_published_one(
         (out / name).unlink()
     done = invoke(long_tail, out)
     assert f"or pass {out / 'eval_40'} or {out / 'eval_5_crops'} or" in done.error
+
+
+def test_images_that_shards_without_a_description_lack_are_named(
+    colours, two_networks, tmp_path, monkeypatch
+):
+    """The first of three shards has 5 images, which is its share of 14 and of 15."""
+    shutil.copytree(colours / "colours", tmp_path / "colours")
+    (tmp_path / "colours/dataset.json").unlink()
+    monkeypatch.setitem(KNOWN, "colours", Sizes(30, 15, 3))
+    done = invoke(evaluation, *arguments(tmp_path, two_networks[1]))
+    assert done.code == 0, done.error
+    assert ", 14 images, " in done.output
+    assert "the shards of colours have 14 validation images, expected 15: " in done.error
 
 
 def test_errors(colours, model_dir, tmp_path, monkeypatch):

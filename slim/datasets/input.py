@@ -3,26 +3,30 @@
 import hashlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from slim.common.command_line import available_cores
 from slim.common.compat import compared_by_identity, tf
-from slim.common.errors import UserError
+from slim.common.errors import UserError, count
 from slim.datasets.lists import CLASSES
 from slim.datasets.registry import (
     DESCRIPTION,
     KNOWN,
     STAGING,
+    Sizes,
+    check_sets,
     conversion_command,
     dataset_folder,
     read_class_names,
     read_dataset_description,
     removal,
 )
-from slim.datasets.tfrecord import LISTS, find_shards
+from slim.datasets.tfrecord import LISTS, RecordError, count_records, find_shards, read_records
 
 BATCHES_AHEAD = 2  # per clone, as published
 LABEL_OUT_OF_RANGE = "label out of range"
@@ -79,37 +83,38 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
         raise UserError(f"the conversion of {folder} was interrupted: finish it with `{command}`")
     shards = [shard for shard in find_shards(folder) if shard.split_name == split_name]
     if not shards:
-        raise UserError(f"no {split_name} shards in {folder}: make them with `{command}`")
+        others = ", or describe others with --adopt" * any(folder.glob("*-of-?????*"))
+        raise UserError(f"no {split_name} shards in {folder}: make them with `{command}`{others}")
 
     # 2. They have to agree with the description and with the lists. The published script writes no
     #    description. For its shards, the sizes are those of the paper.
-    remedy = f"{removal(folder)}, and convert with `{command}`"
-    counts = {shard.count for shard in shards}
-    if description := read_dataset_description(folder):
+    description = read_dataset_description(folder)
+    remedy = removal(folder, description)
+    if description:
         described = [shard for shard in description.shards if shard.split_name == split_name]
         if stale := [shard for shard in shards if shard not in described]:
             raise UserError(
                 f"{folder / stale[0].file_name} is not part of the conversion that {DESCRIPTION} "
-                f"describes ({len(described)} {split_name} shards): delete the {len(stale)} "
-                f"{split_name} shards of other conversions"
+                f"describes ({len(described)} {split_name} shards): move the {len(stale)} others "
+                "to another folder"
             )
         if damage := description.find_damage(folder, described):
-            raise UserError(f"{damage}: convert again with `{command}`")
+            again = remedy if description.adopted else f"convert again with `{command}`"
+            raise UserError(f"{damage}: {again}")
         for listed, list_name in LISTS.items():
             path, expected = folder / list_name, description.splits[listed].list_sha256
-            if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-                raise UserError(f"{path} has changed since the shards were made: {remedy}")
+            changed = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != expected
+            if expected and changed:
+                raise UserError(
+                    f"{path} has changed since the shards were made: {remedy}, and convert with "
+                    f"`{command}`"
+                )
         num_samples = description.splits[split_name].samples
         num_classes = description.classes
-    elif name not in KNOWN:
-        raise UserError(f"{folder} has shards but no {DESCRIPTION} with their sizes: {remedy}")
-    elif len(counts) > 1 or len(shards) != max(counts):
-        raise UserError(
-            f"{folder} has {len(shards)} {split_name} shards, expected one set of "
-            f"{' or '.join(map(str, sorted(counts)))}: {remedy}"
-        )
     else:
-        sizes = KNOWN[name]
+        check_sets(folder, split_name, shards)
+        sizes = KNOWN.get(name)
+        _check_records([folder / shard.file_name for shard in shards], split_name, sizes, remedy)
         num_samples, num_classes = getattr(sizes, split_name), sizes.classes
         print(
             f"note: {folder} has no {DESCRIPTION}; using the paper's sizes for {name}: {sizes}",
@@ -122,6 +127,30 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
         num_samples=num_samples,
         num_classes=num_classes,
         class_names=read_class_names(folder / CLASSES, num_classes),
+    )
+
+
+def _check_records(
+    paths: Sequence[Path], split_name: str, sizes: Sizes | None, remedy: str
+) -> None:
+    """Checks that shards without a description hold the images of a dataset of the paper."""
+    try:
+        first = count_records(paths[0])
+        features = tf.train.Example.FromString(read_records(paths[:1], [0]).get(0, b"")).features
+        # The first shard tells, which has its share; all records are counted if it differs.
+        if sizes:
+            expected = getattr(sizes, split_name)
+            if expected // len(paths) <= first <= -(-expected // len(paths)):
+                return
+            if first + sum(map(count_records, paths[1:])) == expected:
+                return
+            remedy = f"expected {expected} in all as in the paper; {remedy}"
+    except (RecordError, DecodeError) as error:
+        raise UserError(f"{error}: get the shards again") from None
+    raise UserError(
+        f"{paths[0].parent} has {count(len(paths), f'{split_name} shard')} but no {DESCRIPTION}; "
+        f"the first has {count(first, 'record')} with {', '.join(sorted(features.feature))}: "
+        f"{remedy}"
     )
 
 
@@ -270,6 +299,6 @@ def explain_input_error(error: tf.errors.OpError) -> Exception:
     else:
         return error
     return UserError(
-        f"{problem} ({message.splitlines()[0]}); delete the dataset's shards and dataset.json, "
-        "then convert it again with convert_dataset.py --verify"
+        f"{problem} ({message.splitlines()[0]}); get it again, or delete the dataset's shards and "
+        f"{DESCRIPTION} if convert_dataset.py made them, then convert again with --verify"
     )

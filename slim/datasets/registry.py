@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -51,7 +51,7 @@ class SplitDescription:
     samples: int
     skipped: int  # lines of the list
     shard_bytes: list[int]  # size of each shard
-    list_sha256: str
+    list_sha256: str  # empty if another program wrote the shards
     skipped_lines: list[int] = field(default_factory=list)  # earlier versions only count them
 
 
@@ -68,6 +68,11 @@ class DatasetDescription:
     def to_json(self) -> str:
         """Returns the text of `dataset.json`."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
+
+    @property
+    def adopted(self) -> bool:
+        """Whether another program wrote the shards."""
+        return not any(split.list_sha256 for split in self.splits.values())
 
     @property
     def shards(self) -> list[Shard]:
@@ -104,7 +109,8 @@ def read_dataset_description(folder: Path) -> DatasetDescription | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} was not written by this version of convert_dataset.py ({error}): "
-            f"delete it and the shards next to it, then convert again"
+            "move it away, then run convert_dataset.py again, with --adopt to describe the shards "
+            "next to it as they are"
         ) from None
 
 
@@ -169,10 +175,34 @@ def conversion_command(name: str, dataset_dir: str | Path) -> str:
     return f"{python_command()} convert_dataset.py {shlex.join(arguments)}"
 
 
-def removal(folder: Path) -> str:
-    """Returns advice on how to delete all shards of a dataset."""
-    description = shlex.quote(str(folder / DESCRIPTION))
-    return f"delete them (rm -f {shlex.quote(str(folder))}/*.tfrecord {description})"
+def removal(folder: Path, description: DatasetDescription | None) -> str:
+    """Returns advice on how to replace shards: only those of conversion can be made again."""
+    if not description or description.adopted:
+        return (
+            f"describe them as they are with `{conversion_command(folder.name, folder.parent)} "
+            "--adopt`, or move them to another folder"
+        )
+    split_names = description.splits.items()
+    paths = [
+        f"{name}_?????-of-{len(split.shard_bytes):05d}.tfrecord" for name, split in split_names
+    ]
+    start = shlex.quote(str(folder))
+    return f"delete them (rm -f {' '.join(f'{start}/{path}' for path in [*paths, DESCRIPTION])})"
+
+
+def check_sets(folder: Path, split_name: str, shards: Sequence[Shard]) -> None:
+    """Checks that the shards of a split without a description are complete."""
+    counts = sorted({shard.count for shard in shards})
+    if not shards:
+        raise UserError(
+            f"no {split_name} shards in {folder}: expected names such as "
+            f"{Shard(split_name, 0, 10).file_name}"
+        )
+    if len(counts) > 1 or len(shards) != counts[0]:
+        raise UserError(
+            f"{folder} has {len(shards)} {split_name} shards, expected one set of "
+            f"{' or '.join(map(str, counts))}: complete it, or move the others to another folder"
+        )
 
 
 def read_class_names(path: Path, num_classes: int | None) -> tuple[str, ...] | None:

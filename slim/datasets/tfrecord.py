@@ -6,10 +6,9 @@ alphabetical order. Equal inputs thus give equal bytes, which protocol buffer li
 guarantee.
 """
 
-import os
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -21,6 +20,10 @@ LISTS = {"train": "train.txt", "validation": "val.txt"}  # by split
 _HEADER = struct.Struct("<QI")  # length and its checksum
 _CRC_BYTES = 4
 _SHARD = re.compile(r"(train|validation)_([0-9]{5,})-of-([0-9]{5,})\.tfrecord")
+
+
+class RecordError(Exception):
+    """A file has no records of this kind."""
 
 
 class Shard(NamedTuple):
@@ -57,16 +60,45 @@ def read_records(paths: Iterable[str | Path], indices: Iterable[int]) -> dict[in
     """
     wanted, found, index = set(indices), {}, 0
     for path in paths:
-        with Path(path).open("rb") as file:
-            while header := file.read(_HEADER.size):
-                (length, _) = _HEADER.unpack(header)
-                # Other records are skipped without being read.
-                if index in wanted:
-                    found[index] = file.read(length)
-                    length = 0
-                file.seek(length + _CRC_BYTES, os.SEEK_CUR)
-                index += 1
+        for read in iterate_records(Path(path)):
+            if index in wanted:
+                found[index] = read()
+            index += 1
     return found
+
+
+def iterate_records(path: Path) -> Iterator[Callable[[], bytes]]:
+    """Yields a function per record that reads it; others are skipped without being read.
+
+    Raises:
+        RecordError: The file is no TFRecord file, is damaged, or ends within a record.
+    """
+    size = path.stat().st_size
+    with path.open("rb", buffering=0) as file:
+        position = 0
+
+        def read() -> bytes:
+            file.seek(start)
+            data = file.read(length)
+            if file.read(_CRC_BYTES) != _masked_crc(data):
+                raise RecordError(f"{path} is damaged at byte {start}")
+            return data
+
+        while position < size:
+            file.seek(position)
+            header = file.read(_HEADER.size)
+            if _masked_crc(header[:-_CRC_BYTES]) != header[-_CRC_BYTES:]:
+                raise RecordError(f"{path} has no record at byte {position}")
+            (length, _), start = _HEADER.unpack(header), position + _HEADER.size
+            position = start + length + _CRC_BYTES
+            if position > size:
+                raise RecordError(f"{path} ends within a record")
+            yield read
+
+
+def count_records(path: Path) -> int:
+    """Returns the number of records of a TFRecord file."""
+    return sum(1 for _ in iterate_records(path))
 
 
 def _masked_crc(data: bytes) -> bytes:

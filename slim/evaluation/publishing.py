@@ -37,7 +37,7 @@ LINE = FONT + 4
 
 
 def run_name(
-    sizes: Sequence[int], trained_size: int, split_name: str, *, other: Sequence[str] = ()
+    sizes: Sequence[int], trained_size: int, split_name: str, other: Sequence[str] = ()
 ) -> str:
     """Returns the folder within `--eval_dir` for the results of an evaluation.
 

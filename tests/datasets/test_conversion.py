@@ -309,8 +309,12 @@ def converted(tmp_path_factory):
         (["--num_shards=5"], None, "shards made with --num_shards=10, not 5: delete them (rm -f "),
         (["--seed=3"], None, "shards made with --seed=0, not 3: delete them"),
         ([], "list", "shards made with another val.txt: delete them"),
-        ([], "no description", "shards without dataset.json, of another script or an unfinished"),
-        ([], "stale shard", "of another conversion, such as train_00000-of-00007.tfrecord"),
+        ([], "no description", "shards without dataset.json, of another program or an unfinished"),
+        (
+            [],
+            "stale shard",
+            "such as train_00000-of-00007.tfrecord: move such shards to another folder",
+        ),
         ([], "description", "dataset.json was not written by this version of convert_dataset.py"),
     ],
 )
