@@ -27,7 +27,7 @@ from absl import flags
 from demo.claims import CLAIMS, DATA, FORMS, SOURCES, TARGETS, read_claims
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError
-from slim.common.files import make_folder, write_whole
+from slim.common.files import make_folder, make_link, write_whole
 from slim.common.tables import Table
 
 ROOT = Path(__file__).absolute().parent.parent
@@ -106,7 +106,7 @@ def link_files(folder: Path, runs: Path) -> None:
     linked |= {folder / DATA / name: runs / DATA / name for name in (*SOURCES, *TARGETS)}
     for link, target in linked.items():
         link.unlink(missing_ok=True)
-        link.symlink_to(target)
+        make_link(link, target, "set --folder to a folder on another file system")
 
 
 async def run_demos(demos: Sequence[Demo], num_workers: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from slim.common.errors import UserError
 
 LOCK = ".lock"
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # of a file system without links
 LOCK_SECONDS = 5  # workers of a killed run stop after the current image
 STALE_SECONDS = 3600  # a temporary file that has not changed for so long has no writer
 
@@ -75,6 +76,32 @@ def make_folder(path: Path, flag: str) -> None:
         raise UserError(f"--{flag}={path}: no permission to write; choose another folder")
 
 
+def make_link(link: Path, target: Path, advice: str) -> None:
+    """Makes a symbolic link; where the file system has none, the error gives the advice."""
+    try:
+        link.symlink_to(target, target_is_directory=True)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise OSError(error.errno, error.strerror, str(link)) from error
+        raise UserError(
+            f"{link} cannot be a link ({error.strerror}): its file system may have none; {advice}"
+        ) from error
+
+
+@contextmanager
+def making(folder: Path) -> Iterator[None]:
+    """Makes a folder, and removes it if an error leaves it empty."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
 @contextmanager
 def exclusive(folder: Path, seconds: float | None = None, *, name: str = LOCK) -> Iterator[None]:
     """Locks a folder against other runs, on this machine and on others that share the folder.
@@ -122,8 +149,7 @@ def writing_to(folder: Path, flag: str, seconds: float | None = None) -> Iterato
     Errors of the system become a `UserError` that names the flag.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder, seconds):
+        with making(folder), exclusive(folder, seconds):
             yield
     except BrokenPipeError:  # of the output
         raise

@@ -58,6 +58,7 @@ def main(values: flags.FlagValues) -> None:
         table="balance.tsv",
         columns={"images": before, "taken": after},
         classes=classes.read_bytes().decode() if classes.is_file() else None,
+        copy=values.copy,
     )
 
     # 3. Compare the long tail before and after.

@@ -1,9 +1,10 @@
-"""Datasets as lists of images, and datasets derived from them, whose images stay where they are.
+"""Datasets as lists of images, and datasets derived from them, whose images are linked or copied.
 
-A line of such a dataset, as `inat2017/images/0001.jpg: 0`, begins with the name of a source. A link
-of that name in the folder of the dataset leads to `../inat2017`.
+A line of a derived dataset, as `inat2017/images/0001.jpg: 0`, begins with the name of a source. In
+the folder of the dataset, this is a link to `../inat2017`, or a folder of copies.
 """
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 
 from slim.common.command_line import FlagSet
 from slim.common.errors import UserError, warn
-from slim.common.files import write_whole, writing_to
+from slim.common.files import make_link, replacing, write_whole, writing_to
+from slim.common.progress import progress
 from slim.datasets.lists import CLASSES, Entry, count_classes
 from slim.datasets.registry import (
     Sizes,
@@ -92,6 +94,55 @@ def define_output_flags(define: FlagSet, default_name: str | None = None) -> Non
     define.string("dataset_dir", "./data", "The folder that holds the datasets.")
     default = f" Default: {default_name}." if default_name else ""
     define.string("output_name", None, f"The dataset to write, a folder in --dataset_dir.{default}")
+    define.boolean("copy", False, "Copy the images rather than link to them.")
+
+
+def place_images(
+    place: Path, source: Path, paths: Sequence[str], *, target: Path, copy: bool, flag: str
+) -> None:
+    """Makes a link to a folder of images, or a folder of copies of some of them.
+
+    Copying resumes where it stopped. `flag` names the flag to change if something else is there.
+    """
+
+    def is_copied(path: str, to: Path) -> bool:
+        copied = to / path
+        return copied.is_file() and copied.stat().st_size == (source / path).stat().st_size
+
+    # 1. An earlier run has placed them, or something else is there.
+    if not copy and place.is_dir() and place.resolve() == source.resolve():
+        return
+    if place.is_symlink():
+        found = f"a link to {place.readlink()}"
+    elif place.is_dir():
+        if all(is_copied(path, place) for path in paths):
+            return
+        found = "a folder of other images"
+    else:
+        found = "a file" if place.exists() else None
+    if found:
+        expected = "a folder of copies" if copy else f"a link to {source.resolve()}"
+        raise UserError(
+            f"{place} is {found}, expected {expected} or nothing; nothing was written: move it "
+            f"away or set another --{flag}"
+        )
+
+    # 2. Link, or copy what is not there yet to a hidden folder until all exist.
+    if not copy:
+        make_link(place, target, "nothing was written; set --copy to copy the images")
+        return
+    copies = place.with_name(f".{place.name}")
+    copies.mkdir(exist_ok=True)
+    for path in progress("copying", len(paths), " images", items=paths, delay=1):
+        original = source / path
+        if not original.is_file():
+            problem = "not a regular file: remove it" if original.exists() else "missing: add it"
+            raise UserError(f"{original} is {problem}, then run this again")
+        if not is_copied(path, copies):
+            (copies / path).parent.mkdir(parents=True, exist_ok=True)
+            with replacing(copies / path) as temporary:
+                shutil.copyfile(original, temporary)
+    copies.rename(place)
 
 
 def write_derived(
@@ -104,6 +155,7 @@ def write_derived(
     table: str,
     columns: Mapping[str, Sequence],
     classes: str | None,
+    copy: bool,
 ) -> None:
     """Writes a dataset to a folder next to the folders of its sources; replaces an earlier one.
 
@@ -116,6 +168,7 @@ def write_derived(
         table: The name of the file that lists the classes. Only datasets of this kind have it.
         columns: The columns of that file after label and name, with a value per class.
         classes: The text of `classes.txt`; None for no such file.
+        copy: Copies the images rather than link to them.
     """
     # 1. Compose the files, in the order of writing.
     header = ("label", "name", *columns)
@@ -135,16 +188,25 @@ def write_derived(
     files |= compose_files(splits, classes)
 
     def refuse_others() -> None:
-        # A run that was killed before its first file leaves a lock or a temporary file.
+        # A run that was killed before its first file leaves a lock, images or a temporary file.
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        used = any(not name.startswith(".") and not name.endswith(".tmp") for name in names)
-        if folder.name in [source.name for source in sources] or (used and table not in names):
+        own = [source.name for source in sources]
+        others = [n for n in names if not (n.startswith(".") or n.endswith(".tmp") or n in own)]
+        if folder.name in own or (others and table not in names):
             raise UserError(f"{folder} exists but is not a {kind}: set another --output_name")
 
-    # 2. Write them unless the folder holds something else, perhaps since a moment ago.
+    # 2. Place the images and write the files, unless the folder holds something else, perhaps since
+    #    a moment ago.
     refuse_others()
     with writing_to(folder, "output_name"):
         refuse_others()
+        for source in sources:
+            place, target = folder / source.name, Path("..", source.name)
+            if place.is_symlink() and place.readlink() != target:
+                place.unlink()
+            listed = [path.partition("/") for images in splits.values() for path, _ in images]
+            paths = [path for name, _, path in listed if name == source.name]
+            place_images(place, source.folder, paths, target=target, copy=copy, flag="output_name")
         train = folder / LISTS["train"]
         changed = any(
             not (folder / name).exists()
@@ -156,10 +218,3 @@ def write_derived(
             train.unlink()  # there is no dataset until all lists are replaced
         for name, text in files.items():
             write_whole(folder / name, text)
-
-        # 3. Link to the sources.
-        for source in sources:
-            link, target = folder / source.name, Path("..", source.name)
-            if not (link.is_symlink() and link.readlink() == target):
-                link.unlink(missing_ok=True)
-                link.symlink_to(target, target_is_directory=True)

@@ -58,6 +58,7 @@ def main(values: flags.FlagValues) -> None:
         table="union.tsv",
         columns={"source": sources, "source_label": labels},
         classes=compose_class_names(class_names),
+        copy=values.copy,
     )
 
     # 3. Show which labels each dataset has got.

@@ -95,6 +95,7 @@ def main(values: flags.FlagValues) -> None:
             "nearest_target": selection.targets,
         },
         classes=compose_class_names(names),
+        copy=values.copy,
     )
 
     # 4. How much nearer they are than all classes, and than random ones.

@@ -118,6 +118,18 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
 
 
+@contextmanager
+def no_links(number: int = errno.EOPNOTSUPP) -> Iterator[None]:
+    """Makes symbolic links fail, as on a mounted Google Drive or an exFAT disk."""
+
+    def refuse(target: Path, link: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), target, None, link)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "symlink", refuse)
+        yield
+
+
 class Trap:
     """Makes readers of a file wait until they are killed or let go, see `tests.traps`."""
 

@@ -1,12 +1,13 @@
 """Unions of datasets, from lists to a converted dataset."""
 
+import shutil
 from collections import Counter
 
 import pytest
 
 from slim.datasets import balance, listed, union
 from slim.datasets.input import get_dataset
-from tests.datasets.conftest import check, convert, encode, picture, read_records
+from tests.datasets.conftest import check, convert, encode, no_links, picture, read_records
 
 # The class names of each dataset; None: it has no classes.txt.
 WORLD = {
@@ -80,6 +81,53 @@ def test_sources_that_share_a_photograph(data):
     )
     assert "1 image is in both splits" in in_both and in_both.endswith(pair)
     assert "1 image is there with two labels" in two_labels and two_labels.endswith(pair)
+
+
+def test_a_file_system_without_links(data):
+    """Nothing is left of a dataset that cannot be linked; with --copy, records are the same."""
+    flags, folder = ("--dataset_names=birds,things",), data / "birds+things"
+    with no_links():
+        error = make(data, *flags, code=1)
+        assert error.startswith(f"error: {folder / 'birds'} cannot be a link (Operation not ")
+        assert error.endswith("; nothing was written; set --copy to copy the images\n")
+        assert not folder.exists()
+        subset = ("--dataset_name=birds", "--max_per_class=1", f"--dataset_dir={data}")
+        error = check(balance, *subset, code=1).error
+        assert "cannot be a link" in error and not (data / "birds_balanced_1").exists()
+
+        make(data, *flags, "--copy")
+        check(balance, *subset, "--copy")
+        assert len([*(data / "birds_balanced_1").rglob("*.jpg")]) == 6
+    assert (folder / "birds").is_dir() and not (folder / "birds").is_symlink()
+    make(data, *flags, "--output_name=linked")
+    for name in (folder.name, "linked"):
+        convert(data / name, "--num_shards=1")
+    copied, linked = (
+        read_records(sorted((data / name).glob("*.tfrecord"))) for name in (folder, "linked")
+    )
+    assert copied == linked and len(copied) == 15
+
+
+def test_an_interrupted_copy_is_resumed(data, monkeypatch):
+    copy, copied = shutil.copyfile, []
+
+    def interrupt(source, target):
+        copied.append(source)
+        if len(copied) == 8:  # the first of the second source's are being copied
+            raise KeyboardInterrupt
+        copy(source, target)
+
+    flags = ("--dataset_names=things,birds", "--copy")
+    monkeypatch.setattr(shutil, "copyfile", interrupt)
+    assert check(union, f"--dataset_dir={data}", *flags, code=130)
+    folder = data / "things+birds"
+    assert not [path for path in folder.iterdir() if path.suffix]  # no list, no table
+    make(data, *flags)
+    make(data, *flags)
+    assert len(copied) == 15 + 1
+    (data / "birds/images/val_2_0.jpg").unlink()
+    error = make(data, *flags, "--output_name=other", code=1)
+    assert f"{data / 'birds/images/val_2_0.jpg'} is missing: add it" in error
 
 
 def test_images_that_conversion_has_skipped_do_not_come_back(data):

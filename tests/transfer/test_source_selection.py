@@ -95,6 +95,13 @@ def test_from_features_to_shards(world):
     assert (dataset.num_samples, dataset.num_classes) == (16, 4)
     assert dataset.class_names == ("left_4", "left_5", "right_1", "right_2")
 
+    copied = select(world, top_k="4", output_name="copied", copy=True)  # for lack of links
+    assert copied.code == 0, copied.error
+    folder = world / "data/copied"
+    lines = [line for name in ("train", "val") for line in (folder / f"{name}.txt").open()]
+    assert len(lines) == len([path for path in folder.rglob("*.jpg") if path.is_file()]) == 24
+    assert not any(path.is_symlink() for path in folder.iterdir())
+
     again = select(world, top_k="2")  # a selection may be overwritten
     assert again.code == 0
     assert len((world / "data/chosen/train.txt").read_text().splitlines()) == 8

@@ -1,7 +1,6 @@
 """The last steps of preparation: checks, lists, and links to the images or copies of them."""
 
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from slim.common.errors import UserError, count_some, warn
-from slim.common.files import exclusive, replacing, write_whole
+from slim.common.files import exclusive, making, write_whole
 from slim.common.progress import progress
-from slim.datasets.listed import ListedDataset, compose_files
+from slim.datasets.listed import ListedDataset, compose_files, place_images
 from slim.datasets.lists import compose_class_names
 from slim.datasets.prepare.archives import where_to_get
 from slim.datasets.registry import KNOWN
 
 IMAGES = "images"  # the link or the folder of copies, the first part of every path in the lists
-COPYING = ".images"  # the folder of copies until all exist
 
 
 def report_faults(
@@ -105,8 +103,7 @@ def write_dataset(folder: Path, dataset: ListedDataset, copy: bool) -> None:
     in_archive = folder.name in KNOWN and folder.resolve() == source.parent
 
     # 3. Write, unless this would change an existing list.
-    folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder):
+    with making(folder), exclusive(folder):
         for list_name, text in lists.items():
             path = folder / list_name
             if path.exists() and path.read_bytes() != text.encode("utf-8", "surrogateescape"):
@@ -115,51 +112,15 @@ def write_dataset(folder: Path, dataset: ListedDataset, copy: bool) -> None:
                     f"{path} exists with other content; nothing was written: "
                     f"{aside if in_archive else away}"
                 )
-        _place_images(folder, dataset, copy)
+        # A link to images in the dataset's folder is relative.
+        within = source.is_relative_to(folder.resolve())
+        place_images(
+            folder / IMAGES,
+            dataset.folder,
+            [image.path for image in dataset.images],
+            target=source.relative_to(folder.resolve()) if within else source,
+            copy=copy,
+            flag="dataset_dir",
+        )
         for list_name, text in lists.items():
             write_whole(folder / list_name, text)
-
-
-def _place_images(folder: Path, dataset: ListedDataset, copy: bool) -> None:
-    """Makes the link to the images or the folder of copies; copying resumes where it stopped."""
-
-    def is_copied(path: str, to: Path) -> bool:
-        source = dataset.folder / path
-        return (to / path).is_file() and (to / path).stat().st_size == source.stat().st_size
-
-    # 1. An earlier run has placed them, or something else is there.
-    images, source = folder / IMAGES, dataset.folder.resolve()
-    if not copy and images.is_dir() and images.resolve() == source:
-        return
-    if images.is_symlink():
-        found = f"a link to {images.readlink()}"
-    elif images.is_dir():
-        if all(is_copied(image.path, images) for image in dataset.images):
-            return
-        found = "a folder of other images"
-    else:
-        found = "a file" if images.exists() else None
-    if found:
-        expected = "a folder of copies" if copy else f"a link to {source}"
-        raise UserError(
-            f"{images} is {found}, expected {expected} or nothing; nothing was written: move it "
-            "away or set another --dataset_dir"
-        )
-
-    # 2. Link, with a relative path if the images are in the dataset's folder.
-    if not copy:
-        within = source.is_relative_to(folder.resolve())
-        images.symlink_to(source.relative_to(folder.resolve()) if within else source)
-        return
-
-    # 3. Or copy what is not there yet.
-    copies, total = folder / COPYING, len(dataset.images)
-    for image in progress("copying", total, " images", items=dataset.images, delay=1):
-        source = dataset.folder / image.path
-        if not source.is_file():
-            raise UserError(f"{source} is not a regular file: remove it, then run this again")
-        if not is_copied(image.path, copies):
-            (copies / image.path).parent.mkdir(parents=True, exist_ok=True)
-            with replacing(copies / image.path) as temporary:
-                shutil.copyfile(source, temporary)
-    copies.rename(images)

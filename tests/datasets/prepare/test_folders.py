@@ -1,14 +1,23 @@
 """Preparation of folders of images."""
 
+import errno
 import os
 import random
+import re
 from pathlib import Path
 
 import pytest
 
 from slim.datasets.prepare.folders import split_classes
 from slim.datasets.tfrecord import LISTS
-from tests.datasets.conftest import convert, encode, file_size_limit, picture, read_records
+from tests.datasets.conftest import (
+    convert,
+    encode,
+    file_size_limit,
+    no_links,
+    picture,
+    read_records,
+)
 from tests.datasets.prepare.conftest import prepare, texts
 from tests.datasets.prepare.miniatures import draw
 
@@ -277,6 +286,25 @@ def test_only_regular_files_are_copied(tmp_path, data, device):
     with file_size_limit(100_000):
         error = prepare(*flags_for(root, data, "--copy"), code=1)[1]
     assert error.endswith(f"error: {other} is not a regular file: remove it, then run this again\n")
+
+
+def test_a_file_system_without_links(tmp_path, data):
+    root, folder = tmp_path / "mine", data / "my_set"
+    paths = draw_folders(root, {"x": 2, "y": 2})
+    link = re.escape(str(folder / "images"))
+    for number, message in {
+        errno.EOPNOTSUPP: f"{link} cannot be a link .*; nothing was written; set --copy",
+        errno.EPERM: f"{link} cannot be a link .*; nothing was written; set --copy",
+        errno.EIO: f"{link}: Input/output error: fix this",
+    }.items():
+        with no_links(number):
+            error = prepare(*flags_for(root, data), code=1)[1]
+        assert re.match(f"error: {message}", error) and not folder.exists()
+    with no_links():
+        prepare(*flags_for(root, data, "--copy"))
+    copies = folder / "images"
+    found = [path.relative_to(copies).as_posix() for path in copies.rglob("*.jpg")]
+    assert sorted(found) == paths and not copies.is_symlink()
 
 
 def test_folders_without_images_are_refused(tmp_path, data):
