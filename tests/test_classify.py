@@ -1,6 +1,8 @@
 """`python -m slim.classify`: probabilities, names, kinds of images, errors."""
 
+import errno
 import json
+import os
 import re
 
 import numpy as np
@@ -86,7 +88,7 @@ def test_any_kind_of_image_in_a_folder_and_bad_ones_beside_it(classifier_dir, tm
     assert summary == "error: 2 of 6 images could not be classified, see above"
 
 
-def test_images_of_folders_behind_links_and_of_datasets(colours, tmp_path, capsys):
+def test_images_of_folders_behind_links_and_of_datasets(colours, tmp_path, capsys, monkeypatch):
     """Every file of a folder is classified or counted; a dataset has the images of its lists."""
     folder = tmp_path / "folder"
     (folder / "species").mkdir(parents=True)
@@ -99,6 +101,13 @@ def test_images_of_folders_behind_links_and_of_datasets(colours, tmp_path, capsy
     assert [path.name for path in found] == [*expected, "1.jfif", "2.avif"]
     warning = capsys.readouterr().err
     assert warning.startswith(f"warning: {folder}: files that are not taken for images (3): ")
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"folder cannot be read"):
+        patch.setattr(os, "scandir", refuse)
+        classify.find_images([str(folder)])
 
     dataset = tmp_path / "dataset"
     dataset.mkdir()

@@ -4,6 +4,7 @@ import os
 from functools import cache
 from pathlib import Path
 
+from slim.common.errors import UserError
 from slim.datasets.images import FORMATS
 
 # What archive programs, network drives and file managers add: damaged copies, thumbnails, settings.
@@ -32,7 +33,8 @@ def find_image_files(top: Path) -> tuple[list[Path], list[Path]]:
     """
 
     def fail(error: OSError) -> None:
-        raise error
+        reason = f"cannot be read ({error.strerror}): make it readable or move it away"
+        raise UserError(f"{error.filename} {reason}") from error
 
     images, others = [], []
     above = top.absolute().parent.resolve()
