@@ -128,7 +128,7 @@ def adopt_shards(folder: Path, verify: bool, num_workers: int) -> None:
         found = read_dataset_description(folder)
         if found and not found.adopted:
             raise UserError(f"--adopt: convert_dataset.py made the shards in {folder}; omit it")
-        description = adopt(folder, verify=verify, num_workers=num_workers)
+        description = adopt(folder, verify, num_workers)
         write_whole(folder / DESCRIPTION, description.to_json())
     print(f"{summary(folder)}, as they were")
 

@@ -3,12 +3,12 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from slim.common.errors import UserError, count, warn
+from slim.common.errors import UserError, warn
 from slim.common.files import write_whole
 from slim.common.progress import progress
 from slim.common.workers import WorkerError, run_jobs
@@ -24,169 +24,129 @@ from slim.datasets.registry import (
 )
 from slim.datasets.tfrecord import LISTS, RecordError, Shard, iterate_records
 
-FEATURES = {  # the name of each feature of a record, and the type of its value
-    "image/encoded": "bytes_list",
-    "image/format": "bytes_list",
-    "image/class/label": "int64_list",
-    "image/height": "int64_list",
-    "image/width": "int64_list",
-}
+FEATURES = {f"image/{name}": "bytes_list" for name in ("encoded", "format")}
+FEATURES |= {f"image/{name}": "int64_list" for name in ("class/label", "height", "width")}
 LABELS = "labels.txt"  # of TF-Slim: lines `0:name`
-# The files that TensorFlow decodes: JPEG, PNG, GIF and BMP.
+# Beginnings of the files that TensorFlow decodes: JPEG, PNG, GIF and BMP.
 _DECODED = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
 # Such as flowers_train_00000-of-00005.tfrecord of TF-Slim, or train-00000-of-01024.
 _SHARD = re.compile(r"(?:.*[_-])?(train|validation)[_-](\d{5,})-of-(\d{5,})(?:\.tfrecords?)?")
 
 
-def adopt(folder: Path, *, verify: bool, num_workers: int) -> DatasetDescription:
-    """Describes the shards in a folder, which remain as they are.
+def adopt(folder: Path, verify: bool, num_workers: int) -> DatasetDescription:
+    """Describes the shards in a folder, which remain as they are; those of other names get links.
 
-    Shards of other names get links. The names of the classes come from `classes.txt`, otherwise
-    from `labels.txt`, whose names are then written to `classes.txt`.
-
-    Args:
-        folder: The folder of the dataset.
-        verify: Decode every image.
-        num_workers: Number of processes, each of which reads one shard at a time.
+    Each worker process reads one shard at a time; `verify` decodes every image. The names of the
+    classes come from `classes.txt`, otherwise from `labels.txt`, and then go to `classes.txt`.
 
     Raises:
-        UserError: Shards are missing or damaged, records lack a feature or an image that can be
+        UserError: A shard is missing or damaged, a record lacks a feature or an image that can be
             decoded, or labels are not dense.
     """
     # 1. Find the shards.
     paths = {}
     for path in sorted(folder.iterdir()):
-        if (match := _SHARD.fullmatch(path.name)) and path.is_file():
+        if match := _SHARD.fullmatch(path.name):
             shard = Shard(match[1], int(match[2]), int(match[3]))
             if not path.samefile(paths.setdefault(shard, path)):
-                raise UserError(
-                    f"{path} and {paths[shard].name} are the same shard of two sets: move one set "
-                    "to another folder"
-                )
-    shards = sorted(paths)
+                pair = f"{path} and {paths[shard].name}"
+                raise UserError(f"{pair} are the same shard of two sets: move one set away")
     for split_name in LISTS:
-        check_sets(
-            folder, split_name, [shard for shard in shards if shard.split_name == split_name]
-        )
+        check_sets(folder, split_name, [shard for shard in paths if shard.split_name == split_name])
 
     # 2. Read them in worker processes, which leave a note on each.
     with TemporaryDirectory() as notes, progress("reading", None, " records") as shown:
-        jobs = [(paths[shard], Path(notes, shard.file_name)) for shard in shards]
+        jobs = [(path, Path(notes, path.name)) for path in paths.values()]
         work, num_workers = partial(examine, verify), min(num_workers, len(jobs))
         try:
             run_jobs(work, jobs, num_workers=num_workers, report=shown.update)
         except WorkerError as error:
-            raise UserError(
-                f"a worker process ended ({error}): pass a smaller --num_workers"
-            ) from error
+            raise UserError(f"a worker process ended ({error}): try --num_workers=1") from error
         found = [json.loads(note.read_bytes()) for _, note in jobs]
-    if problems := [problem for note in found for problem in note["problems"]]:
-        raise UserError(
-            f"{count(len(problems), 'record')} of {folder} cannot be used, the first is "
-            f"{problems[0]}; nothing was described"
-        )
+    if problems := [problem for _, problem in found if problem]:
+        raise UserError(f"{problems[0]}; nothing was described")
+    labels = {split_name: Counter() for split_name in LISTS}
+    for shard, (counted, _) in zip(paths, found, strict=True):
+        labels[shard.split_name].update({int(label): number for label, number in counted.items()})
+    if empty := [split_name for split_name, counted in labels.items() if not counted]:
+        raise UserError(f"the {empty[0]} shards in {folder} have no records")
+    num_classes = name_classes(folder, labels)
 
-    # 3. Number and name the classes.
-    labels = {name: Counter() for name in LISTS}
-    for shard, note in zip(shards, found, strict=True):
-        labels[shard.split_name].update({int(label): n for label, n in note["labels"].items()})
-    names = read_names(folder)
-    num_classes = check_labels(folder, labels, names)
-    if names and not (folder / CLASSES).exists():
-        write_whole(folder / CLASSES, compose_class_names(names))
-
-    # 4. Describe the shards. There is no list, which tells them from those of conversion.
+    # 3. Describe them. There is no list, which tells them from the shards of conversion.
     for shard, path in paths.items():
         if path.name != shard.file_name:
             (folder / shard.file_name).symlink_to(path.name)
-    sizes = {
-        name: [paths[s].stat().st_size for s in shards if s.split_name == name] for name in LISTS
+    splits = {
+        split_name: SplitDescription(
+            samples=counted.total(),
+            skipped=0,
+            shard_bytes=[paths[s].stat().st_size for s in sorted(paths) if s[0] == split_name],
+            list_sha256="",
+        )
+        for split_name, counted in labels.items()
     }
-    splits = {name: SplitDescription(labels[name].total(), 0, sizes[name], "") for name in LISTS}
-    held = Sizes(*(split.samples for split in splits.values()), num_classes)
-    if (expected := KNOWN.get(folder.name, held)) != held:
-        warn(f"{folder} has {held}; the paper's {folder.name} has {expected}")
+    sizes = Sizes(*(split.samples for split in splits.values()), num_classes)
+    if (expected := KNOWN.get(folder.name, sizes)) != sizes:
+        warn(f"{folder} has {sizes}; the paper's {folder.name} has {expected}")
     return DatasetDescription(num_classes, 0, verify, "fail", splits)
 
 
 def examine(verify: bool, job: tuple[Path, Path], count_record: Callable[[], None]) -> None:
-    """Checks all records of a shard, and writes a note with labels and problems."""
+    """Checks the records of a shard, and notes how many have each label, or the first problem."""
     path, note = job
-    labels, problems = Counter(), []
+    labels, problem = Counter(), None
     try:
-        for index, read in enumerate(iterate_records(path)):
-            values = read_example(read())
-            if problem := find_problem(values, verify):
-                problems.append(f"record {index} of {path}: {problem}")
-            else:
-                labels[values["image/class/label"][0]] += 1
+        for read in iterate_records(path):
+            labels[check_record(read(), verify)] += 1
             count_record()
-    except RecordError as error:
-        problems.append(str(error))
-    note.write_text(json.dumps({"labels": labels, "problems": problems}))
+    except (RecordError, ImageError) as error:
+        problem = f"{path}: record {labels.total()}: {error}"
+    note.write_text(json.dumps([labels, problem]))
 
 
-def read_example(serialized: bytes) -> dict[str, Sequence]:
-    """Returns the values of each feature of a serialized `tf.train.Example`."""
+def check_record(serialized: bytes, verify: bool) -> int:
+    """Returns the label of a record after checking that training can use it."""
     from slim.common.compat import tf
 
     try:
         features = tf.train.Example.FromString(serialized).features.feature
     except Exception as error:  # the type depends on the version of protobuf
-        raise RecordError("a record is no tf.train.Example") from error
-    kinds = {name: value.WhichOneof("kind") for name, value in features.items()}
-    return {
-        name: list(getattr(features[name], kind).value)
-        for name, kind in kinds.items()
-        if kind and FEATURES.get(name, kind) == kind
-    }
+        raise RecordError("not a tf.train.Example") from error
+    names = ", ".join(sorted(features)) or "no feature"
+    values = {name: list(getattr(features[name], kind).value) for name, kind in FEATURES.items()}
+    for name, listed in values.items():
+        if len(listed) != 1:
+            raise RecordError(f"expected one {name} ({FEATURES[name]}), found {names}")
+    (label,), (encoded,) = values["image/class/label"], values["image/encoded"]
+    if label < 0:
+        raise RecordError(f"label {label} is negative, expected 0 or more")
+    if not encoded.startswith(_DECODED):
+        raise RecordError("image/encoded is no JPEG, PNG, GIF or BMP file")
+    if verify:
+        convert_image(encoded, verify)
+    return label
 
 
-def find_problem(values: dict[str, Sequence], verify: bool) -> str | None:
-    """Returns the problem with the values of a record, if there is one."""
-    for name in FEATURES:
-        if len(values.get(name, ())) != 1:
-            return f"expected one {name}, found {', '.join(sorted(values)) or 'no feature'}"
-    if (label := values["image/class/label"][0]) < 0:
-        return f"label {label} is negative, expected 0 or more"
-    if not (encoded := values["image/encoded"][0]).startswith(_DECODED):
-        return "image/encoded is no JPEG, PNG, GIF or BMP file"
-    try:
-        if verify:
-            convert_image(encoded, verify=True)
-    except ImageError as error:
-        return f"image/encoded {error}"
-    return None
-
-
-def read_names(folder: Path) -> Sequence[str] | None:
-    """Returns the names of the classes of the shards in a folder, if a file has them."""
-    if names := read_class_names(folder / CLASSES, None):
-        return names
-    path = folder / LABELS
-    if not path.is_file():
-        return None
-    lines = [line.partition(":") for line in path.read_text("utf-8-sig").splitlines() if line]
-    if [line[0] for line in lines] != [str(label) for label in range(len(lines))]:
-        raise UserError(f"{path}: expected a line '0:name' for each class, in the order of labels")
-    return [line[2].strip() for line in lines]
-
-
-def check_labels(folder: Path, labels: dict[str, Counter], names: Sequence[str] | None) -> int:
-    """Returns the number of classes after checking that the labels are dense."""
-    splits = {name: [Entry("", label) for label in found] for name, found in labels.items()}
-    used = {entry.label for entries in splits.values() for entry in entries}
-    num_classes = len(names) if names else max(used) + 1
+def name_classes(folder: Path, labels: dict[str, Counter]) -> int:
+    """Returns the number of classes; checks that labels are dense, and writes `classes.txt`."""
+    names, path = read_class_names(folder / CLASSES, None), folder / LABELS
+    if not names and path.is_file():
+        lines = [line.partition(":") for line in path.read_text("utf-8-sig").splitlines() if line]
+        if [line[0] for line in lines] != [str(label) for label in range(len(lines))]:
+            raise UserError(f"{path}: expected a line '0:name' per class, in the order of labels")
+        names = [line[2].strip() for line in lines]
+    used = set().union(*labels.values())
+    num_classes = len(names or range(max(used) + 1))
     if max(used) >= num_classes:
-        raise UserError(
-            f"{folder} has label {max(used)}, but names of {num_classes} classes in {CLASSES} or "
-            f"{LABELS}: correct them"
-        )
+        raise UserError(f"{folder} has label {max(used)}, but names of {num_classes} classes")
     missing = sorted(set(range(num_classes)) - used)
     if missing == [0]:
         warn(f"{folder}: label 0 has no images; pass --labels_offset=1 to networks without it")
     elif missing and names:
         warn(f"{folder}: {len(missing)} classes have no images, the first is {names[missing[0]]}")
     elif missing:
-        raise UserError(f"{folder}: {find_gaps(splits)[0].text}, or name all of them in {CLASSES}")
+        problem = find_gaps({"": [Entry("", label) for label in used]})[0].text
+        raise UserError(f"{folder}: {problem}, or name all of them in {CLASSES}")
+    if names and not (folder / CLASSES).exists():
+        write_whole(folder / CLASSES, compose_class_names(names))
     return num_classes

@@ -136,15 +136,15 @@ def _check_records(
     """Checks that shards without a description hold the images of a dataset of the paper."""
     try:
         first = count_records(paths[0])
-        features = tf.train.Example.FromString(read_records(paths[:1], [0]).get(0, b"")).features
         # The first shard tells, which has its share; all records are counted if it differs.
         if sizes:
             expected = getattr(sizes, split_name)
-            if expected // len(paths) <= first <= -(-expected // len(paths)):
-                return
-            if first + sum(map(count_records, paths[1:])) == expected:
+            if expected // len(paths) <= first <= -(-expected // len(paths)) or (
+                sum(map(count_records, paths)) == expected
+            ):
                 return
             remedy = f"expected {expected} in all as in the paper; {remedy}"
+        features = tf.train.Example.FromString(read_records(paths[:1], [0]).get(0, b"")).features
     except (RecordError, DecodeError) as error:
         raise UserError(f"{error}: get the shards again") from None
     raise UserError(

@@ -167,6 +167,6 @@ def refuse_unreadable(paths: Sequence[str], num_threads: int) -> None:
     show_problems(problems)
     raise UserError(
         f"{count(len(problems), 'image')} cannot be read, the first is {problems[0]}; fix them and "
-        "run the command again, which keeps the features so far; or delete the dataset's shards, "
-        "if any, and convert it with --on_error=skip: extraction skips the same images"
+        "run the command again, which keeps the features so far; or move the dataset's shards, "
+        "if any, away and convert it with --on_error=skip: extraction skips the same images"
     ) from None

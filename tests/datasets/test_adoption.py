@@ -139,13 +139,13 @@ BIRD = encode(picture(1))
     [
         (
             [record(BIRD, 0, height=None)],
-            "record 0 of .*: expected one image/height, found image/cl",
+            ": record 0: expected one image/height .*, found image/cla",
         ),
-        ([record(BIRD, 0), record(BIRD, 0.5)], "record 1 of .*: expected one image/class/label, f"),
+        ([record(BIRD, 0), record(BIRD, 0.5)], ": record 1: expected one image/class/label "),
         ([record(BIRD, -1)], "label -1 is negative"),
-        ([record(BIRD[:-60], 0)], "record 0 of .*: image/encoded cannot be decoded"),
+        ([record(BIRD[:-60], 0)], ": record 0: cannot be decoded"),
         ([record(encode(picture(1), "WEBP"), 0)], "image/encoded is no JPEG, PNG, GIF or BMP file"),
-        ([b"no example"], "a record is no tf.train.Example"),
+        ([b"no example"], "not a tf.train.Example"),
         ([record(BIRD, 7)], "labels are not dense: 4 of 0..7 occur .*, or name all of them in cl"),
     ],
 )

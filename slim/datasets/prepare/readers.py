@@ -56,7 +56,8 @@ def read_archive(name: str, archive_dir: Path) -> ListedDataset:
     for choice in choices:
         found = choice[0].find(choice[1], subfolders)
         complete = found.keys() >= {*choice[0].parts.split()}
-        if complete or len(found) > len(parts):
+        # The folder above counts only if it has all.
+        if complete or (len(found) > len(parts) and choice[1].is_relative_to(archive_dir)):
             (layout, root), parts = choice, found
         if complete:
             break

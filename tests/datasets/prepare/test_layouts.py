@@ -124,6 +124,7 @@ def test_nothing_there_and_packed_archives(archive, data):
     shutil.rmtree(archive / "CUB_200_2011")
     flags = flags_for(miniature, data)
     _, error = prepare(*flags, code=1)
+    (archive.parent / "images").mkdir()  # of something else, in the folder above
     expected = "images, images.txt, image_class_labels.txt, train_test_split.txt, classes.txt"
     assert f"no {expected} in {archive}, the folders in it and the one above: " in error
     assert "unpack " not in error
