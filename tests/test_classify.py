@@ -59,6 +59,13 @@ def test_json_has_the_networks_probabilities(colours, classifier_dir):
         assert names == [COLOURS[label] for label in labels]
 
 
+def test_the_name_of_the_flag_is_optional_for_each_image(colours, classifier_dir):
+    images = sorted((colours / "colours/images").glob("val_*"))[:3]
+    flags = [f"--checkpoint_path={classifier_dir}", "--json"]
+    done = invoke(classify, f"--images={images[0]}", images[1], images[2], *flags)
+    assert [row["image"] for row in json.loads(done.output)] == list(map(str, images))
+
+
 def test_any_kind_of_image_in_a_folder_and_bad_ones_beside_it(classifier_dir, tmp_path):
     """Flags and images in any order; the good ones are classified all the same."""
     folder = tmp_path / "folder"

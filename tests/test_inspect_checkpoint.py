@@ -56,6 +56,13 @@ def test_a_checkpoint_written_here(trained):
     assert lines == expected
 
 
+@pytest.mark.parametrize("first", ["--checkpoint_path={}", "{}"])
+def test_one_checkpoint_at_a_time(trained, first):
+    done = invoke(inspect_checkpoint, first.format(trained), "another")
+    assert (done.code, done.output) == (1, "")
+    assert done.error == "error: unexpected argument 'another': pass flags as --name=value\n"
+
+
 def test_a_network_of_another_name(trained):
     lines = inspect(trained, "--model_name=inception_v3")
     assert lines["network"] == "none that fits"

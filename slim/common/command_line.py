@@ -20,6 +20,7 @@ INTERRUPTED = 130  # 128 + SIGINT, which a shell reports for Ctrl-C
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ADDRESSES = ("address", "mirror", "master", "ray_address")  # flags that are not local paths
+COMMAND = "SLIM_COMMAND"  # a variable of the environment of commands and of their workers
 PRECISIONS = ("float32", "bfloat16", "float16")
 COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
@@ -57,8 +58,8 @@ def run_command(
             raise SystemExit(0)
         unused = values(argv)[1:]
         if positional and isinstance(values[positional].value, list):
-            values[positional].value, unused = unused or values[positional].value, []
-        elif positional and unused:
+            values[positional].value, unused = values[positional].value + unused, []
+        elif positional and unused and not values[positional].present:
             values[positional].value = unused.pop(0)
         if unused:
             raise UserError(f"unexpected argument '{unused[0]}': pass flags as --name=value")
@@ -66,6 +67,7 @@ def run_command(
             value = () if name in ADDRESSES else values[name].value
             for word in value if isinstance(value, (list, tuple)) else [value]:
                 check_local(str(word), f"--{name}")
+        set_environment()
         main(values)
         sys.stdout.flush()
     except BrokenPipeError:  # as in `... | head`
@@ -94,6 +96,17 @@ def run_command(
         print("interrupted", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     raise SystemExit(0)
+
+
+def set_environment() -> None:
+    """Sets what TensorFlow reads when a command loads it; workers inherit the variables."""
+    os.environ[COMMAND] = "1"
+    # On a machine without a GPU, TensorFlow logs an irrelevant error about CUDA.
+    has_gpu = Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if has_gpu else "3")
+    # TensorFlow takes the whole memory of a GPU when it first uses it, unless told otherwise. The
+    # options of a session come too late, because tf.data uses the GPU before there is a session.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
 def _discard_output() -> None:

@@ -4,13 +4,15 @@
 import both from here, so that this module alone makes them work together.
 """
 
+import logging
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
+
+from slim.common.command_line import COMMAND
 
 
 @contextmanager
@@ -31,15 +33,9 @@ def _without_start_up_notes() -> Iterator[None]:
             os.close(stderr)
 
 
-# On a machine without a GPU, TensorFlow logs an irrelevant error about CUDA.
-_has_gpu = Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if _has_gpu else "3")
-# TensorFlow takes the whole memory of a GPU when it first uses it, unless told otherwise. The
-# options of a session come too late, because tf.data uses the GPU before there is a session.
-os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 # The C++ part of TensorFlow writes notes about CPU instructions and CUDA libraries before it reads
-# `TF_CPP_MIN_LOG_LEVEL`.
-with _without_start_up_notes():
+# `TF_CPP_MIN_LOG_LEVEL`. Commands hold them back; in other programs, an import leaves stderr alone.
+with _without_start_up_notes() if COMMAND in os.environ and sys.stderr else nullcontext():
     import tensorflow.compat.v1 as tf
     from tf_keras.src import legacy_tf_layers
 
@@ -51,9 +47,30 @@ with _without_start_up_notes():
 
     vars(utils.ops).setdefault("Tensor", tf.Tensor)
 
-# TF-Slim uses interfaces that TensorFlow calls deprecated.
-tf.logging.set_verbosity(tf.logging.ERROR)
-warnings.filterwarnings("ignore", message="`layer.apply` is deprecated")
+
+_LOGGER = logging.getLogger("tensorflow")
+
+
+def _ignore_deprecations() -> None:
+    """Ignores warnings about interfaces that TF-Slim uses and TensorFlow calls deprecated."""
+    _LOGGER.setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="`layer.apply` is deprecated")
+
+
+@contextmanager
+def without_deprecations() -> Iterator[None]:
+    """Ignores these warnings for a while, in a program that is not a command."""
+    level = _LOGGER.level
+    with warnings.catch_warnings():
+        _ignore_deprecations()
+        try:
+            yield
+        finally:
+            _LOGGER.setLevel(level)
+
+
+if COMMAND in os.environ:
+    _ignore_deprecations()
 
 
 @contextmanager
@@ -68,4 +85,4 @@ def compared_by_identity() -> Iterator[None]:
         tf.enable_tensor_equality()
 
 
-__all__ = ["compared_by_identity", "slim", "tf"]
+__all__ = ["compared_by_identity", "slim", "tf", "without_deprecations"]

@@ -2,16 +2,31 @@
 
 import os
 from collections.abc import Iterable
+from functools import cache
 
 from slim.common.command_line import available_cores
 from slim.common.compat import tf
-from slim.common.errors import count
+from slim.common.errors import UserError, count
 
 MIN_INTER_OP_THREADS = 4
 
 
+_first_process = cache(os.getpid)  # the process that ran TensorFlow first
+
+
+def check_process() -> None:
+    """Refuses a process that was forked after TensorFlow ran: it would wait for lost threads."""
+    if os.getpid() != _first_process():
+        raise UserError(
+            "this process was forked after TensorFlow ran, which hangs in such a process: load "
+            "the classifier after the fork only (gunicorn without --preload), start processes "
+            "with multiprocessing's method 'spawn', or use threads"
+        )
+
+
 def session_config(xla: bool = False) -> tf.ConfigProto:
     """Returns the options of a session; `xla` compiles operations on the GPU."""
+    check_process()
     # Operations without a GPU kernel run on the CPU.
     config = tf.ConfigProto(allow_soft_placement=True)
     if xla:

@@ -1,12 +1,15 @@
 """Classifiers: from images to class probabilities and features."""
 
+import ctypes
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from PIL import Image
@@ -22,8 +25,8 @@ from slim.checkpoints.freezing import (
 )
 from slim.checkpoints.reading import choose_averages
 from slim.common.command_line import available_cores
-from slim.common.compat import tf
-from slim.common.devices import session_config
+from slim.common.compat import tf, without_deprecations
+from slim.common.devices import check_process, session_config
 from slim.common.errors import UserError
 from slim.datasets.images import ImageError, convert_image, load_image, to_rgb
 from slim.nets.nets_factory import get_network
@@ -114,8 +117,18 @@ class Classifier:
                     yield next(rows) if isinstance(content, bytes) else content
 
     def close(self) -> None:
-        """Releases the memory of the network."""
-        self._session.close()
+        """Releases the memory of the network, also if the object itself is kept."""
+        if self._session is not None:
+            self._session.close()
+        self.outputs = self._encoded = self._fetches = self._session = None
+        gc.collect()  # graphs refer to themselves
+        with suppress(AttributeError):  # only glibc keeps free memory, and has this function
+            ctypes.CDLL(None).malloc_trim(0)
+
+    def __reduce__(self) -> NoReturn:
+        raise UserError(
+            "a classifier cannot be pickled or copied: call load_classifier in the other process"
+        )
 
     def __enter__(self) -> "Classifier":
         return self
@@ -136,6 +149,9 @@ class Classifier:
         return np.stack(rows) if rows else self._run([], output)
 
     def _run(self, encoded: list[bytes], output: str) -> np.ndarray:
+        check_process()
+        if self._session is None:
+            raise RuntimeError("the classifier is closed: load it again")
         try:
             return self._session.run(self._fetches[output], {self._encoded: encoded})
         except tf.errors.ResourceExhaustedError as error:
@@ -144,6 +160,7 @@ class Classifier:
             ) from error
 
 
+@without_deprecations()
 def load_classifier(
     checkpoint_path: str | PathLike[str],
     *,
