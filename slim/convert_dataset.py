@@ -44,6 +44,8 @@ def define_flags(values: flags.FlagValues) -> None:
     define.integer("num_workers", None, "Worker processes. Default: one per CPU core.", 1)
     define.integer("seed", 0, "Determines the order of the training images.")
     define.boolean("verify", True, "Decode every image. Otherwise only read the header of a JPEG.")
+    text = "Turn images as the orientation in their EXIF says. Otherwise it is ignored."
+    define.boolean("apply_orientation", False, text)
     define.choice("on_error", "fail", ["fail", "skip"], "What to do about invalid images.")
     define.boolean("adopt", False, "Describe the shards of another program in dataset.json.")
     ray_cluster.define_ray_flags(define)
@@ -63,6 +65,7 @@ def main(values: flags.FlagValues) -> None:
             seed=values.seed,
             verify=values.verify,
             on_error=values.on_error,
+            apply_orientation=values.apply_orientation,
         )
         if values.ray or values.ray_address:
             convert(plan, values.num_workers, partial(ray_cluster.run_jobs, values.ray_address))
@@ -113,6 +116,12 @@ def convert(plan: Plan, num_workers: int | None, distribute: Callable = run_jobs
         notes = {shard: plan.read_note(shard) for shard in plan.shards}
         report_copies(plan, notes)
         report_problems(plan, notes)
+        if oriented := sum(note.oriented for note in notes.values()):
+            images = f"{count(oriented, 'image')} of {plan.folder} with an orientation in EXIF"
+            if plan.apply_orientation:
+                print(f"{images}: turned upright")
+            else:
+                warn(f"{images}, which is ignored: --apply_orientation turns such images upright")
         write_whole(plan.staging / DESCRIPTION, describe(plan, notes).to_json())
         publish(plan)
     seconds = max(round(time.monotonic() - started, 2), 0.01)
@@ -152,6 +161,8 @@ def differences(plan: Plan, found: DatasetDescription) -> list[str]:
     different = []
     if plan.seed != found.seed:
         different.append(f"--seed={found.seed}, not {plan.seed}")
+    if plan.apply_orientation != found.apply_orientation:
+        different.append(f"--{'' if found.apply_orientation else 'no'}apply_orientation")
     for split_name, split in found.splits.items():
         if plan.lists[split_name].sha256 != split.list_sha256:
             different.append(f"another {LISTS[split_name]}")
@@ -290,6 +301,7 @@ def describe(plan: Plan, notes: dict[Shard, Note]) -> DatasetDescription:
         verified=all(note.verified for note in notes.values()),
         on_error=plan.on_error,
         splits=splits,
+        apply_orientation=plan.apply_orientation,
     )
 
 

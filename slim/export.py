@@ -65,7 +65,7 @@ def main(values: flags.FlagValues) -> None:
             load_classifier(**{**classifier_flags(values), "checkpoint_path": checkpoint}) as model,
             saved_model.replacing_folder(path, values.overwrite) as temporary,
         ):
-            saved_model.save(model.outputs, model.class_names, temporary)
+            saved_model.save(model.outputs, model.description, temporary)
         summary = saved_model.compose_summary(path, checkpoint, model.description, values.num_crops)
         print(summary, flush=True)
         return

@@ -161,14 +161,15 @@ def on_cluster(
         images = tf.placeholder(tf.float32, [None, settings.image_size, settings.image_size, 3])
         depth = int(network(images).shape[1])
 
-    def make_work() -> Callable[[Sequence[str]], np.ndarray]:  # in each worker
+    def make_work() -> Callable[[tuple[Sequence[str], bool]], np.ndarray]:  # in each worker
         extractor = Extractor(network, settings, batch_size, *options)
-        return lambda paths: np.concatenate(list(extractor.features(paths)))
+        return lambda call: np.concatenate(list(extractor.features(*call)))
 
-    def features(paths: Sequence[str]) -> Iterator[np.ndarray]:
+    def features(paths: Sequence[str], apply_orientation: bool) -> Iterator[np.ndarray]:
         paths = [str(Path(path).absolute()) for path in paths]
         size = BATCHES_PER_CALL * batch_size
-        calls = [paths[start : start + size] for start in range(0, len(paths), size)]
+        starts = range(0, len(paths), size)
+        calls = [(paths[start : start + size], apply_orientation) for start in starts]
         done = 0
         try:
             for rows in ray_cluster.map_items(pool, make_work, calls, ordered=True):

@@ -293,10 +293,10 @@ def train(
         if cluster.is_chief:
             set_variables = first_values(run, values, averages)
             names = dataset.class_names or tuple(map(str, range(dataset.num_classes)))
+            data = dataset.name, names[values.labels_offset :], dataset.apply_orientation
             preprocessing = values.preprocessing_name or values.model_name
             network = values.model_name, values.train_image_size, preprocessing
-            model = ModelDescription(*network, dataset.name, names[values.labels_offset :])
-            write_model_description(run.train_dir, model)
+            write_model_description(run.train_dir, ModelDescription(*network, *data))
 
         run_steps(
             values,

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,18 @@ from PIL import Image
 from slim import eval_image_classifier as evaluation
 from slim import export, load_classifier
 from slim import feature_extraction as extraction
+from slim.checkpoints.description import (
+    ModelDescription,
+    read_model_description,
+    write_model_description,
+)
 from slim.common import files
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from slim.serving.saved_model import default_folder, replacing_folder, save
 from tests.conftest import COLOURS, NUM_VALIDATION, run
+from tests.datasets.conftest import encode, oriented, picture
 from tests.support import SMALL_DEPTH, SMALL_NETWORK, SMALL_SIZE, invoke, write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -102,6 +110,36 @@ def test_numbers_equal_those_of_evaluation_and_extraction(colours, classifier_di
     np.testing.assert_allclose(found["features"][:NUM_VALIDATION], features, atol=1e-4 * scale)
 
 
+def test_one_photograph_has_one_answer(classifier_dir, tmp_path):
+    """From its path, its bytes, Pillow and the SavedModel, turned as `model.json` says.
+
+    The expected answer is that for a file of the upright picture.
+    """
+    shutil.copytree(classifier_dir, tmp_path, dirs_exist_ok=True)
+    written = replace(read_model_description(tmp_path), apply_orientation=True)
+    write_model_description(tmp_path, written)
+    upright = picture(7, (48, 40))
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    cut_out = stored.convert("RGBA")
+    cut_out.putalpha(Image.linear_gradient("L").resize(stored.size))
+    path = tmp_path / "image"
+    contents = [oriented(image, "PNG", 6) for image in (stored, cut_out)]
+    contents += [oriented(stored, "JPEG", 6), oriented(stored.convert("CMYK"), "JPEG", 6, ">")]
+    exported = invoke(export, f"--checkpoint_path={tmp_path}", f"--output_dir={tmp_path}/saved")
+    assert exported.code == 0, exported.error
+    serve = tf.saved_model.load_v2(str(tmp_path / "saved")).signatures["serving_default"]
+    served = serve(image_bytes=tf.constant(contents))["probabilities"].numpy()
+    with load_classifier(tmp_path) as model, load_classifier(classifier_dir) as other:
+        (expected,) = model.probabilities([upright])
+        for content, probabilities in zip(contents, served, strict=True):
+            path.write_bytes(content)
+            found = model.probabilities([path, content, Image.open(path)])
+            np.testing.assert_allclose(found, np.stack([probabilities] * 3), atol=1e-6)
+            if content is not contents[1]:
+                np.testing.assert_allclose(probabilities, expected, atol=0.02)
+            assert np.abs(other.probabilities([path]) - found).max() > 1e-3
+
+
 def write_constant(folder: Path, probability: float) -> None:
     """Exports a classifier that gives every class the same probability."""
 
@@ -109,12 +147,12 @@ def write_constant(folder: Path, probability: float) -> None:
         return {"probabilities": tf.fill([tf.size(encoded), len(COLOURS)], probability)}
 
     with replacing_folder(folder, overwrite=True) as temporary:
-        save(classify, COLOURS, temporary)
+        save(classify, ModelDescription("", SMALL_SIZE, "", "", COLOURS), temporary)
 
 
 def read_constant(folder: Path) -> float:
     outputs = tf.saved_model.load_v2(str(folder)).signatures["serving_default"](
-        image_bytes=tf.constant([b"any"])
+        image_bytes=tf.constant([encode(picture(0))])
     )
     return float(outputs["probabilities"][0, 0])
 

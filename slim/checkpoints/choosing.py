@@ -33,6 +33,7 @@ def describe_classifier(
     preprocessing_name: str | None = None,
     dataset_name: str | None = None,
     dataset_dir: str = "./data/",
+    apply_orientation: bool | None = None,
 ) -> ModelDescription:
     """Returns the properties of a classifier: as passed, of `model.json`, or inferred.
 
@@ -95,7 +96,9 @@ def describe_classifier(
         default_size=get_network(name).default_image_size,
     )
     dataset_name = dataset_name or (written.dataset_name if written else "")
-    return ModelDescription(*chosen, dataset_name, names)
+    if apply_orientation is None:
+        apply_orientation = written is not None and written.apply_orientation
+    return ModelDescription(*chosen, dataset_name, names, apply_orientation)
 
 
 class Contents(NamedTuple):

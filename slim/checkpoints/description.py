@@ -29,11 +29,14 @@ class ModelDescription:
     preprocessing_name: str
     dataset_name: str  # that it was trained on; empty if unknown
     class_names: tuple[str, ...]  # of all classes in the order of their labels
+    apply_orientation: bool = False  # whether images are turned as EXIF says, written only if so
 
 
 def write_model_description(folder: Path, description: ModelDescription) -> None:
     """Writes `model.json`, whole or not at all."""
     content = {"format": _FORMAT, **asdict(description)}
+    if not description.apply_orientation:
+        del content["apply_orientation"]
     write_whole(folder / MODEL, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -52,7 +55,8 @@ def read_model_description(folder: Path) -> ModelDescription | None:
             description.dataset_name,
             *description.class_names,
         )
-        if type(description.image_size) is not int or not all(isinstance(t, str) for t in texts):
+        kinds = type(description.image_size), type(description.apply_orientation)
+        if kinds != (int, bool) or not all(isinstance(text, str) for text in texts):
             raise TypeError("values of another kind")
     except FileNotFoundError:
         return None

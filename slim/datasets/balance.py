@@ -64,7 +64,9 @@ def main(values: flags.FlagValues) -> None:
     # 3. Compare the long tail before and after.
     print(f"{folder}: {after.sum():,} of {before.sum():,} training images\n")
     print(summarize_counts("training images", {source.name: before, name: after}))
-    print(f"\nnext: {conversion_command(name, values.dataset_dir)}")
+    turned = source.is_turned
+    command = conversion_command(name, values.dataset_dir, apply_orientation=turned)
+    print(f"\nnext: {command}")
 
 
 def take_images(images: Sequence[Entry], max_per_class: int, seed: int) -> list[Entry]:

@@ -7,9 +7,11 @@ Pillow takes longer than converting a small dataset.
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 # Formats that Pillow decodes by itself and knows by their first bytes. EPS, for example, would
 # start Ghostscript.
@@ -27,21 +29,35 @@ _PLAIN_COMPONENTS = (b"\x01", b"\x03")  # grayscale, which decoders expand to RG
 _MAX_SAMPLES = 2**29 - 1  # height x width x 3; TensorFlow does not decode larger images
 _MAX_BYTES = 2**31 - 1  # of a file; larger records cannot be parsed
 
+_EXIF = b"Exif\0\0"  # begins the EXIF of a JPEG, which is within the first segments
+_ORIENTATION = 0x0112  # its tag; 1 is upright
+# Pillow's transpositions that make other orientations upright: FLIP_LEFT_RIGHT, ROTATE_180,
+# FLIP_TOP_BOTTOM, TRANSPOSE, ROTATE_270, TRANSVERSE, ROTATE_90.
+_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+_TURNED_BACK = {2: 4, 4: 2}  # the inverse of ROTATE_90 and ROTATE_270; others are their own
+
 
 class ImageError(Exception):
     """A file cannot be used as an image."""
 
 
-def load_image(path: Path, verify: bool) -> tuple[bytes, int, int]:
+class StoredImage(NamedTuple):
+    """An image as conversion stores it."""
+
+    jpeg: bytes
+    height: int
+    width: int
+    is_oriented: bool  # whether EXIF gives the pixels of the file an orientation but upright
+
+
+def load_image(path: Path, verify: bool, apply_orientation: bool = False) -> StoredImage:
     """Reads an image file of any format, regardless of its extension, as a JPEG.
 
     The bytes of a plain JPEG (one or three components of 8 bits) are returned unchanged. Other
     images are decoded, composed with a white background if they are transparent, and encoded as
-    RGB. Like `tf.io.decode_jpeg`, this ignores the orientation in EXIF. `verify` decodes a plain
-    JPEG to check that training can; otherwise only its header is read.
-
-    Returns:
-        The encoded image, and its height and width in pixels.
+    RGB. `verify` decodes a plain JPEG to check that training can; otherwise only its header is
+    read. `apply_orientation` turns and encodes images of any format as EXIF says; otherwise the
+    orientation is ignored, as by `tf.io.decode_jpeg`.
     """
     try:
         status = path.stat()
@@ -54,17 +70,17 @@ def load_image(path: Path, verify: bool) -> tuple[bytes, int, int]:
         raise ImageError("missing") from None
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from None
-    return convert_image(content, verify)
+    return convert_image(content, verify, apply_orientation)
 
 
 def load_thumbnail(path: Path, most: int):
     """Returns the centre of an image file as a square Pillow image in RGB, `most` pixels wide.
 
-    Smaller images keep their size. The file may have any format that `load_image` reads.
+    It is upright. Smaller images keep their size, and any format that `load_image` reads will do.
     """
     from PIL import Image, ImageOps
 
-    content = load_image(path, verify=False)[0]
+    content = load_image(path, verify=False, apply_orientation=True).jpeg
     try:
         with Image.open(BytesIO(content)) as image:
             image.draft("RGB", (2 * most, 2 * most))  # decodes at a fraction of the size
@@ -73,17 +89,21 @@ def load_thumbnail(path: Path, most: int):
         raise ImageError(f"cannot be decoded ({error})") from error
 
 
-def convert_image(content: bytes, verify: bool) -> tuple[bytes, int, int]:
-    """Converts the content of an image file to a JPEG as `load_image` does."""
+def convert_image(content: bytes, verify: bool, apply_orientation: bool = False) -> StoredImage:
+    """Converts the content of an image file as `load_image` does."""
     if not content:
         raise ImageError("empty file")
     if content.startswith(_JPEG_START) and (size := _plain_jpeg_size(content)):
         _check_size(*size)
-        if verify:
-            _check_jpeg(content)
-    else:
-        content, size = _encode(content)
-    return content, *size
+        start = content.find(_EXIF, 0, 2**16)
+        is_oriented = start > 0 and _find_turn(partial(_load_exif, content[start:])) is not None
+        if not (is_oriented and apply_orientation):
+            if verify:
+                _check_jpeg(content)
+            return StoredImage(content, *size, is_oriented)
+    image = _open(content)
+    _check_size(image.height, image.width)
+    return encode_image(image, apply_orientation)
 
 
 def _check_size(height: int, width: int) -> None:
@@ -145,29 +165,57 @@ def _check_jpeg(content: bytes) -> None:
             raise ImageError(f"damaged: unknown marker {marker:#x}")
 
 
-def _encode(content: bytes) -> tuple[bytes, tuple[int, int]]:
-    """Decodes an image and encodes it as an RGB JPEG; returns its height and width, too."""
+def _open(content: bytes):
+    """Returns a Pillow image, whose pixels are decoded on demand."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about sizes, palettes, EXIF, not about pixels
-            image = Image.open(BytesIO(content), formats=FORMATS)
-            _check_size(image.height, image.width)
-            image = to_rgb(image)
-            output = BytesIO()
-            # Training resizes images, which hides the remaining loss.
-            image.save(output, "JPEG", quality=95, subsampling=0)
+            warnings.simplefilter("ignore")  # about sizes, EXIF
+            return Image.open(BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
         raise ImageError("not an image") from None
+    except Exception as error:  # damaged files raise many types
+        raise ImageError(f"cannot be decoded: {error}") from None
+
+
+def encode_image(image, apply_orientation: bool = False) -> StoredImage:
+    """Encodes a Pillow image as conversion encodes images that are not plain JPEGs."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about palettes, EXIF, not about pixels
+            # Loading a TIFF turns it, and no image of another format.
+            turn = _find_turn(image.getexif)
+            rgb = _to_rgb(image)
+            if turn is not None and apply_orientation == (image.format != "TIFF"):
+                rgb = rgb.transpose(turn if apply_orientation else _TURNED_BACK.get(turn, turn))
+            output = BytesIO()
+            # Training resizes images, which hides the remaining loss.
+            rgb.save(output, "JPEG", quality=95, subsampling=0)
     except ImageError:
         raise
     except Exception as error:  # damaged files raise many types
         raise ImageError(f"cannot be decoded: {error}") from None
-    return output.getvalue(), (image.height, image.width)
+    return StoredImage(output.getvalue(), rgb.height, rgb.width, turn is not None)
 
 
-def to_rgb(image):
+def _load_exif(content: bytes):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif.load(content)
+    return exif
+
+
+def _find_turn(read_exif: Callable) -> int | None:
+    """Returns the transposition that makes an image upright; None if it is, or has no EXIF."""
+    try:
+        return _TURNS.get(read_exif().get(_ORIENTATION))
+    except Exception:  # damaged EXIF raises many types, and is not needed
+        return None
+
+
+def _to_rgb(image):
     """Converts a Pillow image of any mode to RGB, on a white background if it is transparent."""
     from PIL import Image, ImageChops
 

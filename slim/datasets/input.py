@@ -22,6 +22,7 @@ from slim.datasets.registry import (
     check_sets,
     conversion_command,
     dataset_folder,
+    is_turned,
     read_class_names,
     read_dataset_description,
     removal,
@@ -51,6 +52,7 @@ class Dataset:
     num_samples: int
     num_classes: int
     class_names: tuple[str, ...] | None = None  # from classes.txt, by label
+    apply_orientation: bool = False  # whether conversion has turned images as EXIF says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,8 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
     if split_name not in LISTS:
         raise UserError(f"no split '{split_name}': expected {' or '.join(LISTS)}")
     folder = dataset_folder(name, dataset_dir)
-    command = conversion_command(name, dataset_dir)
+    turned = bool(is_turned(folder))
+    command = conversion_command(name, dataset_dir, apply_orientation=turned)
     if any(folder.glob(f"{STAGING}*/{DESCRIPTION}")):
         raise UserError(f"the conversion of {folder} was interrupted: finish it with `{command}`")
     shards = [shard for shard in find_shards(folder) if shard.split_name == split_name]
@@ -127,6 +130,7 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
         num_samples=num_samples,
         num_classes=num_classes,
         class_names=read_class_names(folder / CLASSES, num_classes),
+        apply_orientation=turned,
     )
 
 

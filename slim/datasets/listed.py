@@ -19,6 +19,7 @@ from slim.datasets.lists import CLASSES, Entry, count_classes
 from slim.datasets.registry import (
     Sizes,
     dataset_folder,
+    is_turned,
     read_class_names,
     read_converted_list,
     read_dataset_description,
@@ -37,6 +38,11 @@ class ListedDataset:
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether the conversion of the dataset applied the orientations of its images."""
+        return bool(is_turned(self.folder))
 
     @property
     def num_classes(self) -> int:

@@ -64,10 +64,14 @@ class DatasetDescription:
     verified: bool  # whether every image was decoded
     on_error: str  # "fail" | "skip"
     splits: dict[str, SplitDescription]
+    apply_orientation: bool = False  # whether images are turned as EXIF says, written only if so
 
     def to_json(self) -> str:
         """Returns the text of `dataset.json`."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
+        content = {"format": FORMAT, **asdict(self)}
+        if not self.apply_orientation:
+            del content["apply_orientation"]
+        return json.dumps(content, indent=2) + "\n"
 
     @property
     def adopted(self) -> bool:
@@ -167,11 +171,21 @@ def read_converted_list(folder: Path, list_name: str, *, strict: bool = True) ->
     return list_
 
 
-def conversion_command(name: str, dataset_dir: str | Path) -> str:
+def is_turned(folder: Path) -> bool | None:
+    """Returns whether the conversion of a dataset applied orientations; None without one."""
+    description = read_dataset_description(folder)
+    return description and description.apply_orientation
+
+
+def conversion_command(
+    name: str, dataset_dir: str | Path, *, apply_orientation: bool | None = False
+) -> str:
     """Returns the command that converts a dataset."""
     arguments = [f"--dataset_name={name}"]
     if Path(dataset_dir) != Path("data"):
         arguments.append(f"--dataset_dir={dataset_dir}")
+    if apply_orientation:
+        arguments.append("--apply_orientation")
     return f"{python_command()} convert_dataset.py {shlex.join(arguments)}"
 
 

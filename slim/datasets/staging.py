@@ -54,6 +54,7 @@ class Job(NamedTuple):
     shard: Shard
     entries: list[Entry]
     verify: bool
+    apply_orientation: bool
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Note:
     size: int  # in bytes
     problems: list[Problem]
     digests: str  # of the images in hexadecimal; zeros where one has a problem
+    oriented: int  # images that EXIF does not call upright
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,7 @@ class Plan:
     seed: int
     verify: bool
     on_error: str  # "fail" | "skip"
+    apply_orientation: bool = False
 
     @cached_property
     def entries(self) -> dict[str, list[Entry]]:
@@ -99,7 +102,7 @@ class Plan:
     def staging(self) -> Path:
         """The folder of unfinished work, whose name is a hash of all that the shards depend on."""
         hashes = [list_.sha256 for list_ in self.lists.values()]
-        key = json.dumps([FORMAT, hashes, self.seed, self.num_shards])
+        key = json.dumps([FORMAT, hashes, self.seed, self.num_shards, self.apply_orientation])
         return self.folder / f"{STAGING}{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
     def shard_entries(self, shard: Shard) -> list[Entry]:
@@ -110,7 +113,8 @@ class Plan:
 
     def job(self, shard: Shard) -> Job:
         folder, staging = self.folder.absolute(), self.staging.absolute()
-        return Job(folder, staging, shard, self.shard_entries(shard), self.verify)
+        entries = self.shard_entries(shard)
+        return Job(folder, staging, shard, entries, self.verify, self.apply_orientation)
 
     def read_note(self, shard: Shard) -> Note | None:
         """Reads the note on a shard; returns None if it is unfinished or must be verified."""
@@ -156,7 +160,7 @@ def make_shard(job: Job, count_image: Callable[[], None]) -> None:
     """Writes a shard and its note to the staging folder; calls `count_image` after each image."""
     shard, note = job.shard, note_path(job.staging, job.shard)
     note.unlink(missing_ok=True)  # of an earlier run without --verify
-    samples, problems, digests = 0, [], []
+    samples, problems, digests, oriented = 0, [], [], 0
     writer = this_process()  # a worker on a lost machine may still write the same shard
     # 1. Write the images that can be used; the others become problems.
     with (
@@ -165,7 +169,9 @@ def make_shard(job: Job, count_image: Callable[[], None]) -> None:
     ):
         for entry in job.entries:
             try:
-                jpeg, height, width = load_image(job.folder / entry.path, job.verify)
+                jpeg, height, width, is_oriented = load_image(
+                    job.folder / entry.path, job.verify, job.apply_orientation
+                )
             except ImageError as error:
                 text = f"{entry.path}: {error}"
                 problems.append(Problem(LISTS[shard.split_name], entry.line, text))
@@ -174,10 +180,11 @@ def make_shard(job: Job, count_image: Callable[[], None]) -> None:
                 write_record(file, encode_example(jpeg, entry.label, height=height, width=width))
                 samples += 1
                 digests.append(_DIGEST.pack(*map(crc32c, (jpeg, jpeg[len(jpeg) // 2 :]))))
+                oriented += is_oriented
             count_image()
     # 2. Write the note last, because a shard without it counts as unfinished.
     size = (job.staging / shard.file_name).stat().st_size
-    found = Note(job.verify, samples, size, problems, b"".join(digests).hex())
+    found = Note(job.verify, samples, size, problems, b"".join(digests).hex(), oriented)
     write_whole(note, json.dumps(asdict(found)), writer)
 
 

@@ -72,7 +72,9 @@ def main(values: flags.FlagValues) -> None:
     header = ["dataset", "labels", "training images", "validation images"]
     print(f"{folder}: {len(class_names):,} classes\n")
     print(Table(header, rows, numeric=[2, 3]))
-    print(f"\nnext: {conversion_command(name, values.dataset_dir)}")
+    turned = any(dataset.is_turned for dataset in datasets)
+    command = conversion_command(name, values.dataset_dir, apply_orientation=turned)
+    print(f"\nnext: {command}")
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slim.checkpoints.description import choose_input
+from slim.checkpoints.description import choose_input, read_model_description
 from slim.checkpoints.freezing import (
     FrozenNetwork,
     build_network,
@@ -56,6 +56,7 @@ def choose_settings(
     """
     name = PUBLISHED_NAMES.get(model_name, model_name)
     chosen = choose_input(checkpoint, name, image_size, preprocessing_name)
+    trained = read_model_description(Path(checkpoint).parent)
     return Settings(
         chosen.model_name,
         hash_checkpoint(checkpoint),
@@ -64,6 +65,7 @@ def choose_settings(
         chosen.image_size,
         precision,
         preprocessing_kind(chosen.preprocessing_name),
+        trained is not None and trained.apply_orientation,
     )
 
 
@@ -102,11 +104,11 @@ class Extractor:
         print(line, file=sys.stderr, flush=True)
         preprocess = get_preprocessing(settings.preprocessing)
 
-        def load(path: bytes) -> bytes:
-            return load_image(Path(os.fsdecode(path)), verify=False)[0]
+        def load(path: bytes, apply_orientation: bool) -> bytes:
+            return load_image(Path(os.fsdecode(path)), False, apply_orientation).jpeg
 
         def prepare(path: tf.Tensor) -> tf.Tensor:
-            encoded = tf.numpy_function(load, [path], tf.string)
+            encoded = tf.numpy_function(load, [path, self._apply_orientation], tf.string)
             encoded.set_shape([])
             return preprocess(encoded, size, size)
 
@@ -114,6 +116,7 @@ class Extractor:
         with tf.Graph().as_default():
             self._session = tf.Session(config=session_config())
             self._paths = tf.placeholder(tf.string, [None])
+            self._apply_orientation = tf.placeholder(tf.bool, [])
             images = tf.data.Dataset.from_tensor_slices(self._paths)
             images = images.map(prepare, num_parallel_calls=self._num_threads)
             batches = prefetch(images.batch(batch_size))  # the last one may be smaller
@@ -121,13 +124,17 @@ class Extractor:
             self._features = network(self._iterator.get_next(), xla)
         self.depth = int(self._features.shape[1])
 
-    def features(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
+    def features(
+        self, paths: Sequence[str], apply_orientation: bool = False
+    ) -> Iterator[np.ndarray]:
         """Yields the features of image files in order, float32 `[batch, depth]`.
 
         Images may be of any kind that conversion accepts; all that cannot be read are refused.
+        `apply_orientation` turns them as their EXIF says.
         """
         encoded = [os.fsencode(path) for path in paths]
-        self._session.run(self._iterator.initializer, {self._paths: encoded})
+        feed = {self._paths: encoded, self._apply_orientation: apply_orientation}
+        self._session.run(self._iterator.initializer, feed)
         done = 0
         while done < len(paths):
             try:

@@ -21,7 +21,7 @@ from slim.common.errors import count
 from slim.common.files import replacing, write_whole
 from slim.common.progress import progress
 from slim.datasets.lists import ImageList
-from slim.datasets.registry import dataset_folder, read_converted_list
+from slim.datasets.registry import dataset_folder, is_turned, read_converted_list
 
 SPLITS = ("train", "val")
 
@@ -37,10 +37,15 @@ class Settings:
     image_size: int
     precision: str = PRECISIONS[0]
     preprocessing: str = "inception"
+    apply_orientation: bool = False  # to images of datasets that are not converted
 
 
 # Omitted from descriptions, as in files of earlier versions.
-_DEFAULTS = {"precision": PRECISIONS[0], "preprocessing": "inception"}
+_DEFAULTS = {
+    "precision": PRECISIONS[0],
+    "preprocessing": "inception",
+    "apply_orientation": False,
+}
 
 
 @dataclass(frozen=True)
@@ -87,12 +92,19 @@ def hash_checkpoint(checkpoint: str) -> str:
 def describe(split: FeatureSplit, settings: Settings) -> str:
     """Returns everything that complete features depend on, as JSON."""
     described = {**asdict(settings), "list_sha256": split.image_list.sha256}
+    described["apply_orientation"] = applies_orientation(split, settings)
     for name, default in _DEFAULTS.items():
         if described[name] == default:
             del described[name]
     if split.image_list.skipped_lines:
         described["skipped_lines"] = split.image_list.skipped_lines
     return json.dumps(described, indent=2) + "\n"
+
+
+def applies_orientation(split: FeatureSplit, settings: Settings) -> bool:
+    """Returns whether to turn images: as in the dataset's conversion, otherwise as in training."""
+    turned = is_turned(split.folder)
+    return settings.apply_orientation if turned is None else turned
 
 
 def is_extracted(split: FeatureSplit, settings: Settings) -> bool:
@@ -114,7 +126,7 @@ def extract_missing(
     """Writes the features and labels of lists unless they exist, and resumes interrupted ones.
 
     The caller has the lock of the folder. `make_extractor`, called if features are missing, returns
-    a context with an extractor, which has `depth` and `features(paths)`.
+    a context with an extractor, which has `depth` and `features(paths, apply_orientation)`.
     """
     missing = []
     for split in splits:
@@ -141,7 +153,8 @@ def extract_missing(
                 RowWriter(part, len(paths), extractor.depth) as writer,
                 progress(split.name, len(paths), " images", initial=writer.rows) as shown,
             ):
-                for rows in extractor.features(paths[writer.rows :]):
+                turned = applies_orientation(split, settings)
+                for rows in extractor.features(paths[writer.rows :], turned):
                     writer.append(rows)
                     shown.update(len(rows))
 

@@ -5,7 +5,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from io import BytesIO
+from functools import partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -28,7 +28,7 @@ from slim.common.command_line import available_cores
 from slim.common.compat import tf, without_deprecations
 from slim.common.devices import check_process, session_config
 from slim.common.errors import UserError
-from slim.datasets.images import ImageError, convert_image, load_image, to_rgb
+from slim.datasets.images import ImageError, convert_image, encode_image, load_image
 from slim.nets.nets_factory import get_network
 from slim.preprocessing.preprocessing_factory import get_views
 
@@ -51,12 +51,12 @@ class Classifier:
 
     Images are paths of files, encoded images as bytes, Pillow images, or uint8 arrays
     `[height, width, 3]` or `[height, width]`, also mixed. Files and bytes may be of any kind that
-    conversion accepts, and are converted as for training; orientation in EXIF is ignored. A batch
-    of arrays is an array `[batch, height, width, 3]`.
+    conversion accepts. All are converted as for training, Pillow images and arrays like files that
+    are not JPEGs. A batch of arrays is an array `[batch, height, width, 3]`.
 
     Args:
-        outputs: The function that adds the classifier to the current graph. It maps encoded images
-            (JPEG, PNG, GIF or BMP), strings `[batch]`, to `probabilities`, float32
+        outputs: The function that adds the classifier to the current graph. It maps images as
+            conversion stores them, strings `[batch]`, to `probabilities`, float32
             `[batch, classes]`, and `features`, float32 `[batch, depth]`. Also an attribute.
         description: Its network, image size, preprocessing and class names. Also an attribute.
         batch_size: Images per batch, which results do not depend on.
@@ -108,9 +108,10 @@ class Classifier:
         """Yields one row of `probabilities` or `features` per image, or the problem with it."""
         # Threads decode a batch; the rows of its readable images then take the places of theirs.
         remaining = iter(images)
+        load = partial(_load, apply_orientation=self.description.apply_orientation)
         with ThreadPoolExecutor(available_cores()) as pool:
             while batch := list(islice(remaining, self._batch_size)):
-                loaded = list(pool.map(_load, batch))
+                loaded = list(pool.map(load, batch))
                 readable = [content for content in loaded if isinstance(content, bytes)]
                 rows = iter(self._run(readable, output))
                 for content in loaded:
@@ -167,7 +168,7 @@ def load_classifier(
     num_crops: int = 1,
     moving_average_decay: float | None = None,
     batch_size: int = 32,
-    **properties: str | int | None,
+    **properties: str | int | bool | None,
 ) -> Classifier:
     """Loads a classifier.
 
@@ -178,7 +179,8 @@ def load_classifier(
             Default: the averages if the checkpoint has them.
         batch_size: Images per batch, which results do not depend on.
         **properties: Properties that take precedence over `model.json`, see `describe_classifier`:
-            `model_name`, `image_size`, `preprocessing_name`, `dataset_name`, `dataset_dir`.
+            `model_name`, `image_size`, `preprocessing_name`, `dataset_name`, `dataset_dir`,
+            `apply_orientation`.
 
     Raises:
         UserError: There is no checkpoint, it does not match, or a property is missing or unknown.
@@ -231,25 +233,23 @@ def load_network(
     )
 
 
-def _load(image: AnyImage) -> bytes | ImageError:
-    """Returns an image as an encoded RGB image, or the problem with it."""
+def _load(image: AnyImage, apply_orientation: bool) -> bytes | ImageError:
+    """Returns an image as conversion stores it, or the problem with it."""
     try:
         if isinstance(image, (str, PathLike)):
-            return load_image(Path(image), verify=True)[0]
+            return load_image(Path(image), True, apply_orientation).jpeg
         if isinstance(image, bytes):
-            return convert_image(image, verify=True)[0]
+            return convert_image(image, True, apply_orientation).jpeg
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or (image.ndim != 2 and image.shape[2:] != (3,)):
                 found = f"{image.dtype} {list(image.shape)}"
                 return ImageError(f"{found}, expected uint8 [height, width, 3]")
             image = Image.fromarray(image)
-        if not isinstance(image, Image.Image):
-            raise TypeError(
-                f"an image is a {type(image).__name__}, expected a path, bytes, a Pillow image or "
-                "a uint8 array"
-            )
-        output = BytesIO()
-        to_rgb(image).save(output, "PNG", compress_level=1)  # lossless, and fast
-        return output.getvalue()
+        if isinstance(image, Image.Image):
+            return encode_image(image, apply_orientation).jpeg
     except ImageError as error:
         return error
+    raise TypeError(
+        f"an image is a {type(image).__name__}, expected a path, bytes, a Pillow image or a uint8 "
+        "array"
+    )

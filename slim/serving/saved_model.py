@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from slim.checkpoints.description import ModelDescription
@@ -11,6 +12,7 @@ from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.common.files import LOCK, exclusive
 from slim.nets.nets_factory import get_network
+from slim.preprocessing.decoding import store_image
 from slim.serving.classifier import Outputs
 
 SIGNATURE = "serving_default"
@@ -78,7 +80,7 @@ def replacing_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         ) from error
 
 
-def save(outputs: Outputs, class_names: tuple[str, ...], folder: Path) -> None:
+def save(outputs: Outputs, description: ModelDescription, folder: Path) -> None:
     """Writes a SavedModel with the signature `serving_default` to a new folder.
 
     TensorFlow Serving expects the batch as the first dimension of every output, so class names are
@@ -87,8 +89,12 @@ def save(outputs: Outputs, class_names: tuple[str, ...], folder: Path) -> None:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        names = tf.broadcast_to(tf.constant(class_names), [tf.size(image_bytes), len(class_names)])
-        return {**outputs(image_bytes), "class_names": names}
+        names = tf.constant(description.class_names)
+        names = tf.broadcast_to(names, [tf.size(image_bytes), tf.size(names)])
+        store = partial(store_image, apply_orientation=description.apply_orientation)
+        with tf.device("/device:CPU:0"):
+            stored = tf.map_fn(store, image_bytes)
+        return {**outputs(stored), "class_names": names}
 
     module = tf.Module()
     module.serve = serve

@@ -105,7 +105,10 @@ def main(values: flags.FlagValues) -> None:
     compared = compare_selection(source, targets, selection.indices, seed=values.seed)
     rows = [(name, *(f"{distance:.3f}" for distance in rest)) for name, *rest in compared]
     print(Table(header, rows))
-    print(f"\nnext: {conversion_command(values.output_name, values.dataset_dir)}")
+    turned = any(dataset.is_turned for dataset in lists.values())
+    name = values.output_name
+    command = conversion_command(name, values.dataset_dir, apply_orientation=turned)
+    print(f"\nnext: {command}")
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

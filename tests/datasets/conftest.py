@@ -42,6 +42,14 @@ def encode(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
     return output.getvalue()
 
 
+def oriented(image: Image.Image, kind: str, orientation: int, order: str = "<") -> bytes:
+    """Encodes an image with an orientation in its EXIF, in one of its two byte orders."""
+    exif = Image.Exif()
+    exif.endian = order
+    exif[0x010F], exif[0x0112] = "a maker", orientation
+    return encode(image, kind, exif=exif if kind == "TIFF" else exif.tobytes())
+
+
 def read_records(paths: Iterable[str | Path]) -> list[Record]:
     """All records of some shards, read and parsed by TensorFlow."""
     from slim.common.compat import tf

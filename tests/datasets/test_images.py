@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from slim.common.compat import tf
-from slim.datasets.images import ImageError, load_image
-from tests.datasets.conftest import encode, picture
+from slim.datasets.images import ImageError, convert_image, load_image
+from tests.datasets.conftest import encode, oriented, picture
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def tf_decode():
 
 def load(tmp_path, content, verify=True, name="image.jpg"):
     (tmp_path / name).write_bytes(content)
-    return load_image(tmp_path / name, verify)
+    return load_image(tmp_path / name, verify)[:3]
 
 
 PLAIN = {
@@ -61,14 +61,47 @@ def test_several_pictures_in_one_jpeg(tmp_path, tf_decode, verify):
     assert tf_decode(jpeg).shape == (height, width, 3)
 
 
-@pytest.mark.parametrize("verify", [True, False])
-def test_orientation_is_left_alone(tmp_path, tf_decode, verify):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by a quarter
-    content = encode(picture(1, (60, 40)), exif=exif)
-    jpeg, height, width = load(tmp_path, content, verify)
-    assert (jpeg, height, width) == (content, 40, 60)
-    assert tf_decode(jpeg).shape == (40, 60, 3)
+# Where the first and the last stored pixel of the first row are seen, as EXIF defines the
+# orientations from 1 on: in which row and in which column.
+SEEN = {
+    1: ((0, 0), (0, -1)),
+    2: ((0, -1), (0, 0)),
+    3: ((-1, -1), (-1, 0)),
+    4: ((-1, 0), (-1, -1)),
+    5: ((0, 0), (-1, 0)),
+    6: ((0, -1), (-1, -1)),
+    7: ((-1, -1), (0, -1)),
+    8: ((-1, 0), (0, 0)),
+}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "CMYK", "PNG", "TIFF", "WEBP"])
+def test_orientation_is_one_rule_for_all_formats(tf_decode, kind):
+    """By default it is ignored, also in a TIFF, which Pillow turns."""
+    stored = Image.new("RGB", (48, 32))
+    stored.paste((250, 0, 0), (0, 0, 16, 16))
+    stored.paste((0, 250, 0), (32, 0, 48, 16))
+    if kind == "CMYK":
+        stored = stored.convert("CMYK")
+    for orientation, seen in SEEN.items():
+        content = oriented(stored, kind.replace("CMYK", "JPEG"), orientation, "<>"[orientation % 2])
+        for apply_orientation in (False, True):
+            image = convert_image(content, True, apply_orientation)
+            pixels = tf_decode(image.jpeg)
+            assert pixels.shape == (image.height, image.width, 3)
+            assert image.is_oriented == (orientation != 1)
+            red, green = seen if apply_orientation else SEEN[1]
+            assert pixels[red][0] > 200 > 50 > pixels[red][1], (orientation, apply_orientation)
+            assert pixels[green][1] > 200 > 50 > pixels[green][0], (orientation, apply_orientation)
+            if kind == "JPEG" and not (apply_orientation and image.is_oriented):
+                assert image.jpeg == content
+
+
+def test_damaged_exif_is_no_orientation():
+    content = oriented(picture(1), "JPEG", 6)
+    start = content.index(b"Exif")
+    damaged = content[: start + 6] + b"no" + content[start + 8 :]
+    assert convert_image(damaged, True, True) == (damaged, 30, 40, False)
 
 
 def palette_with_transparency():

@@ -72,7 +72,7 @@ class FakeExtractor:
     def __init__(self, network: int) -> None:
         self._network = network
 
-    def features(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
+    def features(self, paths: Sequence[str], apply_orientation: bool) -> Iterator[np.ndarray]:
         for path in paths:
             yield np.full((1, DEPTH), 100 * self._network + int(Path(path).stem), np.float32)
 
@@ -167,8 +167,8 @@ def test_an_unfinished_extraction_is_kept_until_another_one_is_finished(tmp_path
     """Another checkpoint may have been given by mistake."""
 
     class Interrupted(FakeExtractor):
-        def features(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
-            for _, rows in zip(range(2), super().features(paths), strict=False):
+        def features(self, *call) -> Iterator[np.ndarray]:
+            for _, rows in zip(range(2), super().features(*call), strict=False):
                 yield rows
             raise KeyboardInterrupt
 

@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 
 from slim.common.compat import tf
-from slim.preprocessing.decoding import decode_crop, decode_image
+from slim.datasets.images import convert_image
+from slim.preprocessing.decoding import decode_crop, decode_image, store_image
+from tests.datasets.conftest import encode, picture
+from tests.datasets.test_images import ODD, PLAIN, encode_plain
 
 
 def encodings() -> dict[str, bytes]:
@@ -64,3 +67,29 @@ def test_decodes_jpeg_and_png_to_rgb(kind, mode):
     expected = np.asarray(Image.open(buffer).convert("RGB")).astype(int)
     # TensorFlow's default for JPEG is the fast cosine transform, Pillow's the exact one.
     assert np.abs(found - expected).max() <= (6 if kind == "JPEG" else 0)
+
+
+def test_the_graph_stores_images_as_conversion_does():
+    """Every pixel is the same, which a SavedModel relies on; Pillow and TensorFlow decode alone."""
+    grey = picture(5).convert("L")
+    contents = {kind: content for kind, (content, _) in ODD.items() if kind.split()[-1] != "tiff"}
+    contents = {k: v for k, v in contents.items() if k not in ("webp", "16 bit pgm")}
+    contents |= {kind: encode_plain(kind, 1, (61, 47)) for kind in PLAIN}
+    contents["transparent grey"] = encode(grey, "PNG", transparency=100)
+    contents["transparent tone"] = encode(grey.convert("1"), "PNG", transparency=0)
+    contents["few colours"] = encode(picture(5).quantize(3), "PNG", bits=2)
+    values = np.random.default_rng(0).integers(0, 65536, (30, 40, 4), np.uint16)
+    contents["any 16 bits"] = encode(Image.fromarray(values[:, :, 0]), "PNG")
+    with tf.Graph().as_default(), tf.Session() as session:
+        for channels in (2, 3, 4):
+            noise = tf.io.encode_png(values[:, :, :channels])
+            contents[f"{channels} x 16 bits"] = session.run(noise)
+        encoded, stored = (tf.placeholder(tf.string, []) for _ in range(2))
+        in_graph = decode_image(store_image(encoded, apply_orientation=False))
+        as_in_training = decode_image(stored)
+        for kind, content in contents.items():
+            found = session.run(in_graph, {encoded: content})
+            jpeg = convert_image(content, verify=True).jpeg
+            assert np.array_equal(found, session.run(as_in_training, {stored: jpeg})), kind
+        with pytest.raises(tf.errors.InvalidArgumentError, match="a BMP has a palette"):
+            session.run(in_graph, {encoded: encode(picture(5).quantize(16), "BMP")})

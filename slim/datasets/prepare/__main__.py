@@ -93,7 +93,8 @@ def main(values: flags.FlagValues) -> None:
             prepared.write_dataset(folder, dataset, values.copy)
             images = folder / prepared.IMAGES
             origin = f"linked to {images.readlink()}" if images.is_symlink() else "copied"
-            command = conversion_command(name, values.dataset_dir)
+            upright = values.from_folders is not None  # photographs of one's own
+            command = conversion_command(name, values.dataset_dir, apply_orientation=upright)
             print(f"{folder}: {dataset.sizes}, images {origin}\nnext: {command}", flush=True)
 
         # 4. Describe the long tail.

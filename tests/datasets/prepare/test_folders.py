@@ -1,13 +1,17 @@
 """Preparation of folders of images."""
 
 import errno
+import json
 import os
 import random
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from slim.datasets import balance
+from slim.datasets.input import get_dataset
 from slim.datasets.prepare.folders import split_classes
 from slim.datasets.tfrecord import LISTS
 from tests.datasets.conftest import (
@@ -15,11 +19,13 @@ from tests.datasets.conftest import (
     encode,
     file_size_limit,
     no_links,
+    oriented,
     picture,
     read_records,
 )
 from tests.datasets.prepare.conftest import prepare, texts
 from tests.datasets.prepare.miniatures import draw
+from tests.support import invoke
 
 
 def draw_folders(root: Path, counts: dict[str, int], reverse: bool = False) -> list[str]:
@@ -38,6 +44,36 @@ def listed(folder: Path, split_name: str) -> list[tuple[str, int]]:
 def flags_for(root: Path, data: Path, *more: str) -> list[str]:
     flags = ["--dataset_name=my_set", f"--from_folders={root}", f"--dataset_dir={data}"]
     return [*flags, *more]
+
+
+def test_photographs_of_ones_own_become_upright(tmp_path, data):
+    """The printed command turns them; without its flag, conversion says what it ignores."""
+    root, folder = tmp_path / "mine", data / "my_set"
+    draw_folders(root, {"a": 3, "b": 3})
+    for path in (root / "a/00.jpg", root / "b/01.jpg"):
+        path.write_bytes(oriented(picture(1, (40, 30)), "JPEG", 6))
+    command = shlex.split(prepare(*flags_for(root, data))[0].partition("next: ")[2])
+    options = [f"--num_{of}=1" for of in ("shards", "workers")]
+    as_printed = [flag for flag in command if flag == "--apply_orientation"]
+    ignored = convert(folder, *options)
+    assert "warning: 2 images of" in ignored.error and "--apply_orientation turns" in ignored.error
+    before = json.loads((folder / "dataset.json").read_text())
+    refused = convert(folder, *options, *as_printed, code=1)
+    assert "made with --noapply_orientation: delete them (rm -f" in refused.error
+    for path in folder.glob("*.tfrecord"):
+        path.unlink()
+
+    (folder / "dataset.json").unlink()
+    turned = convert(folder, *options, *as_printed)
+    assert f"2 images of {folder} with an orientation in EXIF: turned upright" in turned.output
+    records = read_records(sorted(folder.glob("*.tfrecord")))
+    assert sum((record.height, record.width) == (40, 30) for record in records) == 2
+    after = json.loads((folder / "dataset.json").read_text())
+    assert after.pop("apply_orientation") is True and set(after) == set(before)
+    # Every later command knows: training writes it to model.json, derived datasets ask for it.
+    assert get_dataset("my_set", "train", data).apply_orientation
+    flags = [f"--dataset_dir={data}", "--dataset_name=my_set", "--max_per_class=1"]
+    assert invoke(balance, *flags).output.rstrip().endswith(" --apply_orientation")
 
 
 COUNTS = {"b class": 10, "a: 7": 5, "C": 2, "lonely": 1}
