@@ -28,8 +28,8 @@ LAYERS = (
 READ = {
     "train_image_classifier": (41, 6700),
     "eval_image_classifier": (34, 5200),
-    "feature_extraction": (33, 5200),
-    "classify": (32, 4600),
+    "feature_extraction": (33, 5280),
+    "classify": (32, 4730),
     "convert_dataset": (14, 2340),
 }
 # Only commands import what fetches from the internet, and these three do not.
