@@ -71,6 +71,8 @@ def main(values: flags.FlagValues) -> None:
             convert(plan, values.num_workers, partial(ray_cluster.run_jobs, values.ray_address))
         else:
             convert(plan, values.num_workers or available_cores())
+    except BrokenPipeError:  # of the output
+        raise
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: {error.strerror}: fix this, then run the same command "

@@ -66,10 +66,9 @@ def main(values: flags.FlagValues) -> None:
         if stats_only:
             dataset = None
         elif values.from_folders:
-            root, fraction = Path(values.from_folders), values.val_fraction
             dataset = folders.read_folders(
-                root,
-                fraction,
+                Path(values.from_folders),
+                values.val_fraction,
                 values.seed,
                 class_depth=values.class_depth,
                 allow_partial=allow_partial,
@@ -100,6 +99,8 @@ def main(values: flags.FlagValues) -> None:
         # 4. Describe the long tail.
         if values.stats:
             statistics.report_statistics(folder)
+    except BrokenPipeError:  # of the output
+        raise
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: {error.strerror}: fix this, then run the command again "

@@ -26,22 +26,17 @@ _SPLIT = re.compile(
 
 
 def read_folders(
-    root: Path,
-    val_fraction: float,
-    seed: int,
-    *,
-    class_depth: int = 1,
-    allow_partial: bool = False,
+    root: Path, val_fraction: float, seed: int, *, class_depth: int, allow_partial: bool
 ) -> ListedDataset:
     """Reads a folder with one subfolder per class, or with a folder of such subfolders per split.
 
-    Images may be nested deeper. Labels are the ranks of the class names. Hidden files are ignored.
-    Without a folder to validate on, a random fraction of each class is. `class_depth` is the depth
-    of the folders that are classes.
+    `class_depth` is the depth of the folders of classes; images may be nested deeper. Labels are
+    the ranks of the class names. Hidden files are ignored. Without a folder to validate on, a
+    random fraction of each class is.
     """
     if not root.is_dir():
         raise UserError(f"--from_folders={root}: no such folder; expected one subfolder per class")
-    ignored, merged, one_sided = [], {}, []
+    ignored, merged, one_sided = [], set(), []
 
     # 1. Split as the folders are, or at random. As in TFDS, the test split validates if no other
     #    one does and it has classes.
@@ -54,7 +49,7 @@ def read_folders(
         for split_name, folder in (folders or {"train": ""}).items()
     }
     if folders:
-        used = {Path(folder).parts[0] for folder in (*folders.values(), test) if folder}
+        used = {folder.partition("/")[0] for folder in (*folders.values(), test or "")}
         ignored += [name for name in _visible(root) if name not in used]
         on = folders.get("validation", f"a random part of {folders['train']}")
         left_out = f", {test} is left out" if test else ""
@@ -70,40 +65,43 @@ def read_folders(
             )
         found = split_classes(found["train"], val_fraction, seed)
 
-    # 2. Number the classes of both splits.
-    keys = sorted(found["train"].keys() | found["validation"].keys())
-    names = [key.rpartition("/")[2] for key in keys]
-    if len(set(names)) < len(names):
-        names = keys  # such as a/other and b/other
-    names, keys = zip(*sorted(zip(names, keys, strict=True)), strict=True) if keys else ((), ())
-    splits = {
-        split_name: [
-            Entry(path, label) for label, key in enumerate(keys) for path in classes.get(key, [])
-        ]
-        for split_name, classes in found.items()
-    }
-
-    # 3. Report what is missing, what was passed over, and what may not be meant.
+    # 2. Report what was passed over, what is missing, and what may not be meant.
     if ignored:
         print(f"note: {root}: {count_some('ignored files and folders', ignored)}")
+    keys = sorted(found["train"].keys() | found["validation"].keys())
     deeper = f"--class_depth={class_depth + 1} if the classes are one level deeper"
-    if len(names) == 1:
+    if len(keys) == 1:
         raise UserError(
-            f"--from_folders={root}: '{names[0]}' is the only class, expected two or more: set "
+            f"--from_folders={root}: '{keys[0]}' is the only class, expected two or more: set "
             f"{deeper}"
         )
-    if empty := [split_name for split_name, images in splits.items() if not images]:
+    if empty := [split_name for split_name, classes in found.items() if not classes]:
         raise UserError(
             f"--from_folders={root}: no images for {empty[0]}; expected one subfolder per class "
             "with several images each (.jpg, .png and others), or train/ and val/ with such folders"
         )
     if merged:
-        subfolders = sorted({path for paths in merged.values() for path in paths})
-        what = f"subfolders merged into {count(len(merged), 'class', 'classes')}"
-        warn(f"{root}: {count_some(what, subfolders)}; set {deeper}")
+        classes = {tuple(path.split("/")[:class_depth]) for path in merged}
+        what = f"subfolders merged into {count(len(classes), 'class', 'classes')}"
+        warn(f"{root}: {count_some(what, sorted(merged))}; set {deeper}")
     faults = [count_some("classes in only one of the splits", one_sided)] if one_sided else []
     report_faults(faults, f"the folders in {root}", allow_partial)
-    return ListedDataset(root, splits, names)
+
+    # 3. Number the classes of both splits. Those with a folder's name in common, such as a/other
+    #    and b/other, keep their paths.
+    names = [key.rpartition("/")[2] for key in keys]
+    if len(set(names)) < len(names):
+        names = keys
+    ranked = sorted(zip(names, keys, strict=True))
+    splits = {
+        split_name: [
+            Entry(path, label)
+            for label, (_, key) in enumerate(ranked)
+            for path in classes.get(key, [])
+        ]
+        for split_name, classes in found.items()
+    }
+    return ListedDataset(root, splits, [name for name, _ in ranked])
 
 
 def _visible(folder: Path) -> list[str]:
@@ -145,25 +143,24 @@ def _find_splits(root: Path) -> dict[str, str]:
 
 
 def _find_classes(
-    folder: Path, root: Path, depth: int, ignored: list[str], merged: dict[str, set[str]]
+    folder: Path, root: Path, depth: int, ignored: list[str], merged: set[str]
 ) -> Classes:
     """Returns the images of each class in a folder; adds to ignored paths and merged subfolders."""
-    tops, classes, empty = [folder], {}, []
+    tops, classes, others, empty = [folder], {}, [], []
     for _ in range(depth):
         children = [top / name for top in tops for name in _visible(top)]
         tops = [path for path in children if path.is_dir()]
-        ignored += [path.relative_to(root).as_posix() for path in children if not path.is_dir()]
+        others += [path for path in children if not path.is_dir()]
     for top in tops:
-        images, others = find_image_files(top)
-        key = top.relative_to(folder).as_posix()
+        key, (images, rest) = top.relative_to(folder).as_posix(), find_image_files(top)
         if images:
             classes[key] = sorted(path.relative_to(root).as_posix() for path in images)
-            ignored += [path.relative_to(root).as_posix() for path in others]
+            merged |= {path.parent.relative_to(folder).as_posix() for path in images} - {key}
+            others += rest
         else:
-            such_as = f", such as {others[0].name}" if others else ""
-            empty.append(f"{key} ({count(len(others), 'other file')}{such_as})")
-        if below := {path.parent.relative_to(folder).as_posix() for path in images} - {key}:
-            merged.setdefault(key, set()).update(below)
+            such_as = f", such as {rest[0].name}" if rest else ""
+            empty.append(f"{key} ({count(len(rest), 'other file')}{such_as})")
+    ignored += [path.relative_to(root).as_posix() for path in others]
     if empty:
         warn(f"{folder}: {count_some('subfolders without images, which are no classes', empty)}")
     return classes

@@ -6,6 +6,8 @@ import os
 import random
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ from tests.datasets.conftest import (
 )
 from tests.datasets.prepare.conftest import prepare, texts
 from tests.datasets.prepare.miniatures import draw
-from tests.support import invoke
+from tests.support import ROOT, invoke
 
 
 def draw_folders(root: Path, counts: dict[str, int], reverse: bool = False) -> list[str]:
@@ -341,6 +343,21 @@ def test_a_file_system_without_links(tmp_path, data):
     copies = folder / "images"
     found = [path.relative_to(copies).as_posix() for path in copies.rglob("*.jpg")]
     assert sorted(found) == paths and not copies.is_symlink()
+
+
+def test_a_closed_pipe_is_not_an_error(tmp_path, data):
+    root = tmp_path / "mine"
+    draw_folders(root, {"x": 2, "y": 2})
+    reader, writer = os.pipe()
+    os.close(reader)
+    for module, flags in {
+        "slim.datasets.prepare": flags_for(root, data),
+        "slim.convert_dataset": ["--dataset_name=my_set", f"--dataset_dir={data}"],
+    }.items():
+        command = [sys.executable, "-m", module, *flags]
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+        assert (done.returncode, done.stderr) == (141, "")
+    os.close(writer)
 
 
 def test_folders_without_images_are_refused(tmp_path, data):
