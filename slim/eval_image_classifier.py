@@ -88,7 +88,7 @@ def main(values: flags.FlagValues) -> None:
         raise UserError("--per_class: --eval_dir is missing, the folder to write to")
 
     # TensorFlow takes seconds to load. --help and the errors above do not wait for it.
-    from slim.checkpoints.description import trained_size
+    from slim.checkpoints.description import shift_names, trained_size
     from slim.checkpoints.finding import find_checkpoint
     from slim.checkpoints.freezing import freeze_checkpoint
     from slim.checkpoints.reading import MissingCheckpointError, choose_averages, read_step
@@ -109,12 +109,12 @@ def main(values: flags.FlagValues) -> None:
     folder, class_sizes = dataset_folder(dataset.name, values.dataset_dir), None
     if (folder / LISTS["train"]).is_file():
         entries = read_converted_list(folder, LISTS["train"], strict=False).entries
-        labels = [entry.label for entry in entries]
-        class_sizes = np.bincount(labels, minlength=dataset.num_classes)[offset:]
+        labels = np.array([entry.label - offset for entry in entries])
+        class_sizes = np.bincount(labels[labels >= 0], minlength=num_classes)
     predicted = partial(
         Predictions,
         num_classes=num_classes,
-        class_names=dataset.class_names and dataset.class_names[offset:],
+        class_names=dataset.class_names and shift_names(dataset.class_names, offset),
         class_sizes=class_sizes,
     )
 
@@ -135,7 +135,7 @@ def main(values: flags.FlagValues) -> None:
         # which names the network, its preprocessing and image size, just before its first one.
         if not graphs:
             built = [
-                build_member(values, member, checkpoint, num_classes)
+                build_member(values, member, checkpoint, dataset)
                 for member, checkpoint in zip(members, checkpoints, strict=True)
             ]
             members, graphs = zip(*built, strict=True)
@@ -280,13 +280,22 @@ def checkpoints_to_evaluate(path: str, interval_secs: int, *, wait: bool) -> Ite
 
 
 def build_member(
-    values: flags.FlagValues, member: Member, checkpoint: str, num_classes: int
+    values: flags.FlagValues, member: Member, checkpoint: str, dataset: "Dataset"
 ) -> "tuple[Member, InferenceGraph]":
-    """Returns a network as it was trained, unless flags differ, and its graph without values."""
-    from slim.checkpoints.description import choose_input
+    """Returns a network as it was trained, unless flags differ, and its graph without values.
+
+    A network that was trained on other classes than those of the dataset is refused.
+    """
+    from slim.checkpoints.description import RENAMED, choose_input, find_other_class, shift_names
     from slim.checkpoints.freezing import build_network
     from slim.common.devices import count_parameters, describe_run
 
+    offset = values.labels_offset
+    names = shift_names(dataset.class_names or (), offset)
+    to_do = f"evaluate on the dataset that it was trained on, or {RENAMED}"
+    problem = find_other_class(checkpoint, dataset.name, names, labels_offset=offset, to_do=to_do)
+    if problem and not values.renamed_classes:
+        raise UserError(problem)
     chosen = choose_input(
         checkpoint,
         member.model_name,
@@ -296,7 +305,7 @@ def build_member(
     )
     graph = build_network(
         chosen.model_name,
-        num_classes,
+        dataset.num_classes - offset,
         chosen.image_size,
         outputs=lambda logits, _: logits,
         precision=values.precision,

@@ -17,7 +17,13 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from slim.checkpoints.description import PUBLISHED_MODEL, PUBLISHED_SIZE
+from slim.checkpoints.description import (
+    PUBLISHED_MODEL,
+    PUBLISHED_SIZE,
+    find_other_class,
+    read_model_description,
+    shift_names,
+)
 from slim.common import ray_cluster
 from slim.common.command_line import (
     FlagSet,
@@ -120,6 +126,14 @@ def main(values: flags.FlagValues) -> None:
         endpoint=values.endpoint,
         precision=values.precision,
     )
+
+    trained = read_model_description(Path(checkpoint).parent)
+    if trained and trained.dataset_name in datasets:
+        name, offset = trained.dataset_name, trained.labels_offset
+        names = read_class_names(Path(values.dataset_dir, name, CLASSES), None) or ()
+        names, to_do = shift_names(names, offset), "features have the labels of the dataset"
+        if problem := find_other_class(checkpoint, name, names, labels_offset=offset, to_do=to_do):
+            warn(problem)
 
     # 3. The extractor, on this machine or on a cluster. The network is loaded only if features are
     # missing.

@@ -29,6 +29,7 @@ from slim.common.network_table import check_image_size, get_network
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from slim.checkpoints.description import ModelDescription
     from slim.common.compat import tf
     from slim.datasets.input import Dataset
     from slim.deployment.cluster import Cluster
@@ -129,10 +130,10 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Trains an image classifier on the shards that convert_dataset.py wrote."""
-    from slim.datasets.input import get_dataset, number_of_classes
+    from slim.datasets.input import get_dataset
     from slim.deployment.cluster import find_cluster, serve
     from slim.deployment.replicas import choose_replicas
-    from slim.training.start import find_last_step, take_part
+    from slim.training.start import describe_model, find_last_step, take_part
 
     # A parameter server only holds variables until the workers have ended.
     cluster = find_cluster(values, os.environ)
@@ -143,7 +144,7 @@ def main(values: flags.FlagValues) -> None:
 
     # The length of the run. A step takes a batch for every clone of every replica.
     dataset = get_dataset(values.dataset_name, values.dataset_split_name, values.dataset_dir)
-    num_classes = number_of_classes(dataset.num_classes, values.labels_offset)
+    model = describe_model(values, dataset)
     replicas = choose_replicas(cluster, values.sync_replicas, values.replicas_to_aggregate)
     images_per_step = values.batch_size * values.num_clones * replicas.gradients_per_step
     limits = values.max_number_of_steps, values.max_number_of_epochs
@@ -167,7 +168,7 @@ def main(values: flags.FlagValues) -> None:
             run,
             replicas=replicas,
             dataset=dataset,
-            num_classes=num_classes,
+            model=model,
             images_per_step=images_per_step,
         )
 
@@ -205,11 +206,11 @@ def train(
     *,
     replicas: Replicas,
     dataset: Dataset,
-    num_classes: int,
+    model: ModelDescription,
     images_per_step: int,
 ) -> None:
     """Builds the graph of a run, chooses its first values, and runs its steps."""
-    from slim.checkpoints.description import ModelDescription, write_model_description
+    from slim.checkpoints.description import write_model_description
     from slim.common.compat import tf
     from slim.common.devices import count_parameters, describe_devices, describe_run
     from slim.deployment import model_deploy
@@ -220,7 +221,7 @@ def train(
     from slim.training.run_log import RunLog, build_summary
     from slim.training.start import first_values, split_scopes, variables_to_train
 
-    cluster = run.cluster
+    cluster, num_classes = run.cluster, len(model.class_names)
     places = cluster.task, cluster.worker_replicas, cluster.num_ps_tasks
     config = model_deploy.DeploymentConfig(values.num_clones, values.clone_on_cpu, *places)
     config.check_devices(len(tf.config.list_physical_devices("GPU")))
@@ -291,12 +292,8 @@ def train(
         #    variables; from the initializers, as in TensorFlow, noise would remain in them.
         set_variables = None
         if cluster.is_chief:
-            set_variables = first_values(run, values, averages)
-            names = dataset.class_names or tuple(map(str, range(dataset.num_classes)))
-            data = dataset.name, names[values.labels_offset :], dataset.apply_orientation
-            preprocessing = values.preprocessing_name or values.model_name
-            network = values.model_name, values.train_image_size, preprocessing
-            write_model_description(run.train_dir, ModelDescription(*network, *data))
+            set_variables = first_values(run, values, averages, model)
+            write_model_description(run.train_dir, model)
 
         run_steps(
             values,

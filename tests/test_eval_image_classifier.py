@@ -21,6 +21,7 @@ from slim.checkpoints.description import ModelDescription, write_model_descripti
 from slim.checkpoints.freezing import InferenceGraph
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError
+from slim.datasets.input import Dataset
 from slim.datasets.registry import KNOWN, Sizes
 from slim.evaluation.predictions import load_predictions, read_results
 from slim.evaluation.publishing import Publisher
@@ -132,7 +133,8 @@ def build_one(*more: str) -> tuple[evaluation.Member, InferenceGraph]:
     evaluation.define_flags(values)
     values(["eval", "--checkpoint_path=none/model.ckpt-1", *more])
     (member,) = evaluation.list_members(values)
-    return evaluation.build_member(values, member, member.checkpoint_path, 3)
+    three = Dataset(name="x", split_name="train", files=(), num_samples=1, num_classes=3)
+    return evaluation.build_member(values, member, member.checkpoint_path, three)
 
 
 def test_the_auxiliary_classifier_need_not_be_in_a_checkpoint():

@@ -461,7 +461,7 @@ def test_invalid_flags(colours, tmp_path):
         ({"train_image_size": 74}, "74x74 is too small for inception_v3, .* at least 75x75"),
         ({"train_dir": ""}, "--train_dir is missing"),
         ({"train_dir": tmp_path / "file"}, "--train_dir=.*file: cannot make the folder"),
-        ({"labels_offset": 3}, "--labels_offset=3: expected 0 to 2, the dataset has 3 classes"),
+        ({"labels_offset": 3}, "--labels_offset=3: expected 2 at most, the dataset has 3 classes"),
         ({"num_clones": 2}, "--num_clones=2 needs as many GPUs, found 0"),
         ({"optimizer": "adamw"}, "optimizer=adamw: value should be one of <adadelta"),
         ({"learning_rate_decay_type": "cosine"}, r"value should be one of <fixed\|exponential"),

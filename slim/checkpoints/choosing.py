@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slim.checkpoints.description import (
-    BACKGROUND,
     MODEL,
+    RENAMED,
     ModelDescription,
     choose_input,
+    find_other_class,
     read_model_description,
+    shift_names,
 )
 from slim.checkpoints.freezing import variable_shapes
 from slim.checkpoints.reading import AVERAGE, read_shapes
@@ -34,11 +36,13 @@ def describe_classifier(
     dataset_name: str | None = None,
     dataset_dir: str = "./data/",
     apply_orientation: bool | None = None,
+    renamed_classes: bool = False,
 ) -> ModelDescription:
     """Returns the properties of a classifier: as passed, of `model.json`, or inferred.
 
     The dataset names the classes; the description has one name per class of the network. A
-    property that is missing, unknown, or does not match the checkpoint is refused.
+    property that is missing, unknown, or does not match the checkpoint is refused, also other names
+    than those of `model.json` unless `renamed_classes` says that the classes are the same.
     """
     written = read_model_description(Path(checkpoint).parent)
     contents = sort_variables(read_shapes(checkpoint))
@@ -79,13 +83,22 @@ def describe_classifier(
             f"fetch the model with {python_command()} -m slim.checkpoints, which adds names",
             file=sys.stderr,
         )
-    if len(names) == num_classes - 1:
-        names = (BACKGROUND, *names)
+    offset = written.labels_offset if written else 0
+    if dataset_name and len(names) - num_classes == offset:
+        names = shift_names(names, offset)
     if len(names) != num_classes:
+        hint = "pass the dataset that it was trained on with --dataset_name"
+        if len(names) == num_classes - 1:
+            fetch = f"fetch it with {python_command()} -m slim.checkpoints"
+            hint += f"; if its first class is a background, {fetch}, which records that"
         raise UserError(
             f"{source} names {len(names)} classes, but checkpoint {checkpoint} has {num_classes}: "
-            "pass the dataset that it was trained on with --dataset_name"
+            f"{hint}"
         )
+    if dataset_name and not renamed_classes:
+        to_do = f"omit --dataset_name, or {RENAMED}"
+        if problem := find_other_class(checkpoint, dataset_name, names, to_do=to_do):
+            raise UserError(problem)
 
     # 3. The images.
     chosen = choose_input(
@@ -98,7 +111,7 @@ def describe_classifier(
     dataset_name = dataset_name or (written.dataset_name if written else "")
     if apply_orientation is None:
         apply_orientation = written is not None and written.apply_orientation
-    return ModelDescription(*chosen, dataset_name, names, apply_orientation)
+    return ModelDescription(*chosen, dataset_name, names, apply_orientation, offset)
 
 
 class Contents(NamedTuple):

@@ -5,19 +5,25 @@ Flags take precedence over `model.json`, which training writes next to its check
 """
 
 import json
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 from slim.common.errors import UserError
 from slim.common.files import write_whole
 from slim.common.network_table import check_image_size, get_network, preprocessing_kind
+from slim.datasets.lists import CLASSES
 
 MODEL = "model.json"
 PUBLISHED_MODEL, PUBLISHED_SIZE = "inception_v3", 299  # the defaults without this file
 BACKGROUND = "background"  # class 0 of networks that have one class more than their dataset
+RENAMED = "pass --renamed_classes if they are the same classes under other names"
 _FORMAT = 1
+_WORDNET_ID = re.compile("n[0-9]{8}")
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class ModelDescription:
     dataset_name: str  # that it was trained on; empty if unknown
     class_names: tuple[str, ...]  # of all classes in the order of their labels
     apply_orientation: bool = False  # whether images are turned as EXIF says, written only if so
+    labels_offset: int = 0  # subtracted from the labels of its dataset; -1: there is a background
 
 
 def write_model_description(folder: Path, description: ModelDescription) -> None:
@@ -37,6 +44,8 @@ def write_model_description(folder: Path, description: ModelDescription) -> None
     content = {"format": _FORMAT, **asdict(description)}
     if not description.apply_orientation:
         del content["apply_orientation"]
+    if not description.labels_offset:
+        del content["labels_offset"]
     write_whole(folder / MODEL, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -47,7 +56,8 @@ def read_model_description(folder: Path) -> ModelDescription | None:
         content = json.loads(path.read_bytes())
         if content.pop("format") != _FORMAT:
             raise ValueError("another format")
-        content["class_names"] = tuple(content["class_names"])
+        names = content["class_names"] = tuple(content["class_names"])
+        content.setdefault("labels_offset", -1 if names[:1] == (BACKGROUND,) else 0)
         description = ModelDescription(**content)
         texts = (
             description.model_name,
@@ -55,8 +65,9 @@ def read_model_description(folder: Path) -> ModelDescription | None:
             description.dataset_name,
             *description.class_names,
         )
-        kinds = type(description.image_size), type(description.apply_orientation)
-        if kinds != (int, bool) or not all(isinstance(text, str) for text in texts):
+        properties = description.image_size, description.apply_orientation
+        kinds = [*map(type, (*properties, description.labels_offset))]
+        if kinds != [int, bool, int] or not all(isinstance(text, str) for text in texts):
             raise TypeError("values of another kind")
     except FileNotFoundError:
         return None
@@ -66,6 +77,63 @@ def read_model_description(folder: Path) -> ModelDescription | None:
             "--image_size and --dataset_name"
         ) from None
     return description
+
+
+def shift_names(names: Sequence[str], labels_offset: int) -> tuple[str, ...]:
+    """Returns the names of a network's classes, given those of its dataset.
+
+    A positive offset removes the first classes; a negative one puts backgrounds before them.
+    """
+    number = max(0, -labels_offset)
+    added = [BACKGROUND] if number == 1 else [f"{BACKGROUND}_{i}" for i in range(number)]
+    return (*added, *names[max(0, labels_offset) :])
+
+
+def has_names(names: Sequence[str]) -> bool:
+    """Returns whether classes have names, not only consecutive numbers."""
+    numbers = [int(name) for name in names if name.isdecimal()]
+    others = [name for name in names if not (name.isdecimal() or name.startswith(BACKGROUND))]
+    return bool(others) or any(b != a + 1 for a, b in pairwise(numbers))
+
+
+def find_other_class(
+    checkpoint: str,
+    dataset_name: str,
+    names: Sequence[str] | None,
+    *,
+    labels_offset: int = 0,
+    to_do: str,
+) -> str | None:
+    """Compares the classes of a dataset with those that `model.json` names, if both are known.
+
+    `names` are those of a network's classes on the dataset with `labels_offset`.
+
+    Returns:
+        A message about the first class that differs, which ends in `to_do`. None if none does.
+    """
+    trained = read_model_description(Path(checkpoint).parent)
+    if not (trained and names and has_names(names) and has_names(trained.class_names)):
+        return None
+    missing = len(trained.class_names) - len(names)
+    if missing and missing == labels_offset - trained.labels_offset:
+        to_do = f"pass --labels_offset={trained.labels_offset}, with which it was trained"
+    for label, pair in enumerate(zip_longest(trained.class_names, names)):
+        if label >= -labels_offset and (None in pair or not _is_same_class(*pair)):
+            there, here = ("missing" if name is None else f"'{name}'" for name in pair)
+            return (
+                f"{Path(checkpoint).with_name(MODEL)} and {CLASSES} of {dataset_name} name other "
+                f"classes: class {label} is {there} there and {here} here; {to_do}"
+            )
+    return None
+
+
+def _is_same_class(name: str, other: str) -> bool:
+    # ImageNet's development kit has synonyms ("great white shark, white shark"), Keras the first of
+    # them ("great_white_shark"), and without the kit there are only WordNet ids.
+    one, two = (" ".join(text.replace("_", " ").casefold().split()) for text in (name, other))
+    if bool(_WORDNET_ID.fullmatch(one)) != bool(_WORDNET_ID.fullmatch(two)):
+        return True
+    return one == two or one in two.split(", ") or two in one.split(", ")
 
 
 class TrainedInput(NamedTuple):

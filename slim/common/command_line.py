@@ -176,8 +176,9 @@ def define_shared_flags(define: FlagSet, split: str, batch_size: int) -> None:
         "labels_offset",
         0,
         "Subtracted from every label and from the number of classes. Use 1 if label 0 is a "
-        "background class that the network does not have.",
+        "background class that the network does not have, -1 if only the network has one.",
     )
+    define_renamed_flag(define)
     define.string("model_name", "inception_v3", "The network.")
     text = "inception or vgg. Default: the preprocessing of the network."
     define.string("preprocessing_name", None, text)
@@ -196,6 +197,11 @@ def available_cores() -> int:
 def define_threads_flag(define: FlagSet) -> None:
     text = "Images preprocessed in parallel. Default: one per core."
     define.integer("num_preprocessing_threads", None, text, 1, 1000)
+
+
+def define_renamed_flag(define: FlagSet) -> None:
+    text = "The dataset has the classes of the checkpoint under other names, in the same order."
+    define.boolean("renamed_classes", False, text)
 
 
 def define_averages_flag(define: FlagSet) -> None:

@@ -159,10 +159,10 @@ def _check_records(
 
 
 def number_of_classes(dataset_classes: int, labels_offset: int) -> int:
-    """Returns the number of classes of a network without those that the offset removes."""
-    if not 0 <= labels_offset < dataset_classes:
+    """Returns the number of classes of a network: a negative offset adds some, as published."""
+    if labels_offset >= dataset_classes:
         raise UserError(
-            f"--labels_offset={labels_offset}: expected 0 to {dataset_classes - 1}, "
+            f"--labels_offset={labels_offset}: expected {dataset_classes - 1} at most, "
             f"the dataset has {dataset_classes} classes"
         )
     return dataset_classes - labels_offset

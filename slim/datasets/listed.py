@@ -15,7 +15,7 @@ from slim.common.command_line import FlagSet
 from slim.common.errors import UserError, warn
 from slim.common.files import make_link, replacing, write_whole, writing_to
 from slim.common.progress import progress
-from slim.datasets.lists import CLASSES, Entry, count_classes
+from slim.datasets.lists import CLASSES, Entry, ImageList, count_classes
 from slim.datasets.registry import (
     Sizes,
     dataset_folder,
@@ -73,15 +73,21 @@ def read_dataset(name: str, dataset_dir: str | Path) -> ListedDataset:
     folder = dataset_folder(name, dataset_dir)
     lists = {split_name: read_converted_list(folder, file) for split_name, file in LISTS.items()}
     splits = {split_name: list_.entries for split_name, list_ in lists.items()}
-    num_classes = count_classes(splits)
-    if any(list_.skipped_lines for list_ in lists.values()):  # the only ones of a class, perhaps
-        num_classes = max(num_classes, read_dataset_description(folder).classes)
+    num_classes = count_listed_classes(folder, lists)
     names = read_class_names(folder / CLASSES, num_classes)
     return ListedDataset(
         folder,
         splits,
         names or [f"{folder.name}_{label}" for label in range(num_classes)],
     )
+
+
+def count_listed_classes(folder: Path, lists: Mapping[str, ImageList]) -> int:
+    """Returns the number of classes over all lists of a dataset, with those of skipped lines."""
+    found = count_classes({name: list_.entries for name, list_ in lists.items()})
+    if any(list_.skipped_lines for list_ in lists.values()):  # the only ones of a class, perhaps
+        return max(found, read_dataset_description(folder).classes)
+    return found
 
 
 def compose_files(

@@ -180,7 +180,7 @@ def load_classifier(
         batch_size: Images per batch, which results do not depend on.
         **properties: Properties that take precedence over `model.json`, see `describe_classifier`:
             `model_name`, `image_size`, `preprocessing_name`, `dataset_name`, `dataset_dir`,
-            `apply_orientation`.
+            `apply_orientation`, `renamed_classes`.
 
     Raises:
         UserError: There is no checkpoint, it does not match, or a property is missing or unknown.

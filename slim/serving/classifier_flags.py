@@ -4,7 +4,7 @@ from typing import Any
 
 from absl import flags
 
-from slim.common.command_line import FlagSet, define_averages_flag
+from slim.common.command_line import FlagSet, define_averages_flag, define_renamed_flag
 
 
 def define_classifier_flags(define: FlagSet) -> None:
@@ -28,6 +28,7 @@ def define_classifier_flags(define: FlagSet) -> None:
     define.string("dataset_dir", "./data/", "The folder that holds the datasets.")
     text = "Turn images as their EXIF says. Default: from model.json, otherwise not."
     define.boolean("apply_orientation", None, text)
+    define_renamed_flag(define)
     define_averages_flag(define)
     define.integer("num_crops", 1, "Views per image to average over: 1, 5, 10 or 12.")
 
@@ -35,7 +36,8 @@ def define_classifier_flags(define: FlagSet) -> None:
 def describing_flags(values: flags.FlagValues) -> dict[str, Any]:
     """Returns the properties that `describe_classifier` takes."""
     names = ("model_name", "image_size", "preprocessing_name", "dataset_name", "dataset_dir")
-    return {name: getattr(values, name) for name in (*names, "apply_orientation")}
+    names += ("apply_orientation", "renamed_classes")
+    return {name: getattr(values, name) for name in names}
 
 
 def classifier_flags(values: flags.FlagValues) -> dict[str, Any]:

@@ -3,17 +3,25 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 from absl import flags
 
+from slim.checkpoints.description import (
+    RENAMED,
+    ModelDescription,
+    find_other_class,
+    read_model_description,
+    shift_names,
+)
 from slim.checkpoints.finding import find_checkpoint, latest_checkpoint, repair_state
 from slim.checkpoints.reading import by_name, check_fits, read_shapes, read_step
 from slim.common.compat import slim, tf
-from slim.common.errors import UserError
+from slim.common.errors import UserError, warn
 from slim.common.files import make_folder, writing_to
+from slim.datasets.input import Dataset, number_of_classes
 from slim.deployment.cluster import Cluster, join
 
 
@@ -84,13 +92,45 @@ def take_part(
         yield run
 
 
+def describe_model(values: flags.FlagValues, dataset: Dataset) -> ModelDescription:
+    """Describes the network of a run; a run is not resumed on other classes than before."""
+    offset, names = values.labels_offset, dataset.class_names
+    number_of_classes(dataset.num_classes, offset)  # checks the offset
+    shifted = shift_names(names or [*map(str, range(dataset.num_classes))], offset)
+    preprocessing = values.preprocessing_name or values.model_name
+    network = values.model_name, values.train_image_size, preprocessing
+    data = dataset.name, shifted, dataset.apply_orientation, offset
+    model = ModelDescription(*network, *data)
+    if latest := latest_checkpoint(values.train_dir):
+        before = read_model_description(Path(values.train_dir))
+        same = before and before.dataset_name == dataset.name and not names
+        if same and len(before.class_names) == len(shifted):  # classes.txt has been removed
+            return replace(model, class_names=before.class_names)
+        to_do = f"to train on these classes, pass another --train_dir; {RENAMED}"
+        problem = _find_other_class(latest, model, to_do)
+        if problem and not values.renamed_classes:
+            raise UserError(problem)
+    return model
+
+
+def _find_other_class(checkpoint: str, model: ModelDescription, to_do: str) -> str | None:
+    names, offset = model.class_names, model.labels_offset
+    return find_other_class(
+        checkpoint, model.dataset_name, names, labels_offset=offset, to_do=to_do
+    )
+
+
 def first_values(
-    run: Run, values: flags.FlagValues, averages: Sequence[tuple[tf.Variable, tf.Variable]]
+    run: Run,
+    values: flags.FlagValues,
+    averages: Sequence[tuple[tf.Variable, tf.Variable]],
+    model: ModelDescription,
 ) -> Callable[[tf.Session], None]:
     """Checks the checkpoint that a run begins from, which has to fit the variables of the graph.
 
     Returns the function that sets the variables of a session that does not resume, after their
-    initializers. `averages` are model variables with their moving averages.
+    initializers. `averages` are model variables with their moving averages. A warning says that a
+    restored classifier was trained on other classes than those of `model`.
     """
     restore = None
     # 1. The run resumes, and its session restores everything.
@@ -125,6 +165,11 @@ def first_values(
             + classifier_scope(),
         )
         print(f"fine-tuning from {run.source}: {len(wanted)} variables", flush=True)
+        if any(f"/{classifier_scope()}/" in name for name in wanted):
+            to_do = f"--checkpoint_exclude_scopes={classifier_scope()} skips its classifier"
+            problem = _find_other_class(run.source, model, f"{to_do}; {RENAMED}")
+            if problem and not values.renamed_classes:
+                warn(problem)
         restore = tf.train.Saver(wanted)
     # 3. Moving averages begin at the values of their variables.
     begin_averages = tf.group(*[average.assign(variable) for variable, average in averages])

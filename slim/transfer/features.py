@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from slim.common.errors import UserError
+from slim.datasets.listed import count_listed_classes
 from slim.datasets.lists import CLASSES
 from slim.datasets.registry import read_class_names, read_converted_list
 from slim.features.feature_files import SPLITS, feature_files
@@ -133,16 +134,20 @@ def load_pictures(
     The list of the dataset must have the same labels.
     """
     path = Path(dataset_dir, dataset, f"{split}.txt")
-    entries = read_converted_list(path.parent, path.name).entries
+    files = [name for name in map("{}.txt".format, SPLITS) if path.with_name(name).is_file()]
+    lists = {name: read_converted_list(path.parent, name) for name in {*files, path.name}}
+    entries = lists[path.name].entries
     if [entry.label for entry in entries] != labels.tolist():
         raise UserError(
             f"{path} has {len(entries)} images, whose labels differ from the {len(labels)} of the "
             "features: extract them again with feature_extraction.py"
         )
-    # Without classes.txt, a class has the name of the folder of its images.
-    num_classes = int(labels.max()) + 1
+    # A class may have images in the other split only. Without classes.txt, it has the name of the
+    # folder of its images.
+    num_classes = count_listed_classes(path.parent, lists)
     names = read_class_names(path.with_name(CLASSES), num_classes)
-    folders = {entry.label: Path(entry.path).parent.name for entry in entries}
+    images = [entry for list_ in lists.values() for entry in list_.entries]
+    folders = {entry.label: Path(entry.path).parent.name for entry in images}
     return Pictures(
         [path.parent / entry.path for entry in entries],
         labels,

@@ -31,7 +31,8 @@ EPOCHS = 30  # as in the published recipe
 CLASSIFIERS = "Logits,logits"
 CHOSEN = ("train_dir", "dataset_dir", "dataset_name", "checkpoint_path", "max_number_of_steps")
 # Flags of training that evaluation needs, too.
-SHARED = ("preprocessing_name", "labels_offset", "moving_average_decay", "precision", "xla")
+SHARED = ("preprocessing_name", "labels_offset", "renamed_classes")
+SHARED += ("moving_average_decay", "precision", "xla")
 PYTHON = sys.executable
 LOCK = ".study.lock"  # in the folder of a training
 LOCK_SECONDS = 1  # between two attempts

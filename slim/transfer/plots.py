@@ -36,7 +36,7 @@ def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> Figure
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.set_title(f"{evaluation.accuracy:.1%} of {confusion.sum():,} images correct")
     if named:
-        names = [readable(name) for name in class_names]
+        names = [readable(name) for name in class_names[: len(confusion)]]
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names)
         for row, column in zip(*np.nonzero(confusion), strict=True):

@@ -90,6 +90,11 @@ def get_model(name: str) -> ReleasedModel:
     return models[name]
 
 
+def background_offset(trained_on: str, num_classes: int) -> int:
+    """Returns the `labels_offset` of a model: -1 if it has a background class."""
+    return -1 if num_classes in CLASSES[trained_on][1:] else 0
+
+
 def published_address(name: str) -> str:
     """Returns the address of an archive, for a browser if it is on Google Drive."""
     if name in DRIVE_IDS:

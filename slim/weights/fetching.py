@@ -14,7 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from slim.checkpoints.description import MODEL, ModelDescription, write_model_description
+from slim.checkpoints.description import (
+    ModelDescription,
+    has_names,
+    read_model_description,
+    shift_names,
+    write_model_description,
+)
 from slim.checkpoints.finding import checkpoint_files, checkpoints_in, is_complete
 from slim.common.downloads import check_hash, fetch, hash_file
 from slim.common.errors import UserError
@@ -25,6 +31,7 @@ from slim.weights.catalogue import (
     DATA,
     DRIVE_IDS,
     ReleasedModel,
+    background_offset,
     published_address,
 )
 
@@ -128,19 +135,23 @@ def _check_checkpoint(model: ReleasedModel, checkpoint: Path, archive: Path) -> 
 
 
 def _describe(model: ReleasedModel, checkpoint: Path) -> None:
-    """Writes `model.json` with the names of the classes, unless the model shares its folder."""
-    if checkpoint.parent.name != model.name or (checkpoint.parent / MODEL).exists():
+    """Writes `model.json`, if need be without class names, unless the model shares its folder."""
+    if checkpoint.parent.name != model.name:
+        return
+    described = read_model_description(checkpoint.parent)
+    if described and has_names(described.class_names):
         return
     from slim.checkpoints.choosing import classifier_size, sort_variables
     from slim.checkpoints.reading import read_shapes
     from slim.weights.class_names import try_class_names
 
     classes = classifier_size(model.network, sort_variables(read_shapes(str(checkpoint))))
-    if names := try_class_names(model.trained_on, classes, checkpoint.parent.parent.parent):
-        write_model_description(
-            checkpoint.parent,
-            ModelDescription(model.network, model.sizes[-1], "inception", model.trained_on, names),
-        )
+    offset = background_offset(model.trained_on, classes)
+    names = try_class_names(model.trained_on, classes, checkpoint.parent.parent.parent)
+    names = names or shift_names([*map(str, range(classes + offset))], offset)
+    network = model.network, model.sizes[-1], "inception"
+    description = ModelDescription(*network, model.trained_on, names, labels_offset=offset)
+    write_model_description(checkpoint.parent, description)
 
 
 def provide_files(name: str, folder: Path, address: str, mirrors: Sequence[str] = ()) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,15 +109,33 @@ def test_flags_take_precedence_over_the_description(checkpoint, name_classes):
         prefix,
         image_size=96,
         preprocessing_name="inception",
+        renamed_classes=True,
         **name_classes("Fink", "Zaunkönig", "Seeschwalbe"),
     )
     names = ("Fink", "Zaunkönig", "Seeschwalbe")
     assert found == ModelDescription("resnet_v2_50", 96, "inception", "named", names)
 
 
-def test_one_class_more_than_names_is_the_background(checkpoint, name_classes):
-    found = describe_classifier(checkpoint(InceptionV3=4), **name_classes(*NAMES))
-    assert found.class_names == ("background", *NAMES)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_background_class_is_known_not_guessed(checkpoint, name_classes, named):
+    prefix, given = checkpoint(resnet_v2_50=4), name_classes(*NAMES)
+    message = r"names 3 classes, but checkpoint .* has 4: .*; if its first class is a background"
+    with pytest.raises(UserError, match=message):
+        describe_classifier(prefix, **given)
+    write_model_description(Path(prefix).parent, WRITTEN)
+    with pytest.raises(UserError, match=message):  # nor for names of model.json
+        describe_classifier(prefix)
+    names = NAMES if named else ("0", "1", "2")
+    known = replace(WRITTEN, class_names=("background", *names), labels_offset=-1)
+    write_model_description(Path(prefix).parent, known)
+    assert describe_classifier(prefix, **given).class_names == ("background", *NAMES)
+
+
+def test_a_positive_offset_removes_names_of_the_dataset(checkpoint, name_classes):
+    prefix, given = checkpoint(resnet_v2_50=2), name_classes(*NAMES)
+    known = replace(WRITTEN, class_names=NAMES[1:], labels_offset=1)
+    write_model_description(Path(prefix).parent, known)
+    assert describe_classifier(prefix, **given).class_names == NAMES[1:]
 
 
 def test_properties_that_do_not_match_or_are_missing(checkpoint, name_classes, tmp_path):

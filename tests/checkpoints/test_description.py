@@ -21,6 +21,8 @@ def test_what_is_written_is_read(tmp_path):
     write_model_description(tmp_path, WRITTEN)
     assert read_model_description(tmp_path) == WRITTEN
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
+    keys = ["format", "model_name", "image_size", "preprocessing_name", "dataset_name"]
+    assert list(json.loads((tmp_path / "model.json").read_text())) == [*keys, "class_names"]
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,7 @@ def test_what_is_written_is_read(tmp_path):
         {"class_names": None},
         {"class_names": [1, 2, 3]},
         {"colour": "green"},
+        {"labels_offset": "1"},
     ],
     ids=str,
 )

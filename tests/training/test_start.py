@@ -26,7 +26,7 @@ def choose_start(tmp_path: Path, checkpoint: str, exclude="", ignore_missing_var
     values = SimpleNamespace(
         checkpoint_exclude_scopes=exclude, ignore_missing_vars=ignore_missing_vars
     )
-    return first_values(run, values, [])
+    return first_values(run, values, [], None)
 
 
 @pytest.mark.parametrize("classifier", ["Logits", "logits"], ids=["Inception", "ResNet"])
@@ -66,7 +66,7 @@ def test_a_checkpoint_of_another_run_is_not_resumed(tmp_path, small_checkpoint):
         slim.model_variable("net/Momentum", [3, 2])
         with pytest.raises(UserError, match=r"lacks 1 of 2 variables: net/Momentum; .* another"):
             run = Run(cluster=None, train_dir=Path(small_checkpoint).parent, last_step=None)
-            first_values(run, SimpleNamespace(checkpoint_path=None), [])
+            first_values(run, SimpleNamespace(checkpoint_path=None), [], None)
 
 
 def test_the_last_step_completes_the_last_epoch():

@@ -97,6 +97,15 @@ def test_finds_the_images(tmp_path, some):
     assert pictures.class_names == ["kind_0", "kind_1", "kind_2", "3", "4", "kind_5"]
     (folder / "classes.txt").write_text("".join(f"{i} name {i}\n" for i in range(6)))
     assert load_pictures(tmp_path, "birds", "val", some.labels).class_names[4] == "name 4"
+    # A class may have training images only.
+    (folder / "train.txt").write_text("images/kind_6/a.jpg: 6\n")
+    (folder / "classes.txt").write_text("".join(f"{i} name {i}\n" for i in range(7)))
+    assert load_pictures(tmp_path, "birds", "val", some.labels).class_names[6] == "name 6"
+    (folder / "classes.txt").unlink()
+    assert load_pictures(tmp_path, "birds", "val", some.labels).class_names[5:] == [
+        "kind_5",
+        "kind_6",
+    ]
     with pytest.raises(UserError, match=r"val\.txt has 50 images, whose labels differ from the 49"):
         load_pictures(tmp_path, "birds", "val", some.labels[1:])
 

@@ -159,8 +159,9 @@ def test_a_page_instead_of_the_file_and_an_archive_put_there_by_hand(
     assert "sent a page instead of the file" in lines[-1]
     link, place = re.search(r"fetch (\S+) in a browser and save it as (\S+)$", lines[-1]).groups()
     assert link == f"https://drive.google.com/open?id={DRIVE_IDS[RESNET]}"
-    assert list((tmp_path / "resnet").iterdir()) == []
+    assert list((tmp_path / "resnet").glob("*")) == []
 
+    Path(place).parent.mkdir(exist_ok=True)
     Path(place).write_bytes(PAGE)
     code, _, lines = fetch(RESNET)
     assert code == 1
@@ -212,8 +213,9 @@ def test_a_model_of_tf_slim_from_mirrors(fetch, drive, tmp_path):
     assert (
         find_checkpoint(str(path)) == find_checkpoint(f"{tmp_path}/resnet/{TF_SLIM}") == str(path)
     )
-    names = read_model_description(path.parent).class_names
-    assert names[:2] == ("background", "object_0")
+    described = read_model_description(path.parent)
+    assert described.class_names[:2] == ("background", "object_0")
+    assert described.labels_offset == -1
 
     # Another archive under the same name is refused, also if it holds such a model.
     (tmp_path / "resnet" / f"{TF_SLIM}.archive").unlink()
@@ -244,6 +246,9 @@ def test_class_names_that_cannot_be_fetched(fetch, drive, resnet, tmp_path):
     found = fetch(RESNET)[2][-1]
     assert re.fullmatch(f"{start}the connection [^;]*: run this again to resume{end}", found), found
     drive.stops_after = None
+    # What is known of the model is written, and the names when they can be fetched.
+    described = read_model_description(tmp_path / "resnet" / RESNET)
+    assert (described.class_names[6088], described.labels_offset) == ("6088", 0)
     drive.files["inat.zip"] = names
     assert fetch(RESNET)[0] == 0
     assert read_model_description(tmp_path / "resnet" / RESNET).class_names[1000] == "species 0"
@@ -338,7 +343,7 @@ def test_wrong_names_and_addresses_are_one_line(fetch, drive, tmp_path):
     code, _, lines = fetch(RESNET)
     assert code == 1
     assert "cannot be fetched (404 Client Error" in lines[-1]
-    assert list((tmp_path / "resnet").iterdir()) == []
+    assert list((tmp_path / "resnet").glob("*")) == []
 
 
 def test_the_list_needs_no_tensorflow(tmp_path):
