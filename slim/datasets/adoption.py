@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from slim.common.errors import UserError, warn
-from slim.common.files import write_whole
+from slim.common.files import make_link, write_whole
 from slim.common.progress import progress
 from slim.common.workers import WorkerError, run_jobs
 from slim.datasets.images import ImageError, convert_image
@@ -74,8 +74,8 @@ def adopt(folder: Path, verify: bool, num_workers: int) -> DatasetDescription:
 
     # 3. Describe them. There is no list, which tells them from the shards of conversion.
     for shard, path in paths.items():
-        if path.name != shard.file_name:
-            (folder / shard.file_name).symlink_to(path.name)
+        if not (link := folder / shard.file_name).exists():
+            make_link(link, Path(path.name), "rename the shards instead")
     splits = {
         split_name: SplitDescription(
             samples=counted.total(),

@@ -104,6 +104,7 @@ def test_shards_with_names_of_other_programs_get_links(folder):
     with pytest.raises(UserError, match="or describe others with --adopt"):
         get_dataset(folder.name, "train", folder.parent)
     adopt(folder, "--noverify")
+    adopt(folder, "--noverify")
     link = folder / "train_00001-of-00002.tfrecord"
     assert link.readlink() == Path("flowers_train_00001-of-00002.tfrecord")
     assert get_dataset(folder.name, "train", folder.parent).num_samples == 6
