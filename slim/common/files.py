@@ -89,10 +89,9 @@ def make_link(link: Path, target: Path, advice: str) -> None:
 
 
 @contextmanager
-def making(folder: Path) -> Iterator[None]:
-    """Makes a folder, and removes it if an error leaves it empty."""
+def removing_empty(folder: Path) -> Iterator[None]:
+    """Removes a folder that did not exist if an error leaves it empty."""
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
@@ -149,7 +148,8 @@ def writing_to(folder: Path, flag: str, seconds: float | None = None) -> Iterato
     Errors of the system become a `UserError` that names the flag.
     """
     try:
-        with making(folder), exclusive(folder, seconds):
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder, seconds):
             yield
     except BrokenPipeError:  # of the output
         raise

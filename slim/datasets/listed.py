@@ -13,7 +13,7 @@ import numpy as np
 
 from slim.common.command_line import FlagSet
 from slim.common.errors import UserError, warn
-from slim.common.files import make_link, replacing, write_whole, writing_to
+from slim.common.files import make_link, removing_empty, replacing, write_whole, writing_to
 from slim.common.progress import progress
 from slim.datasets.lists import CLASSES, Entry, ImageList, count_classes
 from slim.datasets.registry import (
@@ -210,7 +210,7 @@ def write_derived(
     # 2. Place the images and write the files, unless the folder holds something else, perhaps since
     #    a moment ago.
     refuse_others()
-    with writing_to(folder, "output_name"):
+    with removing_empty(folder), writing_to(folder, "output_name"):
         refuse_others()
         for source in sources:
             place, target = folder / source.name, Path("..", source.name)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from slim.common.errors import UserError, count_some, warn
-from slim.common.files import exclusive, making, write_whole
+from slim.common.files import removing_empty, write_whole, writing_to
 from slim.common.progress import progress
 from slim.datasets.listed import ListedDataset, compose_files, place_images
 from slim.datasets.lists import compose_class_names
@@ -103,7 +103,7 @@ def write_dataset(folder: Path, dataset: ListedDataset, copy: bool) -> None:
     in_archive = folder.name in KNOWN and folder.resolve() == source.parent
 
     # 3. Write, unless this would change an existing list.
-    with making(folder), exclusive(folder):
+    with removing_empty(folder), writing_to(folder, "dataset_dir"):
         for list_name, text in lists.items():
             path = folder / list_name
             if path.exists() and path.read_bytes() != text.encode("utf-8", "surrogateescape"):

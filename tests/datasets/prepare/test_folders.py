@@ -333,7 +333,7 @@ def test_a_file_system_without_links(tmp_path, data):
     for number, message in {
         errno.EOPNOTSUPP: f"{link} cannot be a link .*; nothing was written; set --copy",
         errno.EPERM: f"{link} cannot be a link .*; nothing was written; set --copy",
-        errno.EIO: f"{link}: Input/output error: fix this",
+        errno.EIO: f"cannot write {link}: Input/output error; fix this",
     }.items():
         with no_links(number):
             error = prepare(*flags_for(root, data), code=1)[1]
