@@ -16,6 +16,7 @@ from absl import flags
 
 from slim.common.command_line import FlagSet, python_command, require_checkpoint, run_command
 from slim.common.errors import UserError, count_some, warn
+from slim.common.files import valid_text
 from slim.serving.classifier_flags import classifier_flags, define_classifier_flags
 
 if TYPE_CHECKING:
@@ -97,8 +98,6 @@ def classify_images(
     rows = classifier.rows(images, PROBABILITIES)
     if as_json:
         rows = progress("classifying", len(images), " images", items=rows)
-    else:
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
     found, failed = [], 0
     for image, row in zip(images, rows, strict=True):
         problem = row if isinstance(row, ImageError) else None
@@ -110,8 +109,11 @@ def classify_images(
             continue
         predictions = classifier.likeliest(row, top_k)
         if as_json:
-            named = [prediction._asdict() for prediction in predictions]
-            found.append(json.dumps({"image": str(image), "predictions": named}))
+            named = [
+                prediction._replace(class_name=valid_text(prediction.class_name))._asdict()
+                for prediction in predictions
+            ]
+            found.append(json.dumps({"image": valid_text(str(image)), "predictions": named}))
             continue
         print(image)
         for prediction in predictions:

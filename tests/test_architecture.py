@@ -27,7 +27,7 @@ LAYERS = (
 # The most files and lines that a reader of a command has to follow.
 READ = {
     "train_image_classifier": (41, 6850),
-    "eval_image_classifier": (34, 5300),
+    "eval_image_classifier": (34, 5450),
     "feature_extraction": (33, 5350),
     "classify": (32, 4770),
     "convert_dataset": (14, 2340),

@@ -145,6 +145,22 @@ def test_images_that_cannot_be_read_or_give_no_number(tmp_path, capsys):
     ]
 
 
+def test_names_that_are_not_unicode_are_valid_json(tmp_path, capsys):
+    """Of a file and of a class; strict parsers refuse half a pair of surrogates."""
+    image = tmp_path / os.fsdecode(b"caf\xe9.png")
+    Image.new("RGB", (4, 4)).save(image)
+
+    def unsure(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": tf.fill([tf.size(encoded), 2], np.float32(0.5))}
+
+    names = ("\ud83d", "\u9ebb\U0001f426")
+    with Classifier(unsure, ModelDescription("", SMALL_SIZE, "", "", names), 1) as model:
+        assert classify_images(model, [image], 2, as_json=True) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    found = [row["image"], *(prediction["class_name"] for prediction in row["predictions"])]
+    assert found == [f"{tmp_path}/caf\\udce9.png", r"\ud83d", names[1]]
+
+
 def test_errors(classifier_dir, tmp_path):
     image = tmp_path / "image.png"
     Image.new("RGB", (4, 4)).save(image)

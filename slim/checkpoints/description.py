@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slim.common.errors import UserError
-from slim.common.files import write_whole
+from slim.common.files import valid_text, write_whole
 from slim.common.network_table import check_image_size, get_network, preprocessing_kind
 from slim.datasets.lists import CLASSES
 
@@ -46,7 +46,8 @@ def write_model_description(folder: Path, description: ModelDescription) -> None
         del content["apply_orientation"]
     if not description.labels_offset:
         del content["labels_offset"]
-    write_whole(folder / MODEL, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_whole(folder / MODEL, valid_text(text))  # an escape of JSON for a name that is not UTF-8
 
 
 def read_model_description(folder: Path) -> ModelDescription | None:

@@ -1,5 +1,6 @@
 """Command lines: flags, `--help`, and exit codes. Nothing here loads TensorFlow."""
 
+import codecs
 import errno
 import math
 import operator
@@ -9,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 
 from absl import flags
@@ -47,6 +49,9 @@ def run_command(
             its value is a list.
     """
     argv = list(sys.argv if argv is None else argv)
+    if isinstance(sys.stdout, TextIOWrapper):  # notebooks have another one
+        codecs.register_error("slim", _encode_character)
+        sys.stdout.reconfigure(errors="slim")
     # Not `absl.flags.FLAGS`: one process can import several commands.
     values = flags.FlagValues()
     define(values)
@@ -107,6 +112,14 @@ def set_environment() -> None:
     # TensorFlow takes the whole memory of a GPU when it first uses it, unless told otherwise. The
     # options of a session come too late, because tf.data uses the GPU before there is a session.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
+
+def _encode_character(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Keeps a byte of a file name that is not UTF-8; escapes other characters that are lacking."""
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    return ascii(character)[1:-1], error.start + 1
 
 
 def _discard_output() -> None:

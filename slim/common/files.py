@@ -64,6 +64,11 @@ def write_whole(path: Path, text: str, writer: str = "") -> None:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
+def valid_text(text: str) -> str:
+    """Returns a text as UTF-8 can have it: bytes of names that are not UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def make_folder(path: Path, flag: str) -> None:
     """Makes the folder of a flag, and its parents, if they do not exist."""
     try:

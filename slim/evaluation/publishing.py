@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from slim.common.compat import tf
 from slim.common.errors import UserError
-from slim.common.figures import RIGHT, WRONG
+from slim.common.figures import RIGHT, WRONG, fit_font
 from slim.common.files import make_folder, remove_stale
 from slim.common.summaries import image, scalar
 from slim.datasets.input import Dataset
@@ -186,7 +186,7 @@ def mistakes_picture(predictions: Predictions, dataset: Dataset) -> bytes | None
     columns = min(COLUMNS, len(indices))
     size = (columns * width + MARGIN, -(-len(indices) // columns) * height + MARGIN)
     picture = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT)
+    draw, default_font = ImageDraw.Draw(picture), ImageFont.load_default(FONT)
 
     # 2. Each image, with two lines below it.
     for place, index in enumerate(indices):
@@ -201,6 +201,8 @@ def mistakes_picture(predictions: Predictions, dataset: Dataset) -> bytes | None
             (predictions.class_name(predictions.labels[index]), RIGHT),
         )
         for line, (text, colour) in enumerate(captions):
+            fitting, text = fit_font(text)
+            font = ImageFont.truetype(fitting.fname, FONT) if fitting else default_font
             while draw.textlength(text, font) > SIDE:  # a long name keeps its end
                 text = f"…{text[2:]}"
             draw.text((left, top + SIDE + line * LINE), text, fill=colour, font=font)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from slim.common.errors import UserError
-from slim.common.figures import INK
+from slim.common.figures import INK, legible
 from slim.datasets.images import load_thumbnail
 from slim.evaluation.predictions import confused_pairs
 from slim.transfer.domain_similarity import Flow
@@ -50,7 +50,7 @@ def plot_confused_pairs(
             _show(axis, train.paths[index], None)
         axes[0].set_title(f"{true}, {pair.times} predicted as:", **_CAPTION | {"color": WRONG})
         axes[examples].set_title(predicted, **_CAPTION)
-    return figure
+    return legible(figure)
 
 
 def plot_retrieval(
@@ -76,7 +76,7 @@ def plot_retrieval(
             _show(axis, train.paths[index], colour)
             caption = "✓" if right else _shortened(f"✗ {name}")
             axis.set_title(caption, **_CAPTION | {"color": colour})
-    return figure
+    return legible(figure)
 
 
 def plot_feature_map(
@@ -122,7 +122,7 @@ def plot_feature_map(
         handles = [Patch(color=colour) for colour in colours]
         names = [readable(class_names[label]) for label in classes]
         figure.legend(handles, names, loc="outside right upper", fontsize=9, frameon=False)
-    return figure
+    return legible(figure)
 
 
 def plot_nearest_classes(
@@ -174,7 +174,7 @@ def plot_nearest_classes(
     names = [f"class of {target.name}", *(f"class of {name}" for name in colours)]
     style = {"loc": "outside upper center", "ncols": len(names), "fontsize": 9, "frameon": False}
     figure.legend(handles, names, **style)
-    return figure
+    return legible(figure)
 
 
 # What the figures share.

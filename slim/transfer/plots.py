@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from slim.common.figures import COLOURS, INK, MARKERS, draw_class_accuracy
+from slim.common.figures import COLOURS, INK, MARKERS, draw_class_accuracy, legible
 from slim.evaluation.confusion import confusion_colours
 from slim.transfer.comparison import Accuracies, transfer_correlation
 from slim.transfer.domain_similarity import Flow, SimilarityTable
@@ -43,7 +43,7 @@ def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> Figure
             ink = "white" if colours[row, column].mean() < 150 else INK
             style = {"ha": "center", "va": "center", "fontsize": 8, "color": ink}
             axes.text(column, row, f"{confusion[row, column]}", **style)
-    return figure
+    return legible(figure)
 
 
 def plot_similarity(table: SimilarityTable) -> Figure:
@@ -66,7 +66,7 @@ def plot_similarity(table: SimilarityTable) -> Figure:
         colour = "white" if similarity > middle else INK
         style = {"ha": "center", "va": "center", "fontsize": 9, "color": colour}
         axes.text(column, row, text, **style)
-    return figure
+    return legible(figure)
 
 
 def plot_flows(flows: Mapping[str, Flow], source: Prototypes) -> Figure:
@@ -99,7 +99,7 @@ def plot_flows(flows: Mapping[str, Flow], source: Prototypes) -> Figure:
     handles = [Patch(color=colour, label=f"from {name}") for name, colour in colours.items()]
     style = {"ncols": len(handles), "fontsize": 9, "frameon": False}
     figure.legend(handles=handles, loc="outside upper center", **style)
-    return figure
+    return legible(figure)
 
 
 def dataset_colours(domain: Prototypes) -> dict[str, str]:
@@ -154,7 +154,7 @@ def plot_transfers(table: SimilarityTable, accuracies: Mapping[str, Accuracies])
     }
     style = {"fontsize": 8, "frameon": False}
     figure.legend(handles.values(), handles, loc="outside right upper", **style)
-    return figure
+    return legible(figure)
 
 
 def plot_class_accuracy(evaluation: Evaluation) -> Figure:
@@ -167,7 +167,7 @@ def plot_class_accuracy(evaluation: Evaluation) -> Figure:
     draw_class_accuracy(axes, sizes, accuracy, colours=colours, labels=labels)
     axes.set_title(f"{len(shown)} classes, mean accuracy {shown.mean():.1%}", fontsize=10)
     axes.legend(fontsize=8, loc="lower right")
-    return figure
+    return legible(figure)
 
 
 def readable(name: str) -> str:

@@ -1,6 +1,7 @@
 """`model.json`: a written description can be read; an invalid one is refused in one line."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -16,10 +17,12 @@ WRITTEN = ModelDescription(
 )
 
 
-def test_what_is_written_is_read(tmp_path):
+@pytest.mark.parametrize("written", [WRITTEN, replace(WRITTEN, dataset_name="caf\udce9")])
+def test_what_is_written_is_read(tmp_path, written):
+    """Also the name of a folder that is not UTF-8."""
     assert read_model_description(tmp_path) is None
-    write_model_description(tmp_path, WRITTEN)
-    assert read_model_description(tmp_path) == WRITTEN
+    write_model_description(tmp_path, written)
+    assert read_model_description(tmp_path) == written
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
     keys = ["format", "model_name", "image_size", "preprocessing_name", "dataset_name"]
     assert list(json.loads((tmp_path / "model.json").read_text())) == [*keys, "class_names"]

@@ -1,8 +1,10 @@
 """Tests of flags with bounds, of the interpreter in messages, and of output that is lost."""
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 
 import pytest
 from absl import flags
@@ -53,6 +55,21 @@ def test_the_interpreter_in_messages_runs_from_the_working_directory(tmp_path, m
     assert python_command() == ".venv/bin/python"
     monkeypatch.setenv("PATH", str(executable.parent), prepend=os.pathsep)  # .venv is activated
     assert python_command() == "python"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "accent"), [("latin-1", b"\xe9"), ("ascii", rb"\xe9"), ("utf-8", b"\xc3\xa9")]
+)
+def test_any_name_is_printed_in_any_encoding(encoding, accent):
+    """What the encoding lacks is escaped; bytes of file names that are not UTF-8 are kept."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    with redirect_stdout(stream), pytest.raises(SystemExit) as stopped:
+        run_command(
+            lambda values: None, lambda values: print("\xe9 \udce9 \ud83d \u9ebb", end=""), ["x"]
+        )
+    assert stopped.value.code == 0
+    bird = "\u9ebb".encode() if encoding == "utf-8" else rb"\u9ebb"
+    assert stream.buffer.getvalue() == b" ".join([accent, b"\xe9", rb"\ud83d", bird])
 
 
 @pytest.mark.parametrize("flag", ["--list", "--help"])

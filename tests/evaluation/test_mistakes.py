@@ -1,11 +1,14 @@
 """The picture of the worst mistakes."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from matplotlib.font_manager import fontManager
 from PIL import Image
 
+from slim.common import figures
 from slim.datasets.input import Dataset
 from slim.datasets.tfrecord import encode_example, write_record
 from slim.evaluation.predictions import Predictions
@@ -35,7 +38,7 @@ def test_most_certain_mistakes_come_first():
     assert worst_mistakes(PREDICTIONS, 1).tolist() == [4]
 
 
-def test_pictures_are_those_of_the_mistakes(tmp_path):
+def test_pictures_are_those_of_the_mistakes(tmp_path, monkeypatch):
     dataset = Dataset(
         name="reds",
         split_name="validation",
@@ -48,5 +51,16 @@ def test_pictures_are_those_of_the_mistakes(tmp_path):
     centre = MARGIN + SIDE // 2
     reds = [picture.getpixel((centre + i * (SIDE + MARGIN), centre))[0] for i in range(2)]
     np.testing.assert_allclose(reds, [200, 50], atol=3)
+
+    def drawn(*names: str) -> bytes:
+        return mistakes_picture(replace(PREDICTIONS, class_names=names), dataset)
+
+    # A script of no font is escaped, one of some font is drawn, and neither is a row of boxes.
+    only = [font for font in fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(figures, "_fonts", lambda: only)
+    assert drawn("麻雀", "b") == drawn(r"\u9ebb\u96c0", "b")
+    assert len({drawn("Воробей", "b"), drawn("Робовей", "b"), drawn(ascii("Воробей"), "b")}) == 3
+    monkeypatch.setattr(figures, "_fonts", list)  # as without Matplotlib
+    assert drawn("Пё", "b") == drawn(r"\u041f\u0451", "b")
     right = Predictions(5, LABELS[:1], TOP[:1], PROBABILITIES[:1], 2)
     assert mistakes_picture(right, dataset) is None

@@ -1,8 +1,12 @@
 """The contents of figures."""
 
+import warnings
+
 import numpy as np
 import pytest
+from matplotlib.font_manager import fontManager
 
+from slim.common import figures
 from slim.evaluation.confusion import confusion_colours
 from slim.transfer import plots
 from slim.transfer.domain_similarity import SimilarityTable, emd, optimal_flow
@@ -32,6 +36,20 @@ def test_confusion(evaluation):
     )
     counts = {text.get_position(): text.get_text() for text in axes[0].texts}
     assert counts == {(0, 0): "8", (1, 0): "2", (0, 1): "1", (1, 1): "9", (2, 2): "10"}
+
+
+def test_names_in_any_script(evaluation, table, monkeypatch):
+    """On axes and in titles; dollars are no formula, and no character becomes a box."""
+    only = [font for font in fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(figures, "_fonts", lambda: only)
+    names = ["麻雀", "Воробей_$x_$", r"$\broken$"]
+    domains = SimilarityTable(["鳥 1", "net"], ["花", "b", "c"], table.emd, table.similarity)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as Matplotlib's about a missing glyph
+        text = drawn(plots.plot_confusion(evaluation, names))[1]
+        of_domains = drawn(plots.plot_similarity(domains))[1]
+    assert r"\u9ebb\u96c0" in text and "Воробей $x $" in text and r"$\broken$" in text
+    assert r"\u9ce5 1" in of_domains and r"\u82b1" in of_domains and "★ 0.970" in of_domains
 
 
 def test_confusion_of_many_classes_has_no_names():
