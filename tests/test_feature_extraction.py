@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -15,11 +16,15 @@ from PIL import Image
 from tensorboard.plugins.projector import ProjectorConfig
 from tensorboard.plugins.projector.projector_plugin import _read_tensor_binary_file
 
-from slim import convert_dataset
+from slim import convert_dataset, load_classifier
 from slim import eval_image_classifier as evaluation
 from slim import feature_extraction as extraction
 from slim import train_image_classifier as training
-from slim.checkpoints.description import ModelDescription, write_model_description
+from slim.checkpoints.description import (
+    ModelDescription,
+    read_model_description,
+    write_model_description,
+)
 from slim.common import files
 from slim.evaluation.predictions import load_predictions
 from slim.features import extractor
@@ -35,7 +40,7 @@ from tests.conftest import (
     run,
     small_values,
 )
-from tests.datasets.conftest import Trap, wait_until
+from tests.datasets.conftest import Trap, oriented, picture, wait_until
 from tests.support import (
     SMALL_DEPTH,
     SMALL_NETWORK,
@@ -440,3 +445,27 @@ def test_the_command_stands_at_the_top():
     done = run("python", "feature_extraction.py", "--help")
     assert done.returncode == 0
     assert "inception_v3_iNat_299.ckpt" in done.stdout
+
+
+def test_orientation_is_that_of_the_dataset_otherwise_of_training(classifier_dir, tmp_path):
+    """An image that is stored sideways, before and after conversion, which ignores orientation."""
+    trained, folder, output = tmp_path / "run", tmp_path / "sideways", tmp_path / "out"
+    shutil.copytree(classifier_dir, trained)
+    written = read_model_description(trained)
+    write_model_description(trained, replace(written, apply_orientation=True))
+    folder.mkdir()
+    for name in ("train", "val"):
+        (folder / f"{name}.jpg").write_bytes(oriented(picture(7, (40, 48)), "JPEG", 6))
+        (folder / f"{name}.txt").write_text(f"{name}.jpg: 0\n")
+    data = [f"--dataset_dir={tmp_path}", "--dataset_name=sideways"]
+    for model in (trained, classifier_dir):
+        flags = [*data, f"--checkpoint_path={trained}", f"--output_dir={output}", "--splits=val"]
+        done = invoke(extraction, *flags)
+        assert done.code == 0, done.error
+        (found,) = np.load(output / "sideways_feature_val.npy")
+        with load_classifier(model) as classifier:
+            (expected,) = classifier.features([folder / "val.jpg"])
+        np.testing.assert_allclose(found, expected, atol=1e-4 * expected.std())
+        described = json.loads((output / "sideways_feature_val.json").read_text())
+        assert described.get("apply_orientation", False) == (model == trained)
+        invoke(convert_dataset, *data, "--num_shards=1", "--num_workers=1")

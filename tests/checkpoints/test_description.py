@@ -28,6 +28,14 @@ def test_what_is_written_is_read(tmp_path, written):
     assert list(json.loads((tmp_path / "model.json").read_text())) == [*keys, "class_names"]
 
 
+def test_orientation_is_written_where_it_is_applied(tmp_path):
+    for applied in (False, True):
+        written = replace(WRITTEN, apply_orientation=applied)
+        write_model_description(tmp_path, written)
+        assert read_model_description(tmp_path) == written
+        assert ("apply_orientation" in (tmp_path / "model.json").read_text()) == applied
+
+
 @pytest.mark.parametrize(
     "change",
     [
