@@ -1,6 +1,5 @@
 """Tests of paths that TensorFlow or the system would take for something else."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,13 @@ from slim import (
 from slim.checkpoints import __main__ as fetch
 from slim.common.errors import UserError
 from slim.datasets.prepare import __main__ as prepare
-from slim.datasets.registry import conversion_command, removal
+from slim.datasets.registry import (
+    DatasetDescription,
+    SplitDescription,
+    conversion_command,
+    removal,
+)
+from slim.datasets.tfrecord import LISTS
 from slim.serving.classifier import load_classifier
 from slim.transfer import study
 from tests.support import invoke
@@ -109,7 +114,11 @@ def test_commands_in_messages_are_quoted_for_the_shell():
     assert conversion_command("own", "my data").endswith(
         "--dataset_name=own '--dataset_dir=my data'"
     )
-    assert re.search(
-        r"rm -f 'my data/own'/\*\.tfrecord 'my data/own/dataset\.json'",
-        removal(Path("my data/own")),
-    )
+    assert "'--dataset_dir=my data' --adopt`" in removal(Path("my data/own"), None)
+    split = SplitDescription(samples=1, skipped=0, shard_bytes=[1], list_sha256="0")
+    splits = dict.fromkeys(LISTS, split)
+    converted = DatasetDescription(2, seed=0, verified=True, on_error="fail", splits=splits)
+    assert (
+        "(rm -f 'my data/own'/train_?????-of-00001.tfrecord "
+        "'my data/own'/validation_?????-of-00001.tfrecord 'my data/own'/dataset.json)"
+    ) in removal(Path("my data/own"), converted)
