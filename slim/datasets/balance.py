@@ -21,10 +21,10 @@ from absl import flags
 
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError
-from slim.datasets.listed import define_output_flags, read_dataset, write_derived
+from slim.datasets.listed import define_output_flags, print_next, read_dataset, write_derived
 from slim.datasets.lists import CLASSES, Entry
 from slim.datasets.prepare.statistics import summarize_counts
-from slim.datasets.registry import conversion_command, new_dataset_folder
+from slim.datasets.registry import new_dataset_folder
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -64,9 +64,7 @@ def main(values: flags.FlagValues) -> None:
     # 3. Compare the long tail before and after.
     print(f"{folder}: {after.sum():,} of {before.sum():,} training images\n")
     print(summarize_counts("training images", {source.name: before, name: after}))
-    turned = source.is_turned
-    command = conversion_command(name, values.dataset_dir, apply_orientation=turned)
-    print(f"\nnext: {command}")
+    print_next(folder, [source])
 
 
 def take_images(images: Sequence[Entry], max_per_class: int, seed: int) -> list[Entry]:

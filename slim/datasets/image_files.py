@@ -1,6 +1,7 @@
 """Image files in folders."""
 
 import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,14 @@ _SYSTEM = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Info
 def is_hidden(name: str) -> bool:
     """Returns whether a file or folder is hidden, or one that a system adds to folders."""
     return name.startswith(".") or name in _SYSTEM
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Returns the names of the folders in a folder that are not hidden, sorted."""
+    # Faster than with `Path`: ImageNet has folders of 50,000 images.
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if not is_hidden(e.name) and e.is_dir())
+    return []
 
 
 @cache
@@ -39,13 +48,13 @@ def find_image_files(top: Path) -> tuple[list[Path], list[Path]]:
     images, others = [], []
     above = top.absolute().parent.resolve()
     read = {above, *above.parents, *top.resolve().parents}
-    for folder, subfolders, files in os.walk(top, onerror=fail, followlinks=True):
+    for folder, folders, files in os.walk(top, onerror=fail, followlinks=True):
         if (target := Path(folder).resolve()) in read:
-            subfolders.clear()
+            folders.clear()
             others.append(Path(folder))
             continue
         read.add(target)
-        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         for path in (Path(folder, name) for name in sorted(files) if not is_hidden(name)):
             (images if path.suffix.lower() in image_endings() else others).append(path)
     return sorted(images), sorted(others)

@@ -18,6 +18,7 @@ from slim.common.progress import progress
 from slim.datasets.lists import CLASSES, Entry, ImageList, count_classes
 from slim.datasets.registry import (
     Sizes,
+    conversion_command,
     dataset_folder,
     is_turned,
     read_class_names,
@@ -38,11 +39,6 @@ class ListedDataset:
     @property
     def name(self) -> str:
         return self.folder.name
-
-    @property
-    def is_turned(self) -> bool:
-        """Whether the conversion of the dataset applied the orientations of its images."""
-        return bool(is_turned(self.folder))
 
     @property
     def num_classes(self) -> int:
@@ -212,12 +208,13 @@ def write_derived(
     refuse_others()
     with removing_empty(folder), writing_to(folder, "output_name"):
         refuse_others()
+        listed = [path for images in splits.values() for path, _ in images]
         for source in sources:
             place, target = folder / source.name, Path("..", source.name)
             if place.is_symlink() and place.readlink() != target:
                 place.unlink()
-            listed = [path.partition("/") for images in splits.values() for path, _ in images]
-            paths = [path for name, _, path in listed if name == source.name]
+            prefix = f"{source.name}/"
+            paths = [path.removeprefix(prefix) for path in listed if path.startswith(prefix)]
             place_images(place, source.folder, paths, target=target, copy=copy, flag="output_name")
         train = folder / LISTS["train"]
         changed = any(
@@ -230,3 +227,9 @@ def write_derived(
             train.unlink()  # there is no dataset until all lists are replaced
         for name, text in files.items():
             write_whole(folder / name, text)
+
+
+def print_next(folder: Path, sources: Sequence[ListedDataset]) -> None:
+    """Prints the command that converts a derived dataset, with the orientations of its sources."""
+    turned = any(is_turned(source.folder) for source in sources)
+    print(f"\nnext: {conversion_command(folder.name, folder.parent, apply_orientation=turned)}")

@@ -17,9 +17,9 @@ from absl import flags
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError
 from slim.common.tables import Table
-from slim.datasets.listed import define_output_flags, read_dataset, write_derived
+from slim.datasets.listed import define_output_flags, print_next, read_dataset, write_derived
 from slim.datasets.lists import compose_class_names
-from slim.datasets.registry import conversion_command, new_dataset_folder
+from slim.datasets.registry import new_dataset_folder
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -72,9 +72,7 @@ def main(values: flags.FlagValues) -> None:
     header = ["dataset", "labels", "training images", "validation images"]
     print(f"{folder}: {len(class_names):,} classes\n")
     print(Table(header, rows, numeric=[2, 3]))
-    turned = any(dataset.is_turned for dataset in datasets)
-    command = conversion_command(name, values.dataset_dir, apply_orientation=turned)
-    print(f"\nnext: {command}")
+    print_next(folder, datasets)
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

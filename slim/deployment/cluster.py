@@ -57,6 +57,11 @@ class Cluster:
         return self.job_name == "worker" and self.task == 0
 
     @property
+    def is_alone(self) -> bool:
+        """Whether there are no other workers and no parameter servers."""
+        return self.worker_replicas == 1 and not self.num_ps_tasks
+
+    @property
     def required(self) -> list[str]:
         """The addresses of the processes without which this one cannot go on."""
         if self.all_reduce:

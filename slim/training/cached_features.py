@@ -30,7 +30,7 @@ FEATURES = "features"  # the end point that is fed, and the folder in --train_di
 
 def check_cache_flags(values: flags.FlagValues, cluster: Cluster) -> None:
     """Refuses flags that cannot be combined with `--cache_features`, and clusters."""
-    if cluster.master or cluster.num_ps_tasks or cluster.worker_replicas > 1:
+    if cluster.master or not cluster.is_alone:
         raise UserError(
             "--cache_features: one layer is too small for several machines; omit --worker_hosts, "
             "--ps_hosts and --master, and unset TF_CONFIG"

@@ -85,8 +85,7 @@ def take_part(
                 else:
                     print(f"resuming from step {step} ({latest})", flush=True)
         # The other processes of a cluster learn from the variables that the run is complete.
-        is_alone = cluster.worker_replicas == 1 and not cluster.num_ps_tasks
-        run.is_complete = is_alone and run.ends_at(step)
+        run.is_complete = cluster.is_alone and run.ends_at(step)
         if not run.is_complete:
             run.target = stack.enter_context(join(cluster))
         yield run

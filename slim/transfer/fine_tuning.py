@@ -74,7 +74,7 @@ def plan_trainings(
         define_training_flags(chosen)
         own = parse_training_flags(chosen, defaults, values.fine_tune_flags)
         cluster = find_cluster(chosen, os.environ)
-        if cluster.master or cluster.num_ps_tasks or cluster.worker_replicas > 1:
+        if cluster.master or not cluster.is_alone:
             raise UserError(
                 "--fine_tune trains on this machine alone: omit the flags of a cluster in "
                 "--fine_tune_flags, and unset TF_CONFIG"

@@ -18,9 +18,9 @@ from absl import flags
 from slim.common.command_line import FlagSet, check_names, run_command
 from slim.common.errors import UserError
 from slim.common.tables import Table
-from slim.datasets.listed import define_output_flags, read_dataset, write_derived
+from slim.datasets.listed import define_output_flags, print_next, read_dataset, write_derived
 from slim.datasets.lists import compose_class_names
-from slim.datasets.registry import conversion_command, new_dataset_folder
+from slim.datasets.registry import new_dataset_folder
 from slim.datasets.tfrecord import LISTS
 from slim.transfer import MIN_COUNT, NORMALIZE_FEATURES
 
@@ -105,10 +105,7 @@ def main(values: flags.FlagValues) -> None:
     compared = compare_selection(source, targets, selection.indices, seed=values.seed)
     rows = [(name, *(f"{distance:.3f}" for distance in rest)) for name, *rest in compared]
     print(Table(header, rows))
-    turned = any(dataset.is_turned for dataset in lists.values())
-    name = values.output_name
-    command = conversion_command(name, values.dataset_dir, apply_orientation=turned)
-    print(f"\nnext: {command}")
+    print_next(folder, list(lists.values()))
 
 
 command = partial(run_command, define_flags, main, description=__doc__)

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 from slim.common.errors import UserError, count, count_some, warn
-from slim.datasets.image_files import find_image_files, is_hidden
+from slim.datasets.image_files import find_image_files, is_hidden, subfolders
 from slim.datasets.listed import ListedDataset
 from slim.datasets.lists import Entry
 from slim.datasets.prepare.prepared import report_faults
@@ -42,7 +42,7 @@ def read_folders(
     #    one does and it has classes.
     folders = _find_splits(root)
     test = folders.pop("test", None)
-    if test and "validation" not in folders and _subfolders(root / test):
+    if test and "validation" not in folders and subfolders(root / test):
         folders["validation"], test = test, None
     found = {
         split_name: _find_classes(root / folder, root, class_depth, ignored, merged)
@@ -108,10 +108,6 @@ def _visible(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if not is_hidden(entry.name))
 
 
-def _subfolders(folder: Path) -> list[str]:
-    return [name for name in _visible(folder) if (folder / name).is_dir()]
-
-
 def _split_of(name: str) -> str | None:
     """Returns the split that a folder is named after, if any."""
     return match.lastgroup if (match := _SPLIT.fullmatch(name)) else None
@@ -119,7 +115,7 @@ def _split_of(name: str) -> str | None:
 
 def _find_splits(root: Path) -> dict[str, str]:
     """Returns the folder of each split; none if the folders are not named after splits."""
-    named, names = defaultdict(list), _subfolders(root)
+    named, names = defaultdict(list), subfolders(root)
     for name in names:
         named[_split_of(name)].append(name)
     others = named.pop(None, [])
@@ -136,7 +132,7 @@ def _find_splits(root: Path) -> dict[str, str]:
     # Some archives repeat the folder, such as seg_train/seg_train.
     folders = {}
     for split_name, (name,) in named.items():
-        below = _subfolders(root / name)
+        below = subfolders(root / name)
         is_repeated = len(below) == 1 and _split_of(below[0]) == split_name
         folders[split_name] = f"{name}/{below[0]}" if is_repeated else name
     return folders

@@ -1,6 +1,7 @@
 """The last steps of preparation: checks, lists, and links to the images or copies of them."""
 
 import os
+import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -107,7 +108,8 @@ def write_dataset(folder: Path, dataset: ListedDataset, copy: bool) -> None:
         for list_name, text in lists.items():
             path = folder / list_name
             if path.exists() and path.read_bytes() != text.encode("utf-8", "surrogateescape"):
-                away = f"move it away (mv {path} {path}.before) or set another --dataset_dir"
+                move = shlex.join(["mv", str(path), f"{path}.before"])
+                away = f"move it away ({move}) or set another --dataset_dir"
                 raise UserError(
                     f"{path} exists with other content; nothing was written: "
                     f"{aside if in_archive else away}"

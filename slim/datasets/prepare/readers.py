@@ -8,7 +8,6 @@ the numbers of images nor that the images exist. Invalid content of a file is a 
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -20,7 +19,7 @@ from scipy.io import loadmat
 
 from slim.common.errors import SHOWN_NAMES, UserError
 from slim.common.progress import progress
-from slim.datasets.image_files import is_hidden
+from slim.datasets.image_files import is_hidden, subfolders
 from slim.datasets.listed import ListedDataset
 from slim.datasets.lists import Entry
 from slim.datasets.prepare.archives import where_to_get
@@ -44,9 +43,9 @@ def read_archive(name: str, archive_dir: Path) -> ListedDataset:
 
     # 1. Find the layout and the folder with the most parts, if none has all.
     #    Mirrors and programs that unpack archives often repeat a folder.
-    subfolders = cache(_subfolders)
+    list_folders = cache(subfolders)
     tops = [archive_dir, archive_dir.resolve().parent]
-    tops += [archive_dir / folder for folder in subfolders(archive_dir)]
+    tops += [archive_dir / folder for folder in list_folders(archive_dir)]
     choices = (
         (layout, top.joinpath(*PurePosixPath(layout.folder).parts[start:]))
         for top, layout in product(tops, LAYOUTS[name])
@@ -54,7 +53,7 @@ def read_archive(name: str, archive_dir: Path) -> ListedDataset:
     )
     layout, root, parts = LAYOUTS[name][0], archive_dir, {}
     for choice in choices:
-        found = choice[0].find(choice[1], subfolders)
+        found = choice[0].find(choice[1], list_folders)
         complete = found.keys() >= {*choice[0].parts.split()}
         # The folder above counts only if it has all.
         if complete or (len(found) > len(parts) and choice[1].is_relative_to(archive_dir)):
@@ -69,13 +68,6 @@ def read_archive(name: str, archive_dir: Path) -> ListedDataset:
         raise _incomplete(name, ", ".join(missing), where, (archive_dir, root), there)
     folder, train, validation, class_names = layout.read(parts)
     return ListedDataset(folder, {"train": train, "validation": validation}, class_names)
-
-
-def _subfolders(folder: Path) -> list[str]:
-    """Returns the folders in a folder that are not hidden, sorted; faster than with `Path`."""
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if not is_hidden(e.name) and e.is_dir())
-    return []
 
 
 def _incomplete(
@@ -218,14 +210,14 @@ def _read_imagenet(parts: Parts) -> Content:
     """
     # 1. Validation images in folders of classes or without them: more images count.
     root, (train, val) = _common_root(parts["train"], parts["val"])
-    in_folders = _list_images(root, val, _subfolders(parts["val"]))
+    in_folders = _list_images(root, val, subfolders(parts["val"]))
     kit = [f"{_DEVKIT}/meta.mat", f"{_DEVKIT}/ILSVRC2012_validation_ground_truth.txt"]
     is_flat = len(_list_images(root, val, ["."])) >= len(in_folders)
     if is_flat and (missing := [part for part in kit if part not in parts]):
         part = f"{missing[0]}, and no val/<wnid>/,"
         raise _incomplete("ILSVRC2012", part, str(root), (root,))
     # 2. The images of each class, in subfolders.
-    wnids = _subfolders(parts["train"])
+    wnids = subfolders(parts["train"])
     if not wnids:
         raise _incomplete("ILSVRC2012", "train/<wnid>/", str(root), (parts["train"],))
     found = {"train": _list_images(root, train, wnids), "val": in_folders}
@@ -302,7 +294,7 @@ class Layout(NamedTuple):
     read: Callable[[Parts], Content]
     optional: str = ""  # files that may be missing
 
-    def find(self, root: Path, subfolders: Callable[[Path], list[str]]) -> dict[str, Path]:
+    def find(self, root: Path, list_folders: Callable[[Path], list[str]]) -> dict[str, Path]:
         """Returns the path of each part that is there.
 
         A file may also lie next to the folder that it belongs in, and both may lie one level
@@ -313,7 +305,7 @@ class Layout(NamedTuple):
             first, name = PurePosixPath(part).parts[0], PurePosixPath(part).name
             places = [root / part, root / name]
             if not any(place.exists() for place in places):
-                tops = [f for f in subfolders(root) if f.lower().endswith(first.lower())]
+                tops = [f for f in list_folders(root) if f.lower().endswith(first.lower())]
                 places = [root / top / place for top in tops for place in (part, name)]
             if path := next((place for place in places if place.exists()), None):
                 inner = path / path.name
