@@ -31,6 +31,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "The folder to write, or the .keras or .tflite file. Default: export/<step> next to the "
         "checkpoint, or export/<name>/<step> if its name is not model.ckpt.",
     )
+    text = "Classes that the signature top_k of a SavedModel returns, or all if it has fewer."
+    define.integer("top_k", 5, text, 1)
     define.boolean("overwrite", False, "Replace an existing export.")
     define.choice("format", SAVED_MODEL, [SAVED_MODEL, KERAS, TFLITE], "What to write.")
     define.boolean("float16", False, "Store the weights of --format=tflite in 16 bits.")
@@ -48,11 +50,12 @@ def main(values: flags.FlagValues) -> None:
     # 1. Options that do not go together, and a place that is taken, before anything is loaded.
     if values.float16 and values.format != TFLITE:
         raise UserError(f"--float16: only for --format={TFLITE}")
-    if values.num_crops != 1 and values.format != SAVED_MODEL:
-        raise UserError(
-            f"--num_crops={values.num_crops}: only for --format={SAVED_MODEL}, the others expect "
-            "ready images"
-        )
+    for flag in (values["num_crops"], values["top_k"]):
+        if flag.present and values.format != SAVED_MODEL:
+            raise UserError(
+                f"--{flag.name}={flag.value}: only for --format={SAVED_MODEL}, the others map "
+                "ready images to all probabilities"
+            )
     check_path(values.output_dir or "", "--output_dir")
     checkpoint = find_checkpoint(values.checkpoint_path)
     suffix = "" if values.format == SAVED_MODEL else f".{values.format}"
@@ -65,8 +68,16 @@ def main(values: flags.FlagValues) -> None:
             load_classifier(**{**classifier_flags(values), "checkpoint_path": checkpoint}) as model,
             saved_model.replacing_folder(path, values.overwrite) as temporary,
         ):
-            saved_model.save(model.outputs, model.description, temporary)
-        summary = saved_model.compose_summary(path, checkpoint, model.description, values.num_crops)
+            description, top_k = model.description, min(values.top_k, len(model.class_names))
+            json_sizes = saved_model.save(model.outputs, description, temporary, top_k)
+        summary = saved_model.compose_summary(
+            path,
+            checkpoint,
+            description,
+            num_crops=values.num_crops,
+            top_k=top_k,
+            json_sizes=json_sizes,
+        )
         print(summary, flush=True)
         return
 

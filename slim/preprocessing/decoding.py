@@ -108,10 +108,10 @@ def store_image(image: tf.Tensor, apply_orientation: bool) -> tf.Tensor:
 def _read_orientation(image: tf.Tensor) -> tf.Tensor:
     """Returns the orientation in the EXIF of a JPEG or a PNG, int32; 1 without one."""
     head = tf.strings.substr(image, 0, 2**16)
-    for start in (b"Exif\0\0", b"eXIf"):  # in a JPEG and in a PNG
-        parts = tf.strings.split([head], start).values
-        head = parts[tf.minimum(tf.size(parts) - 1, 1)]
-    exif = tf.cast(tf.io.decode_raw(head + 16 * b"\0", tf.uint8), tf.int32)
+    words = b"Exif\0\0", b"eXIf"  # in a JPEG and in a PNG
+    found = [tf.strings.split([head], word).values[1:2] for word in words]
+    content = tf.concat([*found, [b""]], 0)[0] + 16 * b"\0"
+    exif = tf.cast(tf.io.decode_raw(content, tf.uint8), tf.int32)
     # The byte order, the start of a directory, and its entries: each has a tag, a type, a number of
     # values, and a value.
     big = tf.equal(exif[0], ord("M"))
@@ -120,7 +120,7 @@ def _read_orientation(image: tf.Tensor) -> tf.Tensor:
     def number(two_bytes: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(two_bytes * order, -1)
 
-    start = number(tf.where(big, exif[6:8], exif[4:6]))
+    start = tf.minimum(number(tf.where(big, exif[6:8], exif[4:6])), tf.size(exif) - 2)
     entries = exif[start + 2 :][: 12 * number(exif[start : start + 2])]
     entries = tf.reshape(entries[: tf.size(entries) // 12 * 12], [-1, 12])
     found = tf.boolean_mask(number(entries[:, 8:10]), tf.equal(number(entries[:, :2]), 0x0112))

@@ -1,7 +1,8 @@
 """Exports as SavedModels, with preprocessing: from encoded images to class probabilities."""
 
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,16 +16,15 @@ from slim.nets.nets_factory import get_network
 from slim.preprocessing.decoding import store_image
 from slim.serving.classifier import Outputs
 
-SIGNATURE = "serving_default"
+SIGNATURE, TOP_K = "serving_default", "top_k"
 SAVED_MODEL = "saved_model.pb"  # the file that makes a folder a SavedModel
 EXAMPLE = """\
 import tensorflow as tf
 model = tf.saved_model.load({folder!r})
 image = tf.io.read_file("image.jpg")
-outputs = model.signatures["{signature}"](image_bytes=image[None])
-best = tf.math.top_k(outputs["probabilities"][0], {top})
-for probability, label in zip(best.values.numpy(), best.indices.numpy()):
-    print(f"{{probability:.1%}}", outputs["class_names"][0, label].numpy().decode())
+best = model.signatures["{signature}"](image_bytes=image[None])
+for probability, name in zip(best["probabilities"][0].numpy(), best["class_names"][0].numpy()):
+    print(f"{{probability:.1%}}", name.decode())
 """
 
 
@@ -80,29 +80,52 @@ def replacing_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         ) from error
 
 
-def save(outputs: Outputs, description: ModelDescription, folder: Path) -> None:
-    """Writes a SavedModel with the signature `serving_default` to a new folder.
+def save(
+    outputs: Outputs, description: ModelDescription, folder: Path, top_k: int
+) -> dict[str, int]:
+    """Writes a SavedModel with the signatures `serving_default` and `top_k` to a new folder.
 
     TensorFlow Serving expects the batch as the first dimension of every output, so class names are
-    repeated for each image.
+    repeated for each image. Returns the bytes of its JSON answer for an image, by signature.
     """
+    class_names = tf.constant(description.class_names)
+    store = partial(store_image, apply_orientation=description.apply_orientation)
+    spec = [tf.TensorSpec([None], tf.string, name="image_bytes")]
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        names = tf.constant(description.class_names)
-        names = tf.broadcast_to(names, [tf.size(image_bytes), tf.size(names)])
-        store = partial(store_image, apply_orientation=description.apply_orientation)
+    @tf.function(input_signature=spec)  # both signatures call it, so that its weights exist once
+    def classify(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.device("/device:CPU:0"):
             stored = tf.map_fn(store, image_bytes)
-        return {**outputs(stored), "class_names": names}
+        return outputs(stored)
 
-    module = tf.Module()
-    module.serve = serve
-    tf.saved_model.save(module, str(folder), signatures={SIGNATURE: serve})
+    def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        names = tf.broadcast_to(class_names, [tf.size(image_bytes), tf.size(class_names)])
+        return {**classify(image_bytes), "class_names": names}
+
+    def best(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities, labels = tf.math.top_k(classify(image_bytes)["probabilities"], top_k)
+        return {"probabilities": probabilities, "class_names": tf.gather(class_names, labels)}
+
+    module, image = tf.Module(), tf.io.encode_jpeg(tf.zeros([64, 64, 3], tf.uint8))
+    module.serve, module.best = (tf.function(f, input_signature=spec) for f in (serve, best))
+    signatures = {SIGNATURE: module.serve, TOP_K: module.best}
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    return {name: _json_size(function(image[None])) for name, function in signatures.items()}
+
+
+def _json_size(answer: Mapping[str, tf.Tensor]) -> int:
+    values = {name: tensor[0].numpy().tolist() for name, tensor in answer.items()}
+    return len(json.dumps({"predictions": [values]}, default=bytes.decode))
 
 
 def compose_summary(
-    folder: Path, checkpoint: str, description: ModelDescription, num_crops: int
+    folder: Path,
+    checkpoint: str,
+    description: ModelDescription,
+    *,
+    num_crops: int,
+    top_k: int,
+    json_sizes: Mapping[str, int],
 ) -> str:
     """Returns a summary of a SavedModel, and an example of its use."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -110,19 +133,19 @@ def compose_summary(
     first = ", ".join(description.class_names[:3])
     side = description.image_size
     depth = get_network(description.model_name).feature_depth
+    default, best = (f"; {size:,} bytes of JSON per image" for size in json_sizes.values())
     rows = (
         ("checkpoint", checkpoint),
         ("network", description.model_name),
         ("images", f"{side} x {side} pixels, {num_crops} crop{'s' * (num_crops > 1)} per image"),
         ("preprocessing", description.preprocessing_name),
         ("classes", f"{classes}: {first}{', ...' if classes > 3 else ''}"),
-        ("signature", SIGNATURE),
-        ("  image_bytes", "string [batch], encoded images: JPEG, PNG, GIF or BMP"),
-        ("  probabilities", f"float32 [batch, {classes}]"),
-        ("  class_names", f"string [batch, {classes}]"),
-        ("  features", f"float32 [batch, {depth}]"),
+        ("image_bytes", "string [batch]: encoded JPEG, PNG, GIF or BMP images"),
+        (SIGNATURE, f"probabilities and class_names [batch, {classes}],"),
+        ("", f"features [batch, {depth}]{default}"),
+        (TOP_K, f"the {top_k} best probabilities and class_names [batch, {top_k}]{best}"),
     )
-    example = EXAMPLE.format(folder=str(folder), signature=SIGNATURE, top=min(5, classes))
+    example = EXAMPLE.format(folder=str(folder), signature=TOP_K)
     return "\n".join(
         [
             f"{folder}: a SavedModel of {size / 1e6:,.1f} MB",

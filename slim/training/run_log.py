@@ -16,6 +16,8 @@ from slim.training.start import Run
 
 MOST_STEPS_LEFT = 10**9  # in an estimate of the time
 IMAGES_SHOWN = 4
+# Summaries per summary with images, which would otherwise be 99.9 % of an event file.
+SUMMARIES_PER_IMAGE = 100
 ACTIVATIONS, SPARSITY = "activations", "sparsity"
 DESCRIPTIONS = {
     "total_loss": "The mean of the losses of all clones, with regularization.",
@@ -63,6 +65,7 @@ class RunLog:
         self._images_per_step = images_per_step
         self._phase: str | None = None
         self._summarized: tuple[float, int] | None = None  # time and step of the last summary
+        self._summaries = 0  # written by this process
         self.step = 0  # the last one
         self.writer: tf.summary.FileWriter | None = None  # None without summaries
 
@@ -126,7 +129,12 @@ class RunLog:
             begun = tf.SessionLog(status=tf.SessionLog.START)
             self.writer.add_session_log(begun, self.step)
             self.writer.add_summary(summarize_flags(self._values.flag_values_dict()), self.step)
-        self.writer.add_summary(describe(summary, DESCRIPTIONS, VARIABLE), self.step)
+        described = describe(summary, DESCRIPTIONS, VARIABLE)
+        if self._summaries % SUMMARIES_PER_IMAGE:
+            values = [value for value in described.value if not value.HasField("image")]
+            described = tf.Summary(value=values)
+        self.writer.add_summary(described, self.step)
+        self._summaries += 1
         self._summarized = now, self.step
 
     def _log(self, loss: float) -> None:
