@@ -27,6 +27,7 @@ from slim.datasets.registry import (
     Sizes,
     SplitDescription,
     dataset_folder,
+    listed_splits,
     read_dataset_description,
     removal,
 )
@@ -60,7 +61,7 @@ def main(values: flags.FlagValues) -> None:
             return
         plan = Plan(
             folder=folder,
-            lists={split_name: read_list(folder / LISTS[split_name]) for split_name in LISTS},
+            lists={name: read_list(folder / LISTS[name]) for name in listed_splits(folder)},
             num_shards=values.num_shards,
             seed=values.seed,
             verify=values.verify,
@@ -89,12 +90,18 @@ def convert(plan: Plan, num_workers: int | None, distribute: Callable = run_jobs
     started, folder = time.monotonic(), plan.folder
 
     # Say what is unusual about the lists. Invalid lines and copies come below.
-    found = Sizes(*map(len, plan.entries.values()), count_classes(plan.entries))
+    validation = plan.entries.get("validation", [])
+    found = Sizes(len(plan.entries["train"]), len(validation), count_classes(plan.entries))
     expected = KNOWN.get(folder.name, found)
     if found != expected:
         warn(f"{folder} lists {found}; the paper's {folder.name} has {expected}")
     if found.classes == 1:
         warn(f"{folder} has one class: any network that is trained on it is always right")
+    if "validation" not in plan.lists:
+        print(f"note: {folder} has no {LISTS['validation']}, and thus no validation split")
+    if repeated := plan.lists["train"].repeated:
+        lines = count(repeated, "line of train.txt repeats", "lines of train.txt repeat")
+        print(f"note: {lines} an image, which oversamples it")
 
     # Decide how to start; the order matters:
     # 1. A finished conversion is left alone; not even its folder is touched.
@@ -165,9 +172,10 @@ def differences(plan: Plan, found: DatasetDescription) -> list[str]:
         different.append(f"--seed={found.seed}, not {plan.seed}")
     if plan.apply_orientation != found.apply_orientation:
         different.append(f"--{'' if found.apply_orientation else 'no'}apply_orientation")
-    for split_name, split in found.splits.items():
-        if plan.lists[split_name].sha256 != split.list_sha256:
-            different.append(f"another {LISTS[split_name]}")
+    for split_name, list_name in LISTS.items():
+        listed, split = plan.lists.get(split_name), found.splits.get(split_name)
+        if (listed and listed.sha256) != (split and split.list_sha256):
+            different.append(f"{'another' if split else 'no'} {list_name}")
     if (num_shards := len(found.splits["train"].shard_bytes)) != plan.num_shards:
         different.append(f"--num_shards={num_shards}, not {plan.num_shards}")
     return different
@@ -247,8 +255,9 @@ def report_copies(plan: Plan, notes: dict[Shard, Note]) -> None:
     ):
         if found:
             first, copy = min(found, key=lambda pair: pair[1].entry.line)
+            number = len({copy.entry.path for _, copy in found})  # lines may repeat
             warn(
-                f"{plan.folder}: {count(len(found), 'image is', 'images are')} {what}, so that "
+                f"{plan.folder}: {count(number, 'image is', 'images are')} {what}, so that "
                 f"{advice}; such as {first} and {copy}"
             )
 

@@ -20,6 +20,7 @@ from slim.datasets.registry import (
     STAGING,
     Sizes,
     check_sets,
+    check_split,
     conversion_command,
     dataset_folder,
     is_turned,
@@ -86,6 +87,7 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
         raise UserError(f"the conversion of {folder} was interrupted: finish it with `{command}`")
     shards = [shard for shard in find_shards(folder) if shard.split_name == split_name]
     if not shards:
+        check_split(folder, split_name)
         others = ", or describe others with --adopt" * any(folder.glob("*-of-?????*"))
         raise UserError(f"no {split_name} shards in {folder}: make them with `{command}`{others}")
 
@@ -105,7 +107,8 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
             again = remedy if description.adopted else f"convert again with `{command}`"
             raise UserError(f"{damage}: {again}")
         for listed, list_name in LISTS.items():
-            path, expected = folder / list_name, description.splits[listed].list_sha256
+            path, split = folder / list_name, description.splits.get(listed)
+            expected = split.list_sha256 if split else "none"
             changed = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != expected
             if expected and changed:
                 raise UserError(

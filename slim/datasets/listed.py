@@ -21,6 +21,7 @@ from slim.datasets.registry import (
     conversion_command,
     dataset_folder,
     is_turned,
+    listed_splits,
     read_class_names,
     read_converted_list,
     read_dataset_description,
@@ -33,7 +34,7 @@ class ListedDataset:
     """The images, labels and class names of a dataset."""
 
     folder: Path  # the base of the relative image paths
-    splits: Mapping[str, Sequence[Entry]]  # "train" and "validation"
+    splits: Mapping[str, Sequence[Entry]]  # "train" and "validation", which may be empty
     class_names: Sequence[str]  # in the order of the labels
 
     @property
@@ -54,10 +55,11 @@ class ListedDataset:
         return [*self.splits["train"], *self.splits["validation"]]
 
     def count_images(self) -> dict[str, np.ndarray]:
-        """Returns the number of images of each class, `[num_classes]`, by split."""
+        """Returns the number of images of each class, `[num_classes]`, by split with images."""
         return {
             split_name: np.bincount([image.label for image in images], minlength=self.num_classes)
             for split_name, images in self.splits.items()
+            if images
         }
 
 
@@ -67,8 +69,8 @@ def read_dataset(name: str, dataset_dir: str | Path) -> ListedDataset:
     Classes without names are called `<dataset>_<label>`.
     """
     folder = dataset_folder(name, dataset_dir)
-    lists = {split_name: read_converted_list(folder, file) for split_name, file in LISTS.items()}
-    splits = {split_name: list_.entries for split_name, list_ in lists.items()}
+    lists = {name: read_converted_list(folder, LISTS[name]) for name in listed_splits(folder)}
+    splits = {name: lists[name].entries if name in lists else [] for name in LISTS}
     num_classes = count_listed_classes(folder, lists)
     names = read_class_names(folder / CLASSES, num_classes)
     return ListedDataset(
@@ -89,12 +91,30 @@ def count_listed_classes(folder: Path, lists: Mapping[str, ImageList]) -> int:
 def compose_files(
     splits: Mapping[str, Iterable[tuple[str, int]]], classes: str | None
 ) -> dict[str, str]:
-    """Returns the text of `classes.txt`, if any, and of the lists by name, in order of writing."""
+    """Returns the text of `classes.txt`, if any, and of the lists by name, in order of writing.
+
+    An empty text stands for no such file.
+    """
     lists = {
         LISTS[name]: "".join(f"{path}: {label}\n" for path, label in splits[name])
         for name in ("validation", "train")
     }
     return ({} if classes is None else {CLASSES: classes}) | lists
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Writes texts by name; removes a file whose text is empty."""
+    for name, text in files.items():
+        if text:
+            write_whole(folder / name, text)
+        else:
+            (folder / name).unlink(missing_ok=True)
+
+
+def differs(path: Path, text: str) -> bool:
+    """Returns whether a file, which is empty if it does not exist, has another text."""
+    content = path.read_bytes() if path.exists() else b""
+    return content != text.encode("utf-8", "surrogateescape")
 
 
 def define_output_flags(define: FlagSet, default_name: str | None = None) -> None:
@@ -217,16 +237,10 @@ def write_derived(
             paths = [path.removeprefix(prefix) for path in listed if path.startswith(prefix)]
             place_images(place, source.folder, paths, target=target, copy=copy, flag="output_name")
         train = folder / LISTS["train"]
-        changed = any(
-            not (folder / name).exists()
-            or (folder / name).read_bytes() != text.encode("utf-8", "surrogateescape")
-            for name, text in files.items()
-        )
-        if train.exists() and changed:
+        if train.exists() and any(differs(folder / name, text) for name, text in files.items()):
             warn(f"replacing another {kind} in {folder}")
             train.unlink()  # there is no dataset until all lists are replaced
-        for name, text in files.items():
-            write_whole(folder / name, text)
+        write_files(folder, files)
 
 
 def print_next(folder: Path, sources: Sequence[ListedDataset]) -> None:

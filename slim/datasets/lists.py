@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from slim.common.errors import UserError
+from slim.datasets.tfrecord import LISTS
 
 CLASSES = "classes.txt"
 _LABEL = re.compile(r"-?[0-9]{1,9}")
@@ -42,18 +43,22 @@ class ImageList:
     entries: list[Entry]  # the valid lines
     problems: list[Problem]  # the others
     sha256: str  # of the bytes of the file, in hexadecimal
+    repeated: int = 0  # lines that repeat an image, which oversamples it
     skipped_lines: tuple[int, ...] = ()  # left out because conversion has skipped them
 
 
 def read_list(path: Path) -> ImageList:
-    """Reads and checks a list. Blank lines, a byte order mark and CRLF are allowed."""
+    """Reads and checks a list. Blank lines, a byte order mark and CRLF are allowed.
+
+    Lines of `train.txt` may repeat an image with its label.
+    """
     expected = "expected a line 'relative/path.jpg: label' for each image"
     if not path.is_file():
         raise UserError(f"no list {path}: {expected}; data/README.md says how to make one")
     content = path.read_bytes()
     # File names are bytes, not necessarily UTF-8.
     lines = content.decode("utf-8-sig", errors="surrogateescape").split("\n")
-    entries, problems = [], []
+    entries, problems, repeated = [], [], 0
     first: dict[str, Entry] = {}  # the first line of each path
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -66,13 +71,17 @@ def read_list(path: Path) -> ImageList:
         if (earlier := first.setdefault(str(PurePosixPath(image)), entry)) is entry:
             entries.append(entry)
             continue
+        if path.name == LISTS["train"] and earlier.label == entry.label:
+            entries.append(entry)
+            repeated += 1
+            continue
         text = f"{image}: already on line {earlier.line}"
         if earlier.label != entry.label:
             text += f" with another label, {earlier.label}, not {entry.label}"
         problems.append(Problem(path.name, number, text))
     if not entries and not problems:
         raise UserError(f"{path} is empty: {expected}")
-    return ImageList(entries, problems, hashlib.sha256(content).hexdigest())
+    return ImageList(entries, problems, hashlib.sha256(content).hexdigest(), repeated)
 
 
 def compose_class_names(names: Iterable[str]) -> str:

@@ -106,7 +106,9 @@ def read_dataset_description(folder: Path) -> DatasetDescription | None:
         content = json.loads(path.read_bytes())
         if content.pop("format") != FORMAT:
             raise ValueError("another format")
-        content["splits"] = {name: SplitDescription(**content["splits"][name]) for name in LISTS}
+        splits = content["splits"]
+        names = [name for name in LISTS if name == "train" or name in splits]
+        content["splits"] = {name: SplitDescription(**splits[name]) for name in names}
         return DatasetDescription(**content)
     except FileNotFoundError:
         return None
@@ -151,14 +153,33 @@ def _refuse_path(name: str, subject: str) -> None:
         raise UserError(f"{subject}: expected the name of a folder in --dataset_dir, without '/'")
 
 
+def listed_splits(folder: Path) -> list[str]:
+    """Returns the splits of a dataset, which may do without `val.txt` unless it had one."""
+    train, validation = (folder / list_name for list_name in LISTS.values())
+    if folder.name in KNOWN or validation.exists() or not train.exists():
+        return list(LISTS)
+    description = read_dataset_description(folder)
+    return list(description.splits if description else ["train"])
+
+
+def check_split(folder: Path, split_name: str) -> None:
+    """Refuses to use a validation split of a dataset that has none."""
+    if split_name not in listed_splits(folder):
+        raise UserError(
+            f"{folder} has no {split_name} split, since it has no {LISTS[split_name]}: use the "
+            "split train, or add the list and convert again"
+        )
+
+
 def read_converted_list(folder: Path, list_name: str, *, strict: bool = True) -> ImageList:
     """Reads a list without the lines that the conversion of the dataset has skipped, if any.
 
     The dataset need not be converted. Other invalid lines are an error if `strict`.
     """
+    (split_name,) = (name for name, file in LISTS.items() if file == list_name)
+    check_split(folder, split_name)
     list_, description = read_list(folder / list_name), read_dataset_description(folder)
-    if description:
-        (split,) = (description.splits[name] for name, file in LISTS.items() if file == list_name)
+    if description and (split := description.splits.get(split_name)):
         skipped = dict.fromkeys(split.skipped_lines)
         if skipped and split.list_sha256 == list_.sha256:
             kept = [entry for entry in list_.entries if entry.line not in skipped]

@@ -160,7 +160,7 @@ def spoil(folder: Path) -> list[str]:
     add_line(folder, "images/0000.jpg 2")
     add_line(folder, "images/none.jpg: -3")
     add_line(folder, "../elsewhere.jpg: 1")
-    add_line(folder, "images/0004.jpg: 1")
+    add_line(folder, "images/0004.jpg: 2")
     add_line(folder, "images/0014.jpg: 5", "val.txt")
     add_line(folder, "images/0005.jpg: 5", "val.txt")
     return [

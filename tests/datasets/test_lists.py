@@ -45,7 +45,6 @@ def test_lines(tmp_path):
         ("../a.jpg: 1", "../a.jpg: leaves the dataset's folder"),
         ("a/../../b.jpg: 1", "leaves the dataset's folder"),
         ("good.jpg: 1", "good.jpg: already on line 1 with another label, 0, not 1"),
-        (".//good.jpg: 0", ".//good.jpg: already on line 1\n"),
     ],
 )
 def test_bad_lines(tmp_path, line, expected):
@@ -54,6 +53,17 @@ def test_bad_lines(tmp_path, line, expected):
     (problem,) = found.problems
     assert str(problem).startswith("train.txt line 2: ")
     assert expected in f"{problem}\n"
+
+
+def test_lines_of_the_training_list_may_repeat_an_image_with_its_label(tmp_path):
+    content = b"good.jpg: 0\n.//good.jpg: 0\n"
+    found = read_list(write(tmp_path, content))
+    assert found.entries == [Entry("good.jpg", 0, 1), Entry(".//good.jpg", 0, 2)]
+    assert (found.problems, found.repeated) == ([], 1)
+    found = read_list(write(tmp_path, content, "val.txt"))
+    assert (len(found.entries), found.repeated) == (1, 0)
+    (problem,) = found.problems
+    assert str(problem) == "val.txt line 2: .//good.jpg: already on line 1"
 
 
 def test_no_list(tmp_path):

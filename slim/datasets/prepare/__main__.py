@@ -15,7 +15,12 @@ from absl import flags
 
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError, did_you_mean
-from slim.datasets.registry import KNOWN, conversion_command, new_dataset_folder
+from slim.datasets.registry import (
+    KNOWN,
+    conversion_command,
+    listed_splits,
+    new_dataset_folder,
+)
 from slim.datasets.tfrecord import LISTS
 
 
@@ -34,8 +39,8 @@ def define_flags(values: flags.FlagValues) -> None:
     define.boolean("copy", False, "Copy the listed images rather than link to them.")
     define.string("from_folders", None, "A folder with one subfolder of images per class.")
     define.integer("class_depth", 1, "The depth in --from_folders of the folders of classes.", 1)
-    fraction = "The fraction of --from_folders to validate on."
-    define.real("val_fraction", 0.2, fraction, above=0, below=1)
+    fraction = "The fraction of --from_folders to validate on; 0 for no validation split."
+    define.real("val_fraction", 0.2, fraction, 0, below=1)
     define.integer("seed", 0, "The seed of the choice of that fraction.")
     define.string("from_tfds", None, "A dataset of TensorFlow Datasets, such as oxford_flowers102.")
     splits = (
@@ -55,7 +60,7 @@ def main(values: flags.FlagValues) -> None:
         values.dataset_name = values.from_tfds.replace("/", "_").replace(":", "_")
     name, allow_partial = values.dataset_name or "", values.allow_partial
     folder = new_dataset_folder(name, values.dataset_dir, "dataset_name")
-    is_prepared = all((folder / list_name).is_file() for list_name in LISTS.values())
+    is_prepared = all((folder / LISTS[some]).is_file() for some in listed_splits(folder))
     sources = ("archive_dir", "download", "from_folders", "from_tfds", "copy")
     stats_only = values.stats and is_prepared and not any(values[s].value for s in sources)
     check_flags(values, stats_only)

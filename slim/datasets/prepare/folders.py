@@ -75,7 +75,8 @@ def read_folders(
             f"--from_folders={root}: '{keys[0]}' is the only class, expected two or more: set "
             f"{deeper}"
         )
-    if empty := [split_name for split_name, classes in found.items() if not classes]:
+    required = found if val_fraction or folders else ["train"]
+    if empty := [split_name for split_name in required if not found[split_name]]:
         raise UserError(
             f"--from_folders={root}: no images for {empty[0]}; expected one subfolder per class "
             "with several images each (.jpg, .png and others), or train/ and val/ with such folders"
@@ -166,11 +167,13 @@ def split_classes(classes: Classes, val_fraction: float, seed: int) -> dict[str,
     """Splits the sorted paths of each class at random, independently of the other classes.
 
     The fraction is rounded to whole images: at least one of a class is for training, then at least
-    one for validation. The result has no entries for classes without images in a split.
+    one for validation unless the fraction is 0. The result has no entries for classes without
+    images in a split.
     """
     train, validation = {}, {}
     for name, paths in classes.items():
-        number = min(max(round(val_fraction * len(paths)), 1), len(paths) - 1)
+        least = 1 if val_fraction else 0
+        number = min(max(round(val_fraction * len(paths)), least), len(paths) - 1)
         chosen = set(Random(f"{seed} {name}").sample(paths, number))
         train[name] = [path for path in paths if path not in chosen]
         if chosen:

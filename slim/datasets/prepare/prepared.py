@@ -9,9 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from slim.common.errors import UserError, count_some, warn
-from slim.common.files import removing_empty, write_whole, writing_to
+from slim.common.files import removing_empty, writing_to
 from slim.common.progress import progress
-from slim.datasets.listed import ListedDataset, compose_files, place_images
+from slim.datasets.listed import (
+    ListedDataset,
+    compose_files,
+    differs,
+    place_images,
+    write_files,
+)
 from slim.datasets.lists import compose_class_names
 from slim.datasets.prepare.archives import where_to_get
 from slim.datasets.registry import KNOWN
@@ -61,7 +67,8 @@ def check_dataset(dataset: ListedDataset, name: str, allow_partial: bool) -> Lis
         faults.insert(0, f"found {dataset.sizes}, expected {expected}")
     origin = f" ({where_to_get(name)})" if name in KNOWN else ""
     report_faults(faults, subject, allow_partial, origin=origin)
-    if empty := [split_name for split_name, images in splits.items() if not images]:
+    required = splits if name in KNOWN else [n for n in splits if n == "train" or dataset.splits[n]]
+    if empty := [split_name for split_name in required if not splits[split_name]]:
         raise UserError(f"{subject}: no images for {' and '.join(empty)}: add some there")
     return kept
 
@@ -107,7 +114,7 @@ def write_dataset(folder: Path, dataset: ListedDataset, copy: bool) -> None:
     with removing_empty(folder), writing_to(folder, "dataset_dir"):
         for list_name, text in lists.items():
             path = folder / list_name
-            if path.exists() and path.read_bytes() != text.encode("utf-8", "surrogateescape"):
+            if path.exists() and differs(path, text):
                 move = shlex.join(["mv", str(path), f"{path}.before"])
                 away = f"move it away ({move}) or set another --dataset_dir"
                 raise UserError(
@@ -124,5 +131,4 @@ def write_dataset(folder: Path, dataset: ListedDataset, copy: bool) -> None:
             copy=copy,
             flag="dataset_dir",
         )
-        for list_name, text in lists.items():
-            write_whole(folder / list_name, text)
+        write_files(folder, lists)

@@ -73,7 +73,8 @@ def _plot_counts(name: str, counts: Counts, path: Path) -> None:
     axes = figure.add_subplot()
     order = np.argsort(-counts["train"], kind="stable")
     ranks = np.arange(1, len(order) + 1)
-    axes.plot(ranks, counts["validation"][order], ".", ms=3, color="#e69f00", label="validation")
+    if (held_out := counts.get("validation")) is not None:
+        axes.plot(ranks, held_out[order], ".", ms=3, color="#e69f00", label="validation")
     axes.step(ranks, counts["train"][order], where="mid", color="#0072b2", label="train")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

@@ -347,7 +347,7 @@ def test_annotations_without_labels_are_refused(archive, data):
         (["--dataset_name=mine", "--from_folders=x", "--download"], "excludes"),
         (
             ["--dataset_name=mine", "--from_folders=x", "--val_fraction=1"],
-            "expected a finite number > 0 and < 1",
+            "expected a finite number >= 0 and < 1",
         ),
         (["--dataset_name=nabirds", "--download"], "https://dl.allaboutbirds.org/nabirds"),
     ],
