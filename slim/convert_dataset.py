@@ -90,8 +90,8 @@ def convert(plan: Plan, num_workers: int | None, distribute: Callable = run_jobs
     started, folder = time.monotonic(), plan.folder
 
     # Say what is unusual about the lists. Invalid lines and copies come below.
-    validation = plan.entries.get("validation", [])
-    found = Sizes(len(plan.entries["train"]), len(validation), count_classes(plan.entries))
+    sizes = [len(plan.entries.get(split_name, [])) for split_name in LISTS]
+    found = Sizes(*sizes, count_classes(plan.entries))
     expected = KNOWN.get(folder.name, found)
     if found != expected:
         warn(f"{folder} lists {found}; the paper's {folder.name} has {expected}")

@@ -58,7 +58,7 @@ def read_list(path: Path) -> ImageList:
     content = path.read_bytes()
     # File names are bytes, not necessarily UTF-8.
     lines = content.decode("utf-8-sig", errors="surrogateescape").split("\n")
-    entries, problems, repeated = [], [], 0
+    entries, problems = [], []
     first: dict[str, Entry] = {}  # the first line of each path
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -68,12 +68,9 @@ def read_list(path: Path) -> ImageList:
             problems.append(Problem(path.name, number, fault))
             continue
         entry = Entry(image, int(label), number)
-        if (earlier := first.setdefault(str(PurePosixPath(image)), entry)) is entry:
+        earlier = first.setdefault(str(PurePosixPath(image)), entry)
+        if earlier is entry or (path.name == LISTS["train"] and earlier.label == entry.label):
             entries.append(entry)
-            continue
-        if path.name == LISTS["train"] and earlier.label == entry.label:
-            entries.append(entry)
-            repeated += 1
             continue
         text = f"{image}: already on line {earlier.line}"
         if earlier.label != entry.label:
@@ -81,7 +78,8 @@ def read_list(path: Path) -> ImageList:
         problems.append(Problem(path.name, number, text))
     if not entries and not problems:
         raise UserError(f"{path} is empty: {expected}")
-    return ImageList(entries, problems, hashlib.sha256(content).hexdigest(), repeated)
+    digest = hashlib.sha256(content).hexdigest()
+    return ImageList(entries, problems, digest, repeated=len(entries) - len(first))
 
 
 def compose_class_names(names: Iterable[str]) -> str:
