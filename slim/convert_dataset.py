@@ -22,6 +22,7 @@ from slim.datasets.lists import count_classes, find_gaps, read_list
 from slim.datasets.registry import (
     DESCRIPTION,
     KNOWN,
+    PIXEL_SETTINGS,
     STAGING,
     DatasetDescription,
     Sizes,
@@ -47,6 +48,8 @@ def define_flags(values: flags.FlagValues) -> None:
     define.boolean("verify", True, "Decode every image. Otherwise only read the header of a JPEG.")
     text = "Turn images as the orientation in their EXIF says. Otherwise it is ignored."
     define.boolean("apply_orientation", False, text)
+    text = "Shrink images whose longer side is longer, in pixels. Default: keep all sizes."
+    define.integer("max_side", None, text, 16, 65_500)
     define.choice("on_error", "fail", ["fail", "skip"], "What to do about invalid images.")
     define.boolean("adopt", False, "Describe the shards of another program in dataset.json.")
     ray_cluster.define_ray_flags(define)
@@ -67,6 +70,7 @@ def main(values: flags.FlagValues) -> None:
             verify=values.verify,
             on_error=values.on_error,
             apply_orientation=values.apply_orientation,
+            max_side=values.max_side,
         )
         if values.ray or values.ray_address:
             convert(plan, values.num_workers, partial(ray_cluster.run_jobs, values.ray_address))
@@ -168,10 +172,9 @@ def is_converted(plan: Plan) -> bool:
 def differences(plan: Plan, found: DatasetDescription) -> list[str]:
     """Returns how an earlier conversion differs from the plan."""
     different = []
-    if plan.seed != found.seed:
-        different.append(f"--seed={found.seed}, not {plan.seed}")
-    if plan.apply_orientation != found.apply_orientation:
-        different.append(f"--{'' if found.apply_orientation else 'no'}apply_orientation")
+    for name in ("seed", *PIXEL_SETTINGS):
+        if (wanted := getattr(plan, name)) != (made := getattr(found, name)):
+            different.append(f"--{name}={made}, not {wanted}")
     for split_name, list_name in LISTS.items():
         listed, split = plan.lists.get(split_name), found.splits.get(split_name)
         if (listed and listed.sha256) != (split and split.list_sha256):
@@ -313,6 +316,7 @@ def describe(plan: Plan, notes: dict[Shard, Note]) -> DatasetDescription:
         on_error=plan.on_error,
         splits=splits,
         apply_orientation=plan.apply_orientation,
+        max_side=plan.max_side,
     )
 
 

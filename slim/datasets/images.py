@@ -50,14 +50,17 @@ class StoredImage(NamedTuple):
     is_oriented: bool  # whether EXIF gives the pixels of the file an orientation but upright
 
 
-def load_image(path: Path, verify: bool, apply_orientation: bool = False) -> StoredImage:
+def load_image(
+    path: Path, verify: bool, apply_orientation: bool = False, *, max_side: int | None = None
+) -> StoredImage:
     """Reads an image file of any format, regardless of its extension, as a JPEG.
 
     The bytes of a plain JPEG (one or three components of 8 bits) are returned unchanged. Other
     images are decoded, composed with a white background if they are transparent, and encoded as
     RGB. `verify` decodes a plain JPEG to check that training can; otherwise only its header is
     read. `apply_orientation` turns and encodes images of any format as EXIF says; otherwise the
-    orientation is ignored, as by `tf.io.decode_jpeg`.
+    orientation is ignored, as by `tf.io.decode_jpeg`. Images with a side of more than `max_side`
+    pixels are shrunk and encoded.
     """
     try:
         status = path.stat()
@@ -70,7 +73,7 @@ def load_image(path: Path, verify: bool, apply_orientation: bool = False) -> Sto
         raise ImageError("missing") from None
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from None
-    return convert_image(content, verify, apply_orientation)
+    return convert_image(content, verify, apply_orientation, max_side=max_side)
 
 
 def load_thumbnail(path: Path, most: int):
@@ -89,7 +92,9 @@ def load_thumbnail(path: Path, most: int):
         raise ImageError(f"cannot be decoded ({error})") from error
 
 
-def convert_image(content: bytes, verify: bool, apply_orientation: bool = False) -> StoredImage:
+def convert_image(
+    content: bytes, verify: bool, apply_orientation: bool = False, *, max_side: int | None = None
+) -> StoredImage:
     """Converts the content of an image file as `load_image` does."""
     if not content:
         raise ImageError("empty file")
@@ -97,13 +102,14 @@ def convert_image(content: bytes, verify: bool, apply_orientation: bool = False)
         _check_size(*size)
         start = content.find(_EXIF, 0, 2**16)
         is_oriented = start > 0 and _find_turn(partial(_load_exif, content[start:])) is not None
-        if not (is_oriented and apply_orientation):
+        is_larger = max_side and max(size) > max_side
+        if not is_larger and not (is_oriented and apply_orientation):
             if verify:
                 _check_jpeg(content)
             return StoredImage(content, *size, is_oriented)
     image = _open(content)
     _check_size(image.height, image.width)
-    return encode_image(image, apply_orientation)
+    return encode_image(image, apply_orientation, max_side)
 
 
 def _check_size(height: int, width: int) -> None:
@@ -179,14 +185,21 @@ def _open(content: bytes):
         raise ImageError(f"cannot be decoded: {error}") from None
 
 
-def encode_image(image, apply_orientation: bool = False) -> StoredImage:
+def encode_image(
+    image, apply_orientation: bool = False, max_side: int | None = None
+) -> StoredImage:
     """Encodes a Pillow image as conversion encodes images that are not plain JPEGs."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about palettes, EXIF, not about pixels
             # Loading a TIFF turns it, and no image of another format.
             turn = _find_turn(image.getexif)
+            if max_side and (ratio := 2 * max_side / max(image.size)) < 1:
+                # JPEGs are decoded at a fraction of their size, at least twice the final one.
+                image.draft(None, tuple(round(ratio * side) for side in image.size))
             rgb = _to_rgb(image)
+            if max_side:
+                rgb.thumbnail((max_side, max_side), reducing_gap=None)
             if turn is not None and apply_orientation == (image.format != "TIFF"):
                 rgb = rgb.transpose(turn if apply_orientation else _TURNED_BACK.get(turn, turn))
             output = BytesIO()

@@ -23,7 +23,7 @@ from slim.datasets.registry import (
     check_split,
     conversion_command,
     dataset_folder,
-    is_turned,
+    pixel_settings,
     read_class_names,
     read_dataset_description,
     removal,
@@ -81,8 +81,8 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
     if split_name not in LISTS:
         raise UserError(f"no split '{split_name}': expected {' or '.join(LISTS)}")
     folder = dataset_folder(name, dataset_dir)
-    turned = bool(is_turned(folder))
-    command = conversion_command(name, dataset_dir, apply_orientation=turned)
+    settings = pixel_settings([folder])
+    command = conversion_command(name, dataset_dir, **settings)
     if any(folder.glob(f"{STAGING}*/{DESCRIPTION}")):
         raise UserError(f"the conversion of {folder} was interrupted: finish it with `{command}`")
     shards = [shard for shard in find_shards(folder) if shard.split_name == split_name]
@@ -133,7 +133,7 @@ def get_dataset(name: str, split_name: str, dataset_dir: str | Path) -> Dataset:
         num_samples=num_samples,
         num_classes=num_classes,
         class_names=read_class_names(folder / CLASSES, num_classes),
-        apply_orientation=turned,
+        apply_orientation=bool(settings["apply_orientation"]),
     )
 
 

@@ -20,8 +20,8 @@ from slim.datasets.registry import (
     Sizes,
     conversion_command,
     dataset_folder,
-    is_turned,
     listed_splits,
+    pixel_settings,
     read_class_names,
     read_converted_list,
     read_dataset_description,
@@ -244,6 +244,6 @@ def write_derived(
 
 
 def print_next(folder: Path, sources: Sequence[ListedDataset]) -> None:
-    """Prints the command that converts a derived dataset, with the orientations of its sources."""
-    turned = any(is_turned(source.folder) for source in sources)
-    print(f"\nnext: {conversion_command(folder.name, folder.parent, apply_orientation=turned)}")
+    """Prints the command that converts a derived dataset, with the settings of its sources."""
+    settings = pixel_settings(source.folder for source in sources)
+    print(f"\nnext: {conversion_command(folder.name, folder.parent, **settings)}")

@@ -17,6 +17,7 @@ from slim.datasets.tfrecord import LISTS, Shard
 DESCRIPTION = "dataset.json"
 FORMAT = 1  # version of the shards and of their description
 NAME_MAX = 255  # bytes
+PIXEL_SETTINGS = ("apply_orientation", "max_side")  # flags of conversion
 STAGING = ".conversion-"  # prefix of the folder of an unfinished conversion
 
 
@@ -64,13 +65,16 @@ class DatasetDescription:
     verified: bool  # whether every image was decoded
     on_error: str  # "fail" | "skip"
     splits: dict[str, SplitDescription]
-    apply_orientation: bool = False  # whether images are turned as EXIF says, written only if so
+    # Written only if they are set.
+    apply_orientation: bool = False  # whether images are turned as EXIF says
+    max_side: int | None = None  # in pixels; larger images are shrunk
 
     def to_json(self) -> str:
         """Returns the text of `dataset.json`."""
         content = {"format": FORMAT, **asdict(self)}
-        if not self.apply_orientation:
-            del content["apply_orientation"]
+        for name in PIXEL_SETTINGS:
+            if not content[name]:
+                del content[name]
         return json.dumps(content, indent=2) + "\n"
 
     @property
@@ -198,15 +202,19 @@ def is_turned(folder: Path) -> bool | None:
     return description and description.apply_orientation
 
 
-def conversion_command(
-    name: str, dataset_dir: str | Path, *, apply_orientation: bool | None = False
-) -> str:
-    """Returns the command that converts a dataset."""
+def pixel_settings(folders: Iterable[Path]) -> dict[str, int]:
+    """Returns the settings of conversions that change pixels; 0 for those that none has."""
+    described = [read_dataset_description(folder) for folder in folders]
+    return {name: max(getattr(d, name, None) or 0 for d in described) for name in PIXEL_SETTINGS}
+
+
+def conversion_command(name: str, dataset_dir: str | Path, **settings: int) -> str:
+    """Returns the command that converts a dataset, with the flags whose values are not 0."""
     arguments = [f"--dataset_name={name}"]
     if Path(dataset_dir) != Path("data"):
         arguments.append(f"--dataset_dir={dataset_dir}")
-    if apply_orientation:
-        arguments.append("--apply_orientation")
+    given = {flag: value for flag, value in settings.items() if value}
+    arguments += [f"--{flag}" + f"={value}" * (value is not True) for flag, value in given.items()]
     return f"{python_command()} convert_dataset.py {shlex.join(arguments)}"
 
 

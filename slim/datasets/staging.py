@@ -19,14 +19,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from google_crc32c import value as crc32c
 
 from slim.common.files import replacing, this_process, write_whole
 from slim.datasets.images import ImageError, load_image
 from slim.datasets.lists import Entry, ImageList, Problem
-from slim.datasets.registry import DESCRIPTION, FORMAT, STAGING
+from slim.datasets.registry import DESCRIPTION, FORMAT, PIXEL_SETTINGS, STAGING
 from slim.datasets.tfrecord import LISTS, Shard, encode_example, write_record
 
 WRITE_BUFFER = 2**20  # bytes
@@ -53,8 +53,7 @@ class Job(NamedTuple):
     staging: Path
     shard: Shard
     entries: list[Entry]
-    verify: bool
-    apply_orientation: bool
+    loading: dict[str, Any]  # keyword arguments of `load_image`
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ class Plan:
     verify: bool
     on_error: str  # "fail" | "skip"
     apply_orientation: bool = False
+    max_side: int | None = None
 
     @cached_property
     def entries(self) -> dict[str, list[Entry]]:
@@ -102,8 +102,9 @@ class Plan:
     def staging(self) -> Path:
         """The folder of unfinished work, whose name is a hash of all that the shards depend on."""
         hashes = [list_.sha256 for list_ in self.lists.values()]
-        key = json.dumps([FORMAT, hashes, self.seed, self.num_shards, self.apply_orientation])
-        return self.folder / f"{STAGING}{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        key = [FORMAT, hashes, self.seed, self.num_shards, self.apply_orientation]
+        content = json.dumps(key + [self.max_side] * (self.max_side is not None)).encode()
+        return self.folder / f"{STAGING}{hashlib.sha256(content).hexdigest()[:16]}"
 
     def shard_entries(self, shard: Shard) -> list[Entry]:
         """Returns the images of a shard: ceil(n / num_shards) per shard, fewer in the last ones."""
@@ -113,8 +114,8 @@ class Plan:
 
     def job(self, shard: Shard) -> Job:
         folder, staging = self.folder.absolute(), self.staging.absolute()
-        entries = self.shard_entries(shard)
-        return Job(folder, staging, shard, entries, self.verify, self.apply_orientation)
+        loading = {name: getattr(self, name) for name in ("verify", *PIXEL_SETTINGS)}
+        return Job(folder, staging, shard, self.shard_entries(shard), loading)
 
     def read_note(self, shard: Shard) -> Note | None:
         """Reads the note on a shard; returns None if it is unfinished or must be verified."""
@@ -169,14 +170,13 @@ def make_shard(job: Job, count_image: Callable[[], None]) -> None:
     ):
         for entry in job.entries:
             try:
-                jpeg, height, width, is_oriented = load_image(
-                    job.folder / entry.path, job.verify, job.apply_orientation
-                )
+                loaded = load_image(job.folder / entry.path, **job.loading)
             except ImageError as error:
                 text = f"{entry.path}: {error}"
                 problems.append(Problem(LISTS[shard.split_name], entry.line, text))
                 digests.append(bytes(_DIGEST.size))
             else:
+                jpeg, height, width, is_oriented = loaded
                 write_record(file, encode_example(jpeg, entry.label, height=height, width=width))
                 samples += 1
                 digests.append(_DIGEST.pack(*map(crc32c, (jpeg, jpeg[len(jpeg) // 2 :]))))
@@ -184,7 +184,7 @@ def make_shard(job: Job, count_image: Callable[[], None]) -> None:
             count_image()
     # 2. Write the note last, because a shard without it counts as unfinished.
     size = (job.staging / shard.file_name).stat().st_size
-    found = Note(job.verify, samples, size, problems, b"".join(digests).hex(), oriented)
+    found = Note(job.loading["verify"], samples, size, problems, b"".join(digests).hex(), oriented)
     write_whole(note, json.dumps(asdict(found)), writer)
 
 

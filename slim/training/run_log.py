@@ -1,5 +1,6 @@
 """What a training run prints, and what TensorBoard shows of it."""
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from slim.training.start import Run
 
 MOST_STEPS_LEFT = 10**9  # in an estimate of the time
 IMAGES_SHOWN = 4
+SLOW_LINES = 5  # after so many lines in a row with slow input, the log recommends settings
 # Summaries per summary with images, which would otherwise be 99.9 % of an event file.
 SUMMARIES_PER_IMAGE = 100
 ACTIVATIONS, SPARSITY = "activations", "sparsity"
@@ -66,6 +68,7 @@ class RunLog:
         self._phase: str | None = None
         self._summarized: tuple[float, int] | None = None  # time and step of the last summary
         self._summaries = 0  # written by this process
+        self._slow_lines = 0  # in a row; minus infinity after the recommendation
         self.step = 0  # the last one
         self.writer: tf.summary.FileWriter | None = None  # None without summaries
 
@@ -157,6 +160,15 @@ class RunLog:
         print(", ".join(parts), flush=True)
         if self.writer:
             self._write(scalars)
+        is_slow = scalars["input_share"] > 0.5
+        self._slow_lines = self._slow_lines + 1 if is_slow else min(self._slow_lines, 0)
+        if self._slow_lines == SLOW_LINES:
+            self._slow_lines = -math.inf
+            print(
+                "note: steps wait for their images more than half of the time: shrink large ones "
+                "with convert_dataset.py --max_side=512, say, or raise --num_preprocessing_threads",
+                flush=True,
+            )
         self._logged, self._time, self._waited = self.step, now, 0.0
 
     def _write(self, scalars: Mapping[str, float]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from slim.common.compat import tf
 from slim.common.summaries import describe
+from slim.training import run_log
 from slim.training.batches import CloneOutputs
 from slim.training.run_log import DESCRIPTIONS, VARIABLE, build_summary, summarize_flags
 
@@ -48,3 +49,20 @@ def test_flags_are_a_table_and_hyperparameters():
     assert "| seed |  |" in table.decode()
     assert text.metadata.plugin_data.plugin_name == "text"
     assert hyperparameters.metadata.plugin_data.plugin_name == "hparams"
+
+
+def test_slow_input_is_named_once(tmp_path, capsys, monkeypatch):
+    """After five lines in a row in which steps waited more than half of the time."""
+    clock = iter(range(10**6))
+    monkeypatch.setattr(run_log.time, "monotonic", lambda: next(clock))
+    values = SimpleNamespace(log_every_n_steps=1, save_summaries_secs=0, train_dir=tmp_path)
+    run = SimpleNamespace(last_step=None, ends_at=lambda step: True)
+    log = run_log.RunLog(values, run, images_per_step=1)
+    log.begin(0)
+    shares = [0.9] * 4 + [0.4] + [0.6] * 4 + [0.7] + [0.9] * 20  # a second per step
+    for step, share in enumerate(shares, start=1):
+        log.add({"step": step, "waited": share, "summary": b"", "loss": 1.0})
+    lines = capsys.readouterr().out.splitlines()
+    notes = [index for index, line in enumerate(lines) if line.startswith("note: ")]
+    assert notes == [10] and len(lines) == len(shares) + 1
+    assert "--max_side" in lines[10] and "--num_preprocessing_threads" in lines[10]

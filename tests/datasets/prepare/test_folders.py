@@ -61,7 +61,7 @@ def test_photographs_of_ones_own_become_upright(tmp_path, data):
     assert "warning: 2 images of" in ignored.error and "--apply_orientation turns" in ignored.error
     before = json.loads((folder / "dataset.json").read_text())
     refused = convert(folder, *options, *as_printed, code=1)
-    assert "made with --noapply_orientation: delete them (rm -f" in refused.error
+    assert "made with --apply_orientation=False, not True: delete them (rm -f" in refused.error
     for path in folder.glob("*.tfrecord"):
         path.unlink()
 
