@@ -99,7 +99,7 @@ SOURCES = {
         "https://image-net.org/download.php",
         by_hand="register there and unpack into --archive_dir: ILSVRC2012_devkit_t12.tar.gz, "
         "ILSVRC2012_img_val.tar into val/, and every archive in ILSVRC2012_img_train.tar into "
-        "train/<wnid>/",
+        "train/<wnid>/; or unpack the archive of Kaggle there",
     ),
     "inat2017": ArchiveSource("https://github.com/visipedia/inat_comp/tree/master/2017", (
         RemoteFile(f"{_INAT}/train_val2017.zip",

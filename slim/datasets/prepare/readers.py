@@ -31,6 +31,24 @@ Content = tuple[Path, list[Entry], list[Entry], list[str]]
 PACKED = (".tgz", ".tar", ".gz", ".zip", ".7z", ".rar")  # endings of archives
 _DEVKIT = "ILSVRC2012_devkit_t12/data"
 _INAT_IMAGES = "train_val_images"
+# The names of the classes of Oxford Flowers 102 in the order of their labels, from its web page.
+_FLOWERS = """
+pink primrose, hard-leaved pocket orchid, canterbury bells, sweet pea, english marigold, tiger
+lily, moon orchid, bird of paradise, monkshood, globe thistle, snapdragon, colt's foot, king
+protea, spear thistle, yellow iris, globe-flower, purple coneflower, peruvian lily, balloon
+flower, giant white arum lily, fire lily, pincushion flower, fritillary, red ginger, grape
+hyacinth, corn poppy, prince of wales feathers, stemless gentian, artichoke, sweet william,
+carnation, garden phlox, love in the mist, mexican aster, alpine sea holly, ruby-lipped cattleya,
+cape flower, great masterwort, siam tulip, lenten rose, barbeton daisy, daffodil, sword lily,
+poinsettia, bolero deep blue, wallflower, marigold, buttercup, oxeye daisy, common dandelion,
+petunia, wild pansy, primula, sunflower, pelargonium, bishop of llandaff, gaura, geranium, orange
+dahlia, pink-yellow dahlia, cautleya spicata, japanese anemone, black-eyed susan, silverbush,
+californian poppy, osteospermum, spring crocus, bearded iris, windflower, tree poppy, gazania,
+azalea, water lily, rose, thorn apple, morning glory, passion flower, lotus, toad lily, anthurium,
+frangipani, clematis, hibiscus, columbine, desert-rose, tree mallow, magnolia, cyclamen,
+watercress, canna lily, hippeastrum, bee balm, ball moss, foxglove, bougainvillea, camellia,
+mallow, mexican petunia, bromelia, blanket flower, trumpet creeper, blackberry lily
+"""
 
 
 def read_archive(name: str, archive_dir: Path) -> ListedDataset:
@@ -120,7 +138,7 @@ def _read_aircraft(parts: Parts) -> Content:
 
 
 def _read_flowers(parts: Parts) -> Content:
-    """Reads Oxford Flowers 102, whose classes have no names; `trnid` and `valid` become `train`."""
+    """Reads Oxford Flowers 102; `trnid` and `valid` become `train`."""
     (labels,) = _read_mat(parts["imagelabels.mat"], "labels")
     ids = _read_mat(parts["setid.mat"], "trnid", "valid", "tstid")
     train, valid, test = (some.astype(int).tolist() for some in ids)
@@ -133,8 +151,8 @@ def _read_flowers(parts: Parts) -> Content:
         [Entry(f"image_{i:05d}.jpg", int(labels[i - 1]) - 1) for i in split]
         for split in (train + valid, test)
     )
-    names = [f"flower_{label:03d}" for label in range(1, int(labels.max()) + 1)]
-    return parts["jpg"], train, test, names
+    names = " ".join(_FLOWERS.split()).split(", ")
+    return parts["jpg"], train, test, names[: int(labels.max())]
 
 
 def _read_food(parts: Parts) -> Content:
@@ -206,14 +224,16 @@ def _read_imagenet(parts: Parts) -> Content:
     """Reads ILSVRC2012; labels are the ranks of the WordNet ids, the subfolders of `train`.
 
     Validation images lie in such subfolders, too, or directly in `val`; then their classes come
-    from the development kit. Images of classes without training images are left out.
+    from the development kit or from Kaggle's table. Images of classes without training images are
+    left out.
     """
     # 1. Validation images in folders of classes or without them: more images count.
     root, (train, val) = _common_root(parts["train"], parts["val"])
     in_folders = _list_images(root, val, subfolders(parts["val"]))
-    kit = [f"{_DEVKIT}/meta.mat", f"{_DEVKIT}/ILSVRC2012_validation_ground_truth.txt"]
+    kit, (solution, mapping) = _TRUTH.split(), map(parts.get, _KAGGLE.split())
     is_flat = len(_list_images(root, val, ["."])) >= len(in_folders)
-    if is_flat and (missing := [part for part in kit if part not in parts]):
+    missing = [part for part in kit if part not in parts]
+    if is_flat and missing and not solution:
         part = f"{missing[0]}, and no val/<wnid>/,"
         raise _incomplete("ILSVRC2012", part, str(root), (root,))
     # 2. The images of each class, in subfolders.
@@ -222,15 +242,22 @@ def _read_imagenet(parts: Parts) -> Content:
         raise _incomplete("ILSVRC2012", "train/<wnid>/", str(root), (parts["train"],))
     found = {"train": _list_images(root, train, wnids), "val": in_folders}
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    # 3. The development kit numbers and names the classes.
-    wnid_of, words = {}, {}
+    # 3. The development kit numbers and names the classes; Kaggle's tables name them.
+    wnid_of, words = {}, _read_table(mapping) if mapping else {}
     if meta := parts.get(kit[0]):
         fields = ("ILSVRC2012_ID", "WNID", "words")
         synsets = [*_read_structs(meta, "synsets", *fields)]
         wnid_of = _Table(meta, ((str(int(number)), wnid) for number, wnid, _ in synsets))
         words = {wnid: text for _, wnid, text in synsets}
-    # 4. Validation images without subfolders, whose classes the kit lists by number.
-    if is_flat:
+    # 4. Validation images without subfolders, whose classes the kit lists by number, and Kaggle in
+    #    lines `ILSVRC2012_val_00048981,n03995372 85 1 499 272`.
+    if is_flat and missing:
+        rows = _read_table(solution, ",")
+        rows.pop("ImageId", None)
+        found["val"] = [
+            (f"{val}/{image}.JPEG", boxes.partition(" ")[0]) for image, boxes in rows.items()
+        ]
+    elif is_flat:
         truth = parts[kit[1]]
         found["val"] = [
             (f"{val}/ILSVRC2012_val_{i:08d}.JPEG", wnid_of.find(number, truth))
@@ -320,6 +347,7 @@ _FOOD = "images meta/classes.txt meta/train.txt meta/test.txt"
 _CARS = "cars_train cars_test devkit/cars_train_annos.mat devkit/cars_test_annos_withlabels.mat"
 _DOGS = "Images lists/train_list.mat lists/test_list.mat"
 _TRUTH = f"{_DEVKIT}/meta.mat {_DEVKIT}/ILSVRC2012_validation_ground_truth.txt"
+_KAGGLE = "../../../LOC_val_solution.csv ../../../LOC_synset_mapping.txt"
 _INAT = f"{_INAT_IMAGES} train_val2017/train2017.json train_val2017/val2017.json"
 
 LAYOUTS = {
@@ -333,7 +361,10 @@ LAYOUTS = {
         Layout("", _CARS, _read_split_cars, optional="devkit/cars_meta.mat"),
     ),
     "stanford_dogs": (Layout("", _DOGS, _read_dogs),),
-    "ILSVRC2012": (Layout("", "train val", _read_imagenet, optional=_TRUTH),),
+    "ILSVRC2012": tuple(
+        Layout(folder, "train val", _read_imagenet, optional=f"{_TRUTH} {_KAGGLE}")
+        for folder in ("ILSVRC/Data/CLS-LOC", "")
+    ),
     "inat2017": (Layout("", _INAT, _read_inat),),
 }
 
@@ -361,9 +392,9 @@ def _read_lines(path: Path) -> list[str]:
     return [stripped for line in text.split("\n") if (stripped := line.strip())]
 
 
-def _read_table(path: Path) -> _Table:
-    """Reads lines of a key, a space and a value, which may contain spaces."""
-    lines = [line.split(maxsplit=1) for line in _read_lines(path)]
+def _read_table(path: Path, separator: str | None = None) -> _Table:
+    """Reads lines of a key, a separator or spaces, and a value, which may contain spaces."""
+    lines = [line.split(separator, maxsplit=1) for line in _read_lines(path)]
     if short := [line for line in lines if len(line) < 2]:
         raise UserError(f"{path}: expected two words on each line, found only '{short[0][0]}'")
     return _Table(path, lines)

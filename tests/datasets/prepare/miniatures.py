@@ -145,9 +145,8 @@ def flower_102(folder: Path) -> Miniature:
         TRAIN: [(names[i - 1], labels[i - 1] - 1) for i in train + valid],
         VALIDATION: [(names[i - 1], labels[i - 1] - 1) for i in test],
     }
-    return Miniature(
-        "flower_102", folder, folder / "jpg", splits, ["flower_001", "flower_002", "flower_003"]
-    )
+    names = ["pink primrose", "hard-leaved pocket orchid", "canterbury bells"]
+    return Miniature("flower_102", folder, folder / "jpg", splits, names)
 
 
 def food_101(folder: Path) -> Miniature:

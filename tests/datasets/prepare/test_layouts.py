@@ -1,13 +1,21 @@
 """Archives as mirrors deliver them, and as file managers and network drives leave them."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from slim.datasets.prepare import readers
-from tests.datasets.prepare.conftest import prepare
-from tests.datasets.prepare.miniatures import IMAGENET, NINE, OTHER_LAYOUTS, Miniature, draw
+from tests.datasets.prepare.conftest import prepare, texts
+from tests.datasets.prepare.miniatures import (
+    IMAGENET,
+    NINE,
+    OTHER_LAYOUTS,
+    SYNSETS,
+    Miniature,
+    draw,
+)
 from tests.datasets.prepare.test_prepare import check_lists, flags_for
 
 
@@ -79,6 +87,40 @@ def test_stanford_cars_from_kaggle(archive, data):
     (archive / "aside").rename(annotations)
     prepare(*flags_for(miniature, data))
     check_lists(data / "stanford_cars", in_folders(miniature, nested))
+
+
+@pytest.mark.parametrize("level", [".", "ILSVRC", "ILSVRC/Data/CLS-LOC"])
+def test_imagenet_from_kaggle(level, archive, data):
+    """The same lists as from the official archives, byte for byte."""
+    miniature = NINE["ILSVRC2012"](archive)
+    prepare(*flags_for(miniature, data))
+    official = texts(data / "ILSVRC2012")
+    shutil.rmtree(data)
+    root = archive / "ILSVRC/Data/CLS-LOC"
+    root.mkdir(parents=True)
+    for name in ("train", "val"):
+        (archive / name).rename(root / name)
+    shutil.rmtree(archive / "ILSVRC2012_devkit_t12")
+    draw(root, ["test/ILSVRC2012_test_00000001.JPEG"])
+    lines = [
+        f"{Path(path).stem},{IMAGENET[label]} 85 1 499 272 {IMAGENET[label]} 1 2 3 4 "
+        for path, label in reversed(miniature.splits["validation"])
+    ]
+    (archive / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *lines]))
+    words = dict(SYNSETS.values())
+    mapping = "".join(f"{wnid} {words[wnid]}\n" for wnid in IMAGENET)
+    (archive / "LOC_synset_mapping.txt").write_text(mapping)
+    prepare(*flags_for(replace(miniature, root=archive / level), data))
+    assert texts(data / "ILSVRC2012") == official
+    assert (data / "ILSVRC2012" / "images").resolve() == root
+
+
+def test_names_of_flowers_as_in_another_library():
+    """TFDS has them too."""
+    name = "tensorflow_datasets.datasets.oxford_flowers102.oxford_flowers102_dataset_builder"
+    names = pytest.importorskip(name)._NAMES
+    assert " ".join(readers._FLOWERS.split()).split(", ") == [n.rstrip("?") for n in names]
+    assert len(names) == 102
 
 
 def test_imagenet_with_a_repeated_folder(archive, data):
