@@ -129,12 +129,7 @@ def input_batches(settings: Settings) -> tf.data.Dataset:
 def keras_task(last_layer_only: bool, settings: Settings) -> Task:
     """Returns the step of Keras on a ready batch in the memory of the host."""
     images, labels = ready_batch(settings)
-    model = keras_model(settings, classes=NUM_CLASSES)
-    if last_layer_only:
-        for layer in model.layers[:-1]:
-            layer.trainable = False
-    optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
-    model.compile(optimizer, "sparse_categorical_crossentropy")
+    model = compiled_keras_model(settings, last_layer_only=last_layer_only)
 
     def run() -> int:
         for _ in range(settings.steps):
@@ -142,6 +137,79 @@ def keras_task(last_layer_only: bool, settings: Settings) -> Task:
         return settings.steps * settings.batch_size
 
     return Task("Keras' Inception-V3 on a ready batch", PEER, run)
+
+
+def compiled_keras_model(settings: Settings, *, last_layer_only: bool = False) -> keras.Model:
+    """Returns Keras' network, ready to train all layers or the last; XLA only where it is set."""
+    model = keras_model(settings, classes=NUM_CLASSES)
+    if last_layer_only:
+        for layer in model.layers[:-1]:
+            layer.trainable = False
+    optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
+    loss = "sparse_categorical_crossentropy"
+    model.compile(optimizer, loss, jit_compile=settings.xla)
+    return model
+
+
+def keras_fit(settings: Settings) -> Task:
+    """Returns the steps of Keras' `fit` on a batch that stays on the device."""
+    model = compiled_keras_model(settings)
+    batches = tf.data.Dataset.from_tensors(ready_batch(settings)).repeat()
+    if tf.config.list_physical_devices("GPU"):
+        batches = batches.apply(tf.data.experimental.prefetch_to_device("/GPU:0"))
+
+    def run() -> int:
+        model.fit(batches, steps_per_epoch=settings.steps, shuffle=False, verbose=0)
+        return settings.steps * settings.batch_size
+
+    return Task("Keras' fit", PEER, run)
+
+
+def convolutions(settings: Settings) -> Task:
+    """Returns the convolutions of a network, each with both of its gradients, and nothing else."""
+    size, dtype = settings.image_size, tf.as_dtype(settings.precision)
+    with tf.Graph().as_default() as network:
+        images = tf.zeros([settings.batch_size, size, size, 3])
+        get_network_fn(settings.model_name, NUM_CLASSES, is_training=True)(images)
+        found = [operation for operation in network.get_operations() if operation.type == "Conv2D"]
+        shapes = [[tensor.shape.as_list() for tensor in (*o.inputs, *o.outputs)] for o in found]
+        options = [(o.get_attr("strides"), o.get_attr("padding").decode()) for o in found]
+    with tf.Graph().as_default():
+        values = {}  # one tensor for each shape
+
+        def tensor(shape: list[int]) -> tf.Tensor:
+            if (key := tuple(shape)) not in values:
+                noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+                values[key] = tf.Variable(
+                    tf.cast(noise, dtype), collections=[tf.GraphKeys.LOCAL_VARIABLES]
+                )
+            return values[key]
+
+        done = []
+        for (input_shape, filter_shape, output_shape), (strides, padding) in zip(
+            shapes, options, strict=True
+        ):
+            x, w, dy = tensor(input_shape), tensor(filter_shape), tensor(output_shape)
+            common = {"strides": strides, "padding": padding}
+            done += [
+                tf.raw_ops.Conv2D(input=x, filter=w, **common),
+                tf.raw_ops.Conv2DBackpropInput(
+                    input_sizes=input_shape, filter=w, out_backprop=dy, **common
+                ),
+                tf.raw_ops.Conv2DBackpropFilter(
+                    input=x, filter_sizes=filter_shape, out_backprop=dy, **common
+                ),
+            ]
+        step = tf.group(*done)
+        session = tf.Session(config=session_config())
+        session.run(tf.local_variables_initializer())
+
+    def run() -> int:
+        for _ in range(settings.steps):
+            session.run(step)
+        return settings.steps * settings.batch_size
+
+    return Task("convolutions alone, with their gradients", LIMIT, run)
 
 
 def matrix_product(settings: Settings) -> Task:

@@ -53,6 +53,9 @@ SETTINGS = Settings(
 )
 
 
+LIMITS = (gpu.CONVOLUTIONS, gpu.PRODUCT)
+
+
 class Clock:
     """A clock that tasks advance."""
 
@@ -270,20 +273,25 @@ def test_every_subject_measures_this_project_beside_others(subject, smallest):
 
 
 def test_training_on_a_gpu(small_network, monkeypatch):
-    steps = [(small_network, "float32", False, True), (small_network, "bfloat16", True, False)]
-    monkeypatch.setattr(gpu, "STEPS", steps)
-    sizes = ("--batch_size=1", "--image_size=75", "--num_images=2", "--seconds=0")
-    done = invoke(gpu, *sizes)
-    assert done.code == 0, done.error
-    machine, *lines = done.output.splitlines()
-    assert machine.startswith(THIS_MACHINE)
-    assert [line.rsplit(": ", 1)[0] for line in lines] == [
-        f"{small_network}, images of 75, batches of 1, shards",
-        f"{small_network}, images of 75, batches of 1, bfloat16, XLA, ready batch",
+    chosen = [
+        gpu.CANDIDATES[0],
+        *(c for c in gpu.CANDIDATES if c.kind in LIMITS),
+        gpu.CANDIDATES[1],
     ]
-    for line in lines:
-        images, steps = re.search(r": ([\d.,]+) images/s, ([\d.,]+) steps/s", line).groups()
-        assert images == steps and float(images) > 0
+    candidates = [candidate._replace(model_name=small_network) for candidate in chosen]
+    monkeypatch.setattr(gpu, "CANDIDATES", candidates)
+    monkeypatch.setattr(gpu, "in_fresh_process", lambda function, *given: function(*given))
+    sizes = ("--batch_size=1", "--image_size=75", "--num_images=2", "--seconds=0")
+    done = invoke(gpu, *sizes, "--precisions=float32")
+    assert done.code == 0, done.error
+    machine, _, *table = done.output.splitlines()[len(candidates) + 1 :]
+    assert machine.startswith(f"{THIS_MACHINE}, ")
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table[2:]]
+    assert [(row[0], row[1]) for row in rows] == [(c.name, "float32") for c in candidates]
+    rates = [float(row[2].replace(",", "")) for row in rows]
+    for row, rate in zip(rows, rates, strict=True):
+        assert float(row[5].replace(",", "")) == pytest.approx(rate / rates[0], rel=0.02)
+    assert rates[0] < rates[1]  # the step has the convolutions, and more
 
 
 def test_the_quickest_subject(tmp_path):

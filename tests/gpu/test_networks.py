@@ -18,7 +18,7 @@ from slim.nets.nets_factory import NETWORKS, get_network_fn
 from slim.train_image_classifier import build_clone, build_train_op
 from slim.training.batches import CloneOutputs
 from slim.training.optimizers import configure_optimizer
-from tests.conftest import recipe_initializers
+from tests.conftest import recipe_initializers, run
 from tests.support import SMALL_NETWORK, training_flags
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -57,6 +57,22 @@ def test_logits_are_those_of_the_cpu(name):
     difference = np.abs(on_gpu - on_cpu).max() / on_cpu.std()
     print(f"{name}: {difference:.1e} of the standard deviation {on_cpu.std():.3g}")
     assert difference <= 1e-3
+
+
+def test_persistent_batch_norm_has_the_same_statistics_and_gradients(tmp_path):
+    """If this passes, cuDNN's faster batch norm may become the default."""
+    found = []
+    for mode in ("0", "1"):
+        path = tmp_path / f"{mode}.npz"
+        variable = {"TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT": mode}
+        done = run("python", "-m", "tests.gpu.batch_norm", path, env=variable)
+        assert done.returncode == 0, done.stderr
+        found.append(np.load(path))
+    usual, persistent = found
+    for name, values in usual.items():
+        tolerance = 2**-7 if "bfloat16" in name else 1e-4
+        scale = tolerance * np.abs(values).max()
+        np.testing.assert_allclose(persistent[name], values, tolerance, scale, err_msg=name)
 
 
 @pytest.mark.parametrize(
