@@ -91,10 +91,7 @@ def count_listed_classes(folder: Path, lists: Mapping[str, ImageList]) -> int:
 def compose_files(
     splits: Mapping[str, Iterable[tuple[str, int]]], classes: str | None
 ) -> dict[str, str]:
-    """Returns the text of `classes.txt`, if any, and of the lists by name, in order of writing.
-
-    An empty text stands for no such file.
-    """
+    """Returns the texts of the files by name, in order of writing; "" stands for no such file."""
     lists = {
         LISTS[name]: "".join(f"{path}: {label}\n" for path, label in splits[name])
         for name in ("validation", "train")

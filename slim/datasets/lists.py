@@ -48,15 +48,12 @@ class ImageList:
 
 
 def read_list(path: Path) -> ImageList:
-    """Reads and checks a list. Blank lines, a byte order mark and CRLF are allowed.
-
-    Lines of `train.txt` may repeat an image with its label.
-    """
+    """Reads and checks a list; lines of `train.txt` may repeat an image with its label."""
     expected = "expected a line 'relative/path.jpg: label' for each image"
     if not path.is_file():
         raise UserError(f"no list {path}: {expected}; data/README.md says how to make one")
     content = path.read_bytes()
-    # File names are bytes, not necessarily UTF-8.
+    # File names are bytes, not necessarily UTF-8. Blank lines, a byte order mark, CRLF are allowed.
     lines = content.decode("utf-8-sig", errors="surrogateescape").split("\n")
     entries, problems = [], []
     first: dict[str, Entry] = {}  # the first line of each path

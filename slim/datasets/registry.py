@@ -196,12 +196,6 @@ def read_converted_list(folder: Path, list_name: str, *, strict: bool = True) ->
     return list_
 
 
-def is_turned(folder: Path) -> bool | None:
-    """Returns whether the conversion of a dataset applied orientations; None without one."""
-    description = read_dataset_description(folder)
-    return description and description.apply_orientation
-
-
 def pixel_settings(folders: Iterable[Path]) -> dict[str, int]:
     """Returns the settings of conversions that change pixels; 0 for those that none has."""
     described = [read_dataset_description(folder) for folder in folders]

@@ -21,7 +21,7 @@ from slim.common.errors import count
 from slim.common.files import replacing, write_whole
 from slim.common.progress import progress
 from slim.datasets.lists import ImageList
-from slim.datasets.registry import dataset_folder, is_turned, read_converted_list
+from slim.datasets.registry import dataset_folder, read_converted_list, read_dataset_description
 
 SPLITS = ("train", "val")
 
@@ -103,8 +103,7 @@ def describe(split: FeatureSplit, settings: Settings) -> str:
 
 def applies_orientation(split: FeatureSplit, settings: Settings) -> bool:
     """Returns whether to turn images: as in the dataset's conversion, otherwise as in training."""
-    turned = is_turned(split.folder)
-    return settings.apply_orientation if turned is None else turned
+    return (read_dataset_description(split.folder) or settings).apply_orientation
 
 
 def is_extracted(split: FeatureSplit, settings: Settings) -> bool:

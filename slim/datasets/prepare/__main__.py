@@ -1,7 +1,8 @@
-"""Prepares a dataset from an official archive, folders of images, or TensorFlow Datasets (TFDS).
+"""Prepares a dataset from an official archive, folders, tables, or TensorFlow Datasets (TFDS).
 
     python -m slim.datasets.prepare --dataset_name=cub_200 --archive_dir=/path/to/unpacked
     python -m slim.datasets.prepare --dataset_name=my_set --from_folders=/path/to/folders
+    python -m slim.datasets.prepare --dataset_name=my_set --from_table=train.csv --images=DIR
     python -m slim.datasets.prepare --from_tfds=oxford_flowers102
 
 writes `data/<name>/train.txt`, `val.txt` and `classes.txt` and links `images`. The lists are
@@ -15,13 +16,10 @@ from absl import flags
 
 from slim.common.command_line import FlagSet, run_command
 from slim.common.errors import UserError, did_you_mean
-from slim.datasets.registry import (
-    KNOWN,
-    conversion_command,
-    listed_splits,
-    new_dataset_folder,
-)
+from slim.datasets.registry import KNOWN, conversion_command, listed_splits, new_dataset_folder
 from slim.datasets.tfrecord import LISTS
+
+SOURCES = ("from_folders", "from_table", "from_tfds")  # other than archives
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -39,7 +37,13 @@ def define_flags(values: flags.FlagValues) -> None:
     define.boolean("copy", False, "Copy the listed images rather than link to them.")
     define.string("from_folders", None, "A folder with one subfolder of images per class.")
     define.integer("class_depth", 1, "The depth in --from_folders of the folders of classes.", 1)
-    fraction = "The fraction of --from_folders to validate on; 0 for no validation split."
+    text = "A CSV, TSV or COCO JSON file of labelled images, or two: train.csv,val.csv."
+    define.words("from_table", [], text)
+    text = "The folder that paths of --from_table are relative to. Default: that of the table."
+    define.string("images", None, text)
+    define.string("path_column", None, "The images' column of a CSV. Default: a usual name.")
+    define.string("label_column", None, "The labels' column of a CSV. Default: a usual name.")
+    fraction = "The fraction of folders or of one table to validate on; 0 for no validation split."
     define.real("val_fraction", 0.2, fraction, 0, below=1)
     define.integer("seed", 0, "The seed of the choice of that fraction.")
     define.string("from_tfds", None, "A dataset of TensorFlow Datasets, such as oxford_flowers102.")
@@ -53,6 +57,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     from slim.datasets.prepare import archives, folders, prepared, readers, statistics, tfds
+    from slim.datasets.prepare.annotations import read_tables
 
     # 1. Decide what to do. A dataset of TFDS gives its name: a:1.0.0 becomes a_1.0.0. --stats
     #    alone describes a dataset that is prepared already.
@@ -61,7 +66,7 @@ def main(values: flags.FlagValues) -> None:
     name, allow_partial = values.dataset_name or "", values.allow_partial
     folder = new_dataset_folder(name, values.dataset_dir, "dataset_name")
     is_prepared = all((folder / LISTS[some]).is_file() for some in listed_splits(folder))
-    sources = ("archive_dir", "download", "from_folders", "from_tfds", "copy")
+    sources = ("archive_dir", "download", *SOURCES, "copy")
     stats_only = values.stats and is_prepared and not any(values[s].value for s in sources)
     check_flags(values, stats_only)
 
@@ -78,6 +83,8 @@ def main(values: flags.FlagValues) -> None:
                 class_depth=values.class_depth,
                 allow_partial=allow_partial,
             )
+        elif values.from_table:
+            dataset = read_tables(values)
         elif values.from_tfds:
             dataset = tfds.read_tfds(values.from_tfds, values.tfds_splits, archive_dir)
         else:
@@ -97,7 +104,7 @@ def main(values: flags.FlagValues) -> None:
             prepared.write_dataset(folder, dataset, values.copy)
             images = folder / prepared.IMAGES
             origin = f"linked to {images.readlink()}" if images.is_symlink() else "copied"
-            upright = values.from_folders is not None  # photographs of one's own
+            upright = bool(values.from_folders or values.from_table)  # photographs of one's own
             command = conversion_command(name, values.dataset_dir, apply_orientation=upright)
             print(f"{folder}: {dataset.sizes}, images {origin}\nnext: {command}", flush=True)
 
@@ -116,18 +123,21 @@ def main(values: flags.FlagValues) -> None:
 def check_flags(values: flags.FlagValues, stats_only: bool) -> None:
     """Checks the flags before anything is read."""
     name = values.dataset_name or ""
-    own = "for your own images, set --from_folders"
+    own = "for your own images, set --from_folders or --from_table"
     if not name:
         raise UserError(f"--dataset_name is missing: {did_you_mean('', list(KNOWN))}; {own}")
     if values.tfds_splits and not (values.from_tfds and len(values.tfds_splits) == 2):
         raise UserError("--tfds_splits requires --from_tfds, and two splits with a comma between")
-    source = "from_tfds" if values.from_tfds else "from_folders"
-    if values[source].value:
+    if len(values.from_table) > 2 or "" in values.from_table:
+        raise UserError(
+            "--from_table takes a table, or two with a comma between: train.csv,val.csv"
+        )
+    if given := [source for source in SOURCES if values[source].value]:
         if name in KNOWN:
             raise UserError(f"--dataset_name={name} is one of the paper's: choose another name")
-        if values.archive_dir or values.download or (values.from_tfds and values.from_folders):
-            other = "from_folders" if values.from_tfds else "from_tfds"
-            raise UserError(f"--{source} excludes --archive_dir, --download and --{other}")
+        if values.archive_dir or values.download or len(given) > 1:
+            others = ", ".join(f"--{other}" for other in SOURCES if other != given[-1])
+            raise UserError(f"--{given[-1]} excludes --archive_dir, --download, {others}")
     elif name not in KNOWN and not stats_only:
         raise UserError(
             f"--dataset_name={name} has no official archive: {did_you_mean(name, list(KNOWN))}; "

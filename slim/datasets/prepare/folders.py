@@ -172,8 +172,7 @@ def split_classes(classes: Classes, val_fraction: float, seed: int) -> dict[str,
     """
     train, validation = {}, {}
     for name, paths in classes.items():
-        least = 1 if val_fraction else 0
-        number = min(max(round(val_fraction * len(paths)), least), len(paths) - 1)
+        number = min(max(round(val_fraction * len(paths)), val_fraction > 0), len(paths) - 1)
         chosen = set(Random(f"{seed} {name}").sample(paths, number))
         train[name] = [path for path in paths if path not in chosen]
         if chosen:

@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +11,7 @@ from pathlib import Path
 from slim.common.errors import UserError, count_some, warn
 from slim.common.files import removing_empty, writing_to
 from slim.common.progress import progress
-from slim.datasets.listed import (
-    ListedDataset,
-    compose_files,
-    differs,
-    place_images,
-    write_files,
-)
+from slim.datasets.listed import ListedDataset, compose_files, differs, place_images, write_files
 from slim.datasets.lists import compose_class_names
 from slim.datasets.prepare.archives import where_to_get
 from slim.datasets.registry import KNOWN
@@ -45,7 +39,7 @@ def check_dataset(dataset: ListedDataset, name: str, allow_partial: bool) -> Lis
     """
     subject = f"{name} in {dataset.folder}"
     # 1. Omit the images that cannot be used.
-    missing = _find_missing(dataset)
+    missing = find_missing(dataset.folder, (image.path for image in dataset.images))
     unlistable = [image.path for image in dataset.images if "\n" in image.path]
     omitted = {*missing, *unlistable}
     splits = {
@@ -73,17 +67,17 @@ def check_dataset(dataset: ListedDataset, name: str, allow_partial: bool) -> Lis
     return kept
 
 
-def _find_missing(dataset: ListedDataset) -> list[str]:
+def find_missing(root: Path, paths: Iterable[str]) -> list[str]:
     """Returns the images that do not exist, sorted; lists each folder once, which is faster."""
     expected = defaultdict(set)
-    for image in dataset.images:
-        folder, _, name = image.path.rpartition("/")
+    for path in paths:
+        folder, _, name = path.rpartition("/")
         expected[folder].add(name)
     missing = []
     items = expected.items()
     for folder, names in progress("checking images", len(items), " folders", items=items, delay=1):
         with suppress(FileNotFoundError, NotADirectoryError):
-            names = names.difference(os.listdir(dataset.folder / folder))  # noqa: PTH208
+            names = names.difference(os.listdir(root / folder))  # noqa: PTH208
         missing += [f"{folder}/{name}" if folder else name for name in names]
     return sorted(missing)
 

@@ -5,7 +5,6 @@ of each split in the order of the official lists, labels from 0 and class names.
 the numbers of images nor that the images exist. Invalid content of a file is a `UserError`.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from slim.common.progress import progress
 from slim.datasets.image_files import is_hidden, subfolders
 from slim.datasets.listed import ListedDataset
 from slim.datasets.lists import Entry
+from slim.datasets.prepare.annotations import read_coco
 from slim.datasets.prepare.archives import where_to_get
 
 Parts = Mapping[str, Path]
@@ -285,23 +285,22 @@ def _list_images(root: Path, folder: str, classes: Sequence[str]) -> list[tuple[
 
 def _read_inat(parts: Parts) -> Content:
     """Reads the official splits of iNaturalist 2017."""
-    train, names = _read_coco(parts["train_val2017/train2017.json"])
-    validation, more_names = _read_coco(parts["train_val2017/val2017.json"])
-    names = dict(sorted((names | more_names).items()))
-    label_of = {class_id: label for label, class_id in enumerate(names)}
+    files = [parts[f"train_val2017/{part}2017.json"] for part in ("train", "val")]
+    names = inat_class_names(*files)
+    label_of = _Table(files[0], ((class_id, label) for label, class_id in enumerate(names)))
     train, validation = (
         [
-            Entry(path.removeprefix(f"{_INAT_IMAGES}/"), label_of[class_id])
-            for path, class_id in images
+            Entry(path.removeprefix(f"{_INAT_IMAGES}/"), label_of.find(class_id, file))
+            for path, class_id in read_coco(file)[0]
         ]
-        for images in (train, validation)
+        for file in files
     )
     return parts[_INAT_IMAGES], train, validation, list(names.values())
 
 
 def inat_class_names(train: Path, validation: Path) -> dict[int, str]:
     """Reads the names of the classes of iNaturalist 2017 by id, in the order of their labels."""
-    return dict(sorted((_read_coco(train)[1] | _read_coco(validation)[1]).items()))
+    return dict(sorted((read_coco(train)[1] | read_coco(validation)[1]).items()))
 
 
 def hold_out(dataset: ListedDataset, minival: frozenset[str]) -> ListedDataset:
@@ -424,19 +423,3 @@ def _read_structs(path: Path, variable: str, *fields: str) -> Iterator[tuple]:
     if missing := [field for field in fields if field not in (structs.dtype.names or ())]:
         raise UserError(f"{path}: '{variable}' has no field '{missing[0]}': get the right file")
     return zip(*(structs[field].tolist() for field in fields), strict=True)
-
-
-def _read_coco(path: Path) -> tuple[list[tuple[str, int]], dict[int, str]]:
-    """Reads the path and class id of each image, and class names by id, from a COCO JSON file."""
-    try:
-        content = json.loads(path.read_bytes())
-        names = {category["id"]: category["name"] for category in content["categories"]}
-        class_of = {line["image_id"]: line["category_id"] for line in content["annotations"]}
-        images = [(image["file_name"], class_of[image["id"]]) for image in content["images"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is not the published file ({type(error).__name__}: {error}): get it again"
-        ) from None
-    if unnamed := set(class_of.values()) - names.keys():
-        raise UserError(f"{path} has images of category {min(unnamed)} but not its name")
-    return images, names
