@@ -3,20 +3,23 @@
 IMAGE is an image file of any kind that conversion accepts, a folder of such files, or the folder
 of a dataset. Prints the likeliest classes per image; with --json a JSON array of one object each:
 {"image": path, "predictions": [{"class_name": ..., "label": ..., "probability": ...}, ...]}.
+With --csv, writes a table instead: path, class_1, probability_1, class_2, probability_2, ...
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 from slim.common.command_line import FlagSet, python_command, require_checkpoint, run_command
-from slim.common.errors import UserError, count_some, warn
-from slim.common.files import valid_text
+from slim.common.errors import UserError, count, count_some, warn
+from slim.common.files import this_process, valid_text, write_csv
 from slim.serving.classifier_flags import classifier_flags, define_classifier_flags
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ def define_flags(values: flags.FlagValues) -> None:
     define.words("images", [], "Image files and folders; the flag name is optional.")
     define_classifier_flags(define)
     define.boolean("json", False, "Print JSON: an array with one object per image.")
+    define.string("csv", None, "Write a table to this file instead, with one row per image.")
     define.integer("top_k", 5, "Number of classes to print per image.", 1)
     define.integer("batch_size", 32, "Images per batch.", 1, 100_000)
 
@@ -39,8 +43,11 @@ def main(values: flags.FlagValues) -> None:
     # Everything that can be wrong with the command line is found before the network is loaded.
     images = find_images(values.images)
     require_checkpoint(values)
+    csv = values.csv and Path(values.csv)
+    if csv and (csv.is_dir() or not os.access(csv.parent, os.W_OK)):
+        raise UserError(f"--csv={csv}: cannot write there; choose a file in another folder")
     with load_classifier(**classifier_flags(values), batch_size=values.batch_size) as classifier:
-        failed = classify_images(classifier, images, values.top_k, as_json=values.json)
+        failed = classify_images(classifier, images, values.top_k, as_json=values.json, csv=csv)
     if failed:
         raise UserError(f"{failed} of {len(images)} images could not be classified, see above")
 
@@ -82,11 +89,16 @@ def find_images(names: Sequence[str]) -> list[Path]:
 
 
 def classify_images(
-    classifier: "Classifier", images: Sequence[Path], top_k: int, *, as_json: bool
+    classifier: "Classifier",
+    images: Sequence[Path],
+    top_k: int,
+    *,
+    as_json: bool,
+    csv: Path | None = None,
 ) -> int:
     """Prints the likeliest classes of image files, and returns the number of problems.
 
-    Text appears image by image, JSON as a whole. Problems go to stderr.
+    Text appears image by image, JSON and a `csv` file as a whole. Problems go to stderr.
     """
     import numpy as np
     from tqdm import tqdm
@@ -96,7 +108,7 @@ def classify_images(
     from slim.serving.classifier import PROBABILITIES
 
     rows = classifier.rows(images, PROBABILITIES)
-    if as_json:
+    if as_json or csv:
         rows = progress("classifying", len(images), " images", items=rows)
     found, failed = [], 0
     for image, row in zip(images, rows, strict=True):
@@ -108,18 +120,25 @@ def classify_images(
             tqdm.write(f"{image}: {problem}", file=sys.stderr)
             continue
         predictions = classifier.likeliest(row, top_k)
-        if as_json:
-            named = [
-                prediction._replace(class_name=valid_text(prediction.class_name))._asdict()
-                for prediction in predictions
-            ]
-            found.append(json.dumps({"image": valid_text(str(image)), "predictions": named}))
+        if as_json or csv:
+            valid = [p._replace(class_name=valid_text(p.class_name)) for p in predictions]
+            found.append((str(image), valid))
             continue
         print(image)
         for prediction in predictions:
             print(f"  {prediction.probability:6.1%}  {prediction.class_name}", flush=True)
     if as_json:
-        print("[\n" + ",\n".join(found) + "\n]")
+        objects = (
+            {"image": valid_text(image), "predictions": [each._asdict() for each in predictions]}
+            for image, predictions in found
+        )
+        print("[\n" + ",\n".join(map(json.dumps, objects)) + "\n]")
+    if csv:
+        places = range(1, min(top_k, len(classifier.class_names)) + 1)
+        header = ["path", *(f"{name}_{k}" for k in places for name in ("class", "probability"))]
+        rows = [[path, *chain(*((p.class_name, p.probability) for p in ps))] for path, ps in found]
+        write_csv(csv, [header, *rows], this_process())
+        print(f"{csv}: {count(len(found), 'image')}", file=sys.stderr)
     return failed
 
 

@@ -1,9 +1,9 @@
 """Evaluates an image classifier: `python -m slim.eval_image_classifier --checkpoint_path=...`.
 
 The flags have their published meaning, except that every image counts exactly once. New flags:
-`--max_number_of_evaluations`, `--num_crops`, `--central_fraction`, `--per_class`, `--precision` and
-`--xla`. Several comma-separated checkpoints, networks or sizes are evaluated in turn, and then the
-mean of their probabilities.
+`--max_number_of_evaluations`, `--stop_at_step`, `--stop_when_done`, `--keep_best`, `--num_crops`,
+`--central_fraction`, `--per_class`, `--precision` and `--xla`. Several comma-separated checkpoints,
+networks or sizes are evaluated in turn, and then the mean of their probabilities.
 """
 
 import gc
@@ -11,14 +11,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
 
 from slim.common.command_line import (
     FlagSet,
-    check_names,
     define_shared_flags,
     define_speed_flags,
     require_checkpoint,
@@ -27,8 +26,9 @@ from slim.common.command_line import (
 from slim.common.errors import UserError, warn
 
 if TYPE_CHECKING:
-    from slim.checkpoints.freezing import FrozenNetwork, InferenceGraph
+    from slim.checkpoints.freezing import FrozenNetwork
     from slim.datasets.input import Dataset
+    from slim.evaluation.members import Member
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -56,6 +56,8 @@ def define_flags(values: flags.FlagValues) -> None:
         False,
         "Also write predictions, accuracy per class and the confusion matrix to --eval_dir.",
     )
+    text = "Keep a copy of the checkpoint of the highest accuracy in --eval_dir/best."
+    define.boolean("keep_best", False, text)
     most = 10**9
     text = "Number of batches to evaluate. Default: all."
     define.integer("max_num_batches", None, text, 1, most)
@@ -63,18 +65,11 @@ def define_flags(values: flags.FlagValues) -> None:
     define.integer("eval_interval_secs", 60, text, 0, most)
     text = "Number of evaluations. Default: until stopped."
     define.integer("max_number_of_evaluations", None, text, 1, most)
+    text = "Stop after the first checkpoint of this step or a later one."
+    define.integer("stop_at_step", None, text, 0)
+    define.boolean("stop_when_done", False, "Stop after the last checkpoint of complete training.")
     define.boolean("quantize", False, "Not supported by TensorFlow 2.")
     define_speed_flags(define)
-
-
-class Member(NamedTuple):
-    """A network to evaluate. None stands for the value of training, or for the default."""
-
-    checkpoint_path: str  # a checkpoint, or a folder of checkpoints
-    model_name: str | None
-    preprocessing_name: str | None
-    image_size: int | None  # in pixels; 0 for the default of the network
-    central_fraction: float | None
 
 
 def main(values: flags.FlagValues) -> None:
@@ -84,48 +79,39 @@ def main(values: flags.FlagValues) -> None:
     if values.quantize:
         raise UserError("--quantize: TensorFlow 2 has no contrib quantizer; omit the flag")
     require_checkpoint(values)
-    if values.per_class and not values.eval_dir:
-        raise UserError("--per_class: --eval_dir is missing, the folder to write to")
+    for flag in ("per_class", "keep_best"):
+        if values[flag].value and not values.eval_dir:
+            raise UserError(f"--{flag}: --eval_dir is missing, the folder to write to")
 
     # TensorFlow takes seconds to load. --help and the errors above do not wait for it.
-    from slim.checkpoints.description import shift_names, trained_size
+    from slim.checkpoints.description import trained_size
     from slim.checkpoints.finding import find_checkpoint
     from slim.checkpoints.freezing import freeze_checkpoint
     from slim.checkpoints.reading import MissingCheckpointError, choose_averages, read_step
     from slim.common.compat import tf
-    from slim.datasets.input import get_dataset, number_of_classes
-    from slim.datasets.registry import dataset_folder, read_converted_list
-    from slim.datasets.tfrecord import LISTS
+    from slim.datasets.input import get_dataset
+    from slim.evaluation.candidates import Candidate
+    from slim.evaluation.members import build_member, list_members
     from slim.evaluation.predictions import Predictions
     from slim.evaluation.publishing import Publisher, run_name
     from slim.evaluation.ranking import rank
 
-    # 1. What to evaluate: one network or several, on the images of a split. The number of training
-    # images per class tells rare classes from frequent ones.
+    # 1. What to evaluate: one network or several, on the images of a split.
     members = list_members(values)
+    ensemble = len(members) > 1
+    if ensemble and values.keep_best:
+        raise UserError("--keep_best: several networks have no best checkpoint; omit the flag")
     dataset = get_dataset(values.dataset_name, values.dataset_split_name, values.dataset_dir)
-    offset = values.labels_offset
-    num_classes = number_of_classes(dataset.num_classes, offset)
-    folder, class_sizes = dataset_folder(dataset.name, values.dataset_dir), None
-    if (folder / LISTS["train"]).is_file():
-        entries = read_converted_list(folder, LISTS["train"], strict=False).entries
-        labels = np.array([entry.label - offset for entry in entries])
-        class_sizes = np.bincount(labels[labels >= 0], minlength=num_classes)
-    predicted = partial(
-        Predictions,
-        num_classes=num_classes,
-        class_names=dataset.class_names and shift_names(dataset.class_names, offset),
-        class_sizes=class_sizes,
-    )
+    predicted = partial(Predictions, **describe_images(values, dataset))
 
     # 2. The checkpoints, in rounds: for a single network a round per new checkpoint, for an
     # ensemble one round with a checkpoint of each network.
-    ensemble = len(members) > 1
     if ensemble:
         rounds = [[find_checkpoint(member.checkpoint_path) for member in members]]
     else:
         path, limit = members[0].checkpoint_path, values.max_number_of_evaluations
-        single = checkpoints_to_evaluate(path, values.eval_interval_secs, wait=limit is None)
+        interval, until_done = values.eval_interval_secs, values.stop_when_done
+        single = checkpoints_to_evaluate(path, interval, wait=limit is None, until_done=until_done)
         rounds = ([checkpoint] for checkpoint in single)
     publisher = Publisher(values.eval_dir, dataset, per_class=values.per_class)
 
@@ -143,13 +129,16 @@ def main(values: flags.FlagValues) -> None:
         # 4. Read all checkpoints of the round before the first evaluation, which may take hours:
         # one that does not match is refused at once. Training deletes old checkpoints, in fast
         # runs before they are read here; then a newer one follows.
-        decay, networks = values.moving_average_decay, []
+        decay, networks, candidate = values.moving_average_decay, [], None
         try:
             for graph, checkpoint in zip(graphs, checkpoints, strict=True):
+                averages = choose_averages(checkpoint, decay, default=False)
+                if values.keep_best:
+                    candidate = Candidate(checkpoint, averages=averages)
                 network = freeze_checkpoint(
                     graph,
                     checkpoint,
-                    averages=choose_averages(checkpoint, decay, default=False),
+                    averages=averages,
                     hint="does it match --model_name?",
                     shape_hint="does it match --model_name, and the classes of --dataset_name (see "
                     "--labels_offset)?",
@@ -164,7 +153,7 @@ def main(values: flags.FlagValues) -> None:
 
         # 5. Evaluate each network. Those of an ensemble are reported by themselves, and need image
         # sizes of their own to be told apart in TensorBoard.
-        sizes, mean = [member.image_size for member in members], 0.0
+        sizes, mean, log_sum = [member.image_size for member in members], 0.0, -np.inf
         kind = dataset.split_name, properties(values, members)
         for member, network, checkpoint, step in zip(
             members, networks, checkpoints, steps, strict=True
@@ -178,6 +167,9 @@ def main(values: flags.FlagValues) -> None:
             run = run_name([member.image_size], trained_size(checkpoint), *kind)
             if ensemble:
                 mean += probabilities / len(members)
+                log_sum = np.logaddexp(
+                    log_sum, -found["losses"]
+                )  # precise where probabilities underflow
                 name += f", {member.image_size} pixels"
                 if member.central_fraction is not None:
                     name += f", central {member.central_fraction:g}"
@@ -186,71 +178,51 @@ def main(values: flags.FlagValues) -> None:
         # 6. The mean of the probabilities, which may exceed the 2 GB of a graph: ranked eagerly.
         if ensemble:
             with tf.device("/device:CPU:0"):
-                top, of_top = rank(mean)
-            predictions = predicted(max(steps), found["labels"], top.numpy(), of_top.numpy())
+                ranked = rank(mean, found["labels"])
+            found |= {name: tensor.numpy() for name, tensor in ranked.items()}
+            found["losses"] = np.log(len(members)) - log_sum
+            predictions = predicted(max(steps), **found)
             name = f"mean of {len(members)}"
             run = run_name(sizes, trained_size(checkpoints[0]), *kind)
 
         # 7. The line, the event file, results.json, and the predictions.
         publisher.report(predictions, name, run)
-        publisher.save(predictions, name, run)
+        publisher.save(predictions, name, run, candidate)
         evaluations += 1
-        if evaluations == values.max_number_of_evaluations:
+        reached = values.stop_at_step is not None and max(steps) >= values.stop_at_step
+        if reached or evaluations == values.max_number_of_evaluations:
             break
 
 
-def list_members(values: flags.FlagValues) -> list[Member]:
-    """Returns the networks that the flags list; a single value of a flag serves all networks."""
-    from slim.checkpoints.description import PUBLISHED_MODEL
-    from slim.checkpoints.finding import check_path
-    from slim.nets.nets_factory import check_image_size
-    from slim.preprocessing.preprocessing_factory import get_views
+def describe_images(values: flags.FlagValues, dataset: "Dataset") -> dict[str, Any]:
+    """Returns what is known for `Predictions` of the classes and images of a split."""
+    from slim.checkpoints.description import shift_names
+    from slim.datasets.input import number_of_classes
+    from slim.datasets.registry import dataset_folder, find_entries, read_converted_list
+    from slim.datasets.tfrecord import LISTS
 
-    if "," in (path := values.checkpoint_path) and Path(path).exists():
-        raise UserError(
-            f"--checkpoint_path={path}: a comma separates the networks of an ensemble; rename the "
-            "folder"
+    offset, names = values.labels_offset, dataset.class_names
+    num_classes = number_of_classes(dataset.num_classes, offset)
+    folder, class_sizes = dataset_folder(dataset.name, values.dataset_dir), None
+    if (folder / LISTS["train"]).is_file():
+        entries = read_converted_list(folder, LISTS["train"], strict=False).entries
+        labels = np.array([entry.label - offset for entry in entries])
+        class_sizes = np.bincount(labels[labels >= 0], minlength=num_classes)
+    entries = find_entries(folder, dataset.split_name)
+    if values.per_class and not entries:
+        warn(
+            f"{folder} does not tell which images its shards have, because another program wrote "
+            f"them or {LISTS[dataset.split_name]} has gone: results are without their names"
         )
-    kinds = {
-        "checkpoint_path": (str, "a path"),
-        "model_name": (str, "a name"),
-        "preprocessing_name": (str, "a name"),
-        "eval_image_size": (int, "pixels"),
-        "central_fraction": (float, "a fraction such as 0.875"),
+    return {
+        "num_classes": num_classes,
+        "class_names": names and shift_names(names, offset),
+        "class_sizes": class_sizes,
+        "entries": entries,
     }
-    # 1. The values of each flag. Only those of the command line count, because those of training
-    #    take precedence over defaults.
-    found = {}
-    for flag, (kind, expected) in kinds.items():
-        words = values[flag].value if values[flag].present else None
-        words = words.split(",") if isinstance(words, str) and words else words or [None]
-        try:
-            found[flag] = [None if word is None else kind(word) for word in words]
-        except ValueError:
-            raise UserError(f"--{flag}={','.join(words)}: expected {expected}") from None
-    # 2. A network for each value of the longest flag.
-    longest = max(found, key=lambda flag: len(found[flag]))
-    count = len(found[longest])
-    for flag, listed in found.items():
-        check_names(flag, listed, distinct=False)
-        if len(listed) not in (1, count):
-            raise UserError(
-                f"--{flag} has {len(listed)} values and --{longest} has {count}: expected 1 or "
-                f"{count}"
-            )
-    members = [Member(*(v[i % len(v)] for v in found.values())) for i in range(count)]
-    # 3. Errors of any network come before the first evaluation.
-    for member in members:
-        check_path(member.checkpoint_path, "--checkpoint_path")
-        if member.model_name:
-            size = member.image_size or None
-            check_image_size(member.model_name, size, size)
-        name = member.preprocessing_name or PUBLISHED_MODEL
-        get_views(name, values.num_crops, member.central_fraction)
-    return members
 
 
-def properties(values: flags.FlagValues, members: Sequence[Member]) -> list[str]:
+def properties(values: flags.FlagValues, members: "Sequence[Member]") -> list[str]:
     """Names how an evaluation differs from the published one, apart from size and split."""
     fractions = {member.central_fraction for member in members} - {None}
     return [
@@ -260,10 +232,13 @@ def properties(values: flags.FlagValues, members: Sequence[Member]) -> list[str]
     ]
 
 
-def checkpoints_to_evaluate(path: str, interval_secs: int, *, wait: bool) -> Iterator[str]:
+def checkpoints_to_evaluate(
+    path: str, interval_secs: int, *, wait: bool, until_done: bool = False
+) -> Iterator[str]:
     """Returns a checkpoint, or the newest one of a folder and then each new one, as published.
 
-    `wait` is whether a folder may be empty or not exist yet.
+    `wait` is whether a folder may be empty or not exist yet, `until_done` whether the checkpoint of
+    the end of training is the last one.
     """
     from slim.checkpoints.finding import find_checkpoint, latest_checkpoint, new_checkpoints
 
@@ -276,55 +251,13 @@ def checkpoints_to_evaluate(path: str, interval_secs: int, *, wait: bool) -> Ite
             find_checkpoint(path)  # says what is missing
         missing = ", which does not exist yet" if to_come else ""
         print(f"waiting for a first checkpoint in {path}{missing}", flush=True)
-    return new_checkpoints(path, interval_secs)
-
-
-def build_member(
-    values: flags.FlagValues, member: Member, checkpoint: str, dataset: "Dataset"
-) -> "tuple[Member, InferenceGraph]":
-    """Returns a network as it was trained, unless flags differ, and its graph without values.
-
-    A network that was trained on other classes than those of the dataset is refused.
-    """
-    from slim.checkpoints.description import RENAMED, choose_input, find_other_class, shift_names
-    from slim.checkpoints.freezing import build_network
-    from slim.common.devices import count_parameters, describe_run
-
-    offset = values.labels_offset
-    names = shift_names(dataset.class_names or (), offset)
-    to_do = f"evaluate on the dataset that it was trained on, or {RENAMED}"
-    problem = find_other_class(checkpoint, dataset.name, names, labels_offset=offset, to_do=to_do)
-    if problem and not values.renamed_classes:
-        raise UserError(problem)
-    chosen = choose_input(
-        checkpoint,
-        member.model_name,
-        member.image_size,
-        member.preprocessing_name,
-        size_flag="eval_image_size",
-    )
-    graph = build_network(
-        chosen.model_name,
-        dataset.num_classes - offset,
-        chosen.image_size,
-        outputs=lambda logits, _: logits,
-        precision=values.precision,
-    )
-    line = describe_run(
-        chosen.model_name,
-        chosen.image_size,
-        count_parameters(graph.variables),
-        precision=values.precision,
-        xla=values.xla,
-    )
-    print(line, file=sys.stderr, flush=True)
-    return member._replace(**chosen._asdict()), graph
+    return new_checkpoints(path, interval_secs, until_done=until_done)
 
 
 def run_network(
     values: flags.FlagValues,
     network: "FrozenNetwork",
-    member: Member,
+    member: "Member",
     dataset: "Dataset",
     *,
     name: str,
@@ -333,8 +266,8 @@ def run_network(
     """Runs a network on every image of a split exactly once.
 
     Returns:
-        The `labels`, `top` and `probabilities` of `Predictions`; and on request the probabilities
-        of all classes, float32 `[images, classes]`, which may take gigabytes.
+        Arrays of `Predictions` by name; and on request the probabilities of all classes, float32
+        `[images, classes]`, which may take gigabytes.
     """
     from slim.common.compat import tf
     from slim.common.devices import session_config
@@ -363,9 +296,7 @@ def run_network(
         # 2. The network takes views as if they were images; their probabilities are averaged.
         logits = network(tf.reshape(views, [-1, *views.shape[2:]]), xla=values.xla)
         logits = average_views(logits, values.num_crops)
-        outputs = rank_batch(logits, labels)
-        if all_classes:
-            outputs["all"] = tf.nn.softmax(logits)
+        outputs = rank_batch(logits, labels, all_classes=all_classes)
         found = run_batches(session, outputs, name, num_images)
     if (number := len(found["labels"])) != num_images:
         warn(

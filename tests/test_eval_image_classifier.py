@@ -1,7 +1,9 @@
 """Tests of evaluation, as a command against independent counts, and of its parts."""
 
+import csv
 import gc
 import io
+import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -12,10 +14,11 @@ import pytest
 from absl import flags
 from PIL import Image
 from scipy.special import softmax
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, log_loss
 
+from slim import classify, long_tail
+from slim import convert_dataset as convert
 from slim import eval_image_classifier as evaluation
-from slim import long_tail
 from slim.checkpoints import reading
 from slim.checkpoints.description import ModelDescription, write_model_description
 from slim.checkpoints.freezing import InferenceGraph
@@ -23,6 +26,7 @@ from slim.common.compat import slim, tf
 from slim.common.errors import UserError
 from slim.datasets.input import Dataset
 from slim.datasets.registry import KNOWN, Sizes
+from slim.evaluation import members
 from slim.evaluation.predictions import load_predictions, read_results
 from slim.evaluation.publishing import Publisher
 from slim.nets.nets_factory import get_network_fn
@@ -65,22 +69,23 @@ def arguments(data: Path, checkpoint_path: Path, *more: object) -> list[object]:
     ]
 
 
-def accuracy_one_by_one(data: Path, checkpoint: Path, averaged: bool) -> float:
-    """Returns the accuracy on val.txt, computed with one image per run."""
+def figures_one_by_one(data: Path, checkpoint: Path, averaged: bool) -> tuple[float, float]:
+    """Returns the accuracy and the loss on val.txt, computed with one image per run."""
     folder = data / "colours"
-    right = []
+    right, losses = [], []
     with tf.Graph().as_default(), tf.Session() as session:
-        pixels = tf.placeholder(tf.uint8, [None, None, 3])
-        image = get_preprocessing("inception")(pixels, SMALL_SIZE, SMALL_SIZE)
+        encoded = tf.placeholder(tf.string, [])
+        image = get_preprocessing("inception")(encoded, SMALL_SIZE, SMALL_SIZE)
         logits, _ = get_network_fn(SMALL_NETWORK, 3)(image[None])
         suffix = "/ExponentialMovingAverage" if averaged else ""
         named = {v.op.name + suffix: v for v in slim.get_model_variables()}
         tf.train.Saver(named).restore(session, str(checkpoint))
         for line in (folder / "val.txt").read_text().splitlines():
             path, label = line.split(": ")
-            found = session.run(logits, {pixels: np.asarray(Image.open(folder / path))})
+            found = session.run(logits, {encoded: (folder / path).read_bytes()})
             right.append(found.argmax() == int(label))
-    return float(np.mean(right))
+            losses.append(log_loss([int(label)], softmax(found, axis=1), labels=range(3)))
+    return float(np.mean(right)), float(np.mean(losses))
 
 
 def validation_labels(data: Path) -> list[int]:
@@ -104,37 +109,39 @@ def test_counts_each_image_once(colours, model_dir, tmp_path, averaged):
     more = [f"--eval_dir={tmp_path}"] + ["--moving_average_decay=0.9"] * averaged
     done = invoke(evaluation, *arguments(colours, model_dir, *more))
     assert done.code == 0, done.error
-    expected = accuracy_one_by_one(colours, model_dir / "model.ckpt-12", averaged)
+    expected, loss = figures_one_by_one(colours, model_dir / "model.ckpt-12", averaged)
     (line,) = done.output.splitlines()
     assert line == (
-        f"step 12: eval/Accuracy {expected:.4f}, eval/Recall_5 1.0000, {NUM_VALIDATION} images, "
-        f"{model_dir}/model.ckpt-12"
+        f"step 12: eval/Accuracy {expected:.4f}, eval/Recall_5 1.0000, eval/Loss {loss:.4f}, "
+        f"{NUM_VALIDATION} images, {model_dir}/model.ckpt-12"
     )
     # Without a description of the model, 299 pixels are the default.
     found = {tag: value.simple_value for tag, value in summary_values(tmp_path / RUN, 12).items()}
     assert found == {
         "eval/Accuracy": pytest.approx(expected),
         "eval/Recall_5": pytest.approx(1.0),
+        "eval/Loss": pytest.approx(loss, abs=1e-4),
     }
     assert read_results(tmp_path / RUN) == {
         "step": 12,
         "checkpoint": f"{model_dir}/model.ckpt-12",
         "accuracy": pytest.approx(expected),
         "recall_5": 1.0,
+        "loss": pytest.approx(loss, abs=1e-4),
         "num_images": NUM_VALIDATION,
     }
     chosen = ["plain variables", "moving averages"]
     assert f"model.ckpt-12: {chosen[averaged]} ({chosen[not averaged]} with " in done.error
 
 
-def build_one(*more: str) -> tuple[evaluation.Member, InferenceGraph]:
+def build_one(*more: str) -> tuple[members.Member, InferenceGraph]:
     """Builds the network of a checkpoint without a description, for three classes."""
     values = flags.FlagValues()
     evaluation.define_flags(values)
     values(["eval", "--checkpoint_path=none/model.ckpt-1", *more])
-    (member,) = evaluation.list_members(values)
+    (member,) = members.list_members(values)
     three = Dataset(name="x", split_name="train", files=(), num_samples=1, num_classes=3)
-    return evaluation.build_member(values, member, member.checkpoint_path, three)
+    return members.build_member(values, member, member.checkpoint_path, three)
 
 
 def test_the_auxiliary_classifier_need_not_be_in_a_checkpoint():
@@ -196,6 +203,23 @@ def test_checkpoint_after_checkpoint(classes, more, colours, tmp_path, monkeypat
     assert alive[-1] == alive[0]
 
 
+def test_stops_at_a_step_and_keeps_the_best(colours, tmp_path, monkeypatch):
+    """The classes 0 and 1 have as many images; every command takes the folder that is kept."""
+    found = write_constant_classifiers(tmp_path, range(3))
+    flags = ["--max_number_of_evaluations=3", "--stop_at_step=1", "--keep_best"]
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "checkpoints_to_evaluate", lambda *_, **__: iter(found))
+        done = invoke(evaluation, *arguments(colours, tmp_path, f"--eval_dir={tmp_path}", *flags))
+    assert done.code == 0, done.error
+    first, kept, second = done.output.splitlines()
+    best = tmp_path / RUN / "best"
+    assert kept == f"the best so far: {best}/model.ckpt-0"
+    assert first.startswith("step 0: ") and second.startswith("step 1: ")
+    assert read_results(best)["accuracy"] == read_results(tmp_path / RUN)["accuracy"]
+    again = invoke(evaluation, *arguments(colours, best))
+    assert again.output == f"{first.rpartition(', ')[0]}, {best}/model.ckpt-0\n"
+
+
 @pytest.fixture(scope="module")
 def two_networks(colours, tmp_path_factory) -> list[Path]:
     """Folders of two networks, of which the second confuses two colours."""
@@ -232,7 +256,9 @@ def test_crops_and_all_that_per_class_writes(colours, two_networks, tmp_path):
     expected = probabilities_one_by_one(colours, two_networks[1], SMALL_SIZE, 12)
     labels = validation_labels(colours)
     accuracy = accuracy_score(labels, expected.argmax(axis=1))
-    assert f"eval/Accuracy {accuracy:.4f}, eval/Recall_5 1.0000, 14 images" in done.output
+    loss = log_loss(labels, expected)
+    shown = f"eval/Accuracy {accuracy:.4f}, eval/Recall_5 1.0000, eval/Loss {loss:.4f}, 14 images"
+    assert shown in done.output
     found = load_predictions(folder / "predictions-2.npz")
     assert found.labels.tolist() == labels
     in_order = np.zeros((14, 3))
@@ -254,6 +280,71 @@ def test_crops_and_all_that_per_class_writes(colours, two_networks, tmp_path):
     assert all(value.metadata.summary_description for value in values.values())
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables_of_evaluation_and_of_classification_agree(colours, two_networks, tmp_path):
+    """Names with commas, quotes and bytes that are not UTF-8; lines that conversion has skipped."""
+    folder = tmp_path / "data/odd"
+    folder.mkdir(parents=True)
+    names = [
+        'a, "b".jpg',
+        os.fsdecode(b"caf\xe9.jpg"),
+        "broken.jpg",
+        *map("{}.jpg".format, range(9)),
+    ]
+    images = sorted((colours / "colours/images").glob("train_*"))
+    lists = {"train.txt": names, "val.txt": [f"val/{name}" for name in names]}
+    for (file, paths), shift in zip(lists.items(), (0, 12), strict=True):
+        (folder / "val").mkdir(exist_ok=True)
+        for index, path in enumerate(paths):
+            shutil.copy(images[index + shift], folder / path)
+        text = "".join(f"{path}: {index % 3}\n" for index, path in enumerate(paths))
+        (folder / file).write_text(text, errors="surrogateescape")
+    (folder / "classes.txt").write_text("".join(f"{i} {c}\n" for i, c in enumerate(COLOURS)))
+    for path in ("broken.jpg", "val/broken.jpg"):
+        (folder / path).write_text("no image")
+    data = [f"--dataset_dir={tmp_path / 'data'}", "--dataset_name=odd"]
+    done = invoke(convert, *data, "--num_shards=2", "--on_error=skip")
+    assert done.code == 0, done.error
+
+    network = [f"--checkpoint_path={two_networks[1]}", f"--model_name={SMALL_NETWORK}"]
+    size, out = f"size={SMALL_SIZE}", tmp_path / "all.csv"
+    done = invoke(classify, folder, f"--csv={out}", f"--image_{size}", *data, *network)
+    assert done.code == 0, done.error
+    assert not done.output
+    classified = {row["path"]: row for row in read_table(out)}
+    assert list(classified) == [
+        f"{folder}/{path}" for paths in lists.values() for path in paths if "broken" not in path
+    ]
+    for split, paths, more in (
+        ("validation", lists["val.txt"], []),
+        ("train", lists["train.txt"], []),
+        ("validation", lists["val.txt"][:5], ["--max_num_batches=1", "--batch_size=4"]),
+    ):
+        run, flags = tmp_path / f"{split}_{len(more)}", ["--per_class", f"--eval_{size}", *more]
+        flags += [f"--eval_dir={run}", f"--dataset_split_name={split}"]
+        flags.append("--max_number_of_evaluations=1")
+        done = invoke(evaluation, *data, *network, *flags)
+        assert done.code == 0, done.error
+        (table,) = run.rglob("predictions-2.csv")
+        rows = read_table(table)
+        expected = [path for path in paths if "broken" not in path]
+        assert [row["path"] for row in rows] == expected
+        for row in rows:
+            other = classified[f"{folder}/{row['path']}"]
+            places = range(1, 4)
+            shares = {other[f"class_{k}"]: float(other[f"probability_{k}"]) for k in places}
+            assert row["true"] == COLOURS[paths.index(row["path"]) % 3]
+            assert row["predicted"] == other["class_1"]
+            assert row["true"] == other[f"class_{row['rank']}"]
+            for kind in ("true", "predicted"):
+                found = float(row[f"{kind}_probability"])
+                assert found == pytest.approx(shares[row[kind]], abs=1e-4)
+
+
 def test_networks_and_sizes_together(colours, two_networks, tmp_path):
     """Two checkpoints, of which the second sees larger images, and their mean."""
     paths = ",".join(map(str, two_networks))
@@ -273,6 +364,8 @@ def test_networks_and_sizes_together(colours, two_networks, tmp_path):
     assert mean.startswith("step 2: ")
     assert mean.endswith("14 images, mean of 2")
     found = load_predictions(tmp_path / "eval_32+40/predictions-2.npz")
+    loss = log_loss(labels, np.mean(each, axis=0))
+    assert f", eval/Loss {loss:.4f}, " in mean
     best = np.sort(np.mean(each, axis=0), axis=1)[:, ::-1]
     np.testing.assert_allclose(found.probabilities, best, atol=1e-4)
     # A run for each size, since the steps and the tags may be the same.
@@ -336,7 +429,8 @@ def test_other_evaluations_of_a_step_do_not_replace_the_published_one(
         if not more:
             before = {path.name: path.read_bytes() for path in out.glob("[!e]*")}
     assert {path.name: path.read_bytes() for path in out.glob("[!e]*")} == before
-    assert before.keys() == {"results.json", "predictions-2.npz", "predictions-2.txt"}
+    kinds = ("npz", "txt", "csv")
+    assert before.keys() == {"results.json", *(f"predictions-2.{kind}" for kind in kinds)}
     sizes = {"40": 14, "train": 30, "5_crops": 14, "central_0.5": 14, "part": 4}
     for name, images in sizes.items():
         assert read_results(out / f"eval_{name}")["num_images"] == images
@@ -391,6 +485,11 @@ def test_errors(colours, model_dir, tmp_path, monkeypatch):
         ({"central_fraction": "0"}, "--central_fraction=0.0: expected a fraction of each side"),
         ({"num_crops": 3}, "--num_crops=3: expected 1, 5, 10 or 12"),
         ({"per_class": "true"}, "--per_class: --eval_dir is missing"),
+        ({"keep_best": "true"}, "--keep_best: --eval_dir is missing"),
+        (
+            {"keep_best": "true", "eval_dir": tmp_path, "eval_image_size": "32,40"},
+            "--keep_best: several networks have no best checkpoint",
+        ),
         ({"quantize": "true"}, "--quantize: TensorFlow 2 has no contrib quantizer"),
         ({"master": "grpc://x"}, "--master=grpc://x: evaluation runs on one machine"),
         (
@@ -481,12 +580,12 @@ def test_a_checkpoint_that_training_deletes_before_it_is_read(
     run = tmp_path / "run"
     run.mkdir()
     copy(first, run)
-    module = evaluation if moment == "build_member" else reading
+    module = members if moment == "build_member" else reading
     unchanged = getattr(module, moment)
 
     def save_and_delete(*arguments: object) -> object:
         monkeypatch.setattr(module, moment, unchanged)
-        result = unchanged(*arguments) if module is evaluation else None
+        result = unchanged(*arguments) if module is members else None
         copy(second, run)
         for path in run.glob(f"{Path(first).name}.*"):
             path.unlink()

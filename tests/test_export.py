@@ -103,9 +103,8 @@ def test_numbers_equal_those_of_evaluation_and_extraction(colours, classifier_di
     assert evaluated.code == 0, evaluated.error
     likeliest = found["probabilities"][:NUM_VALIDATION].argmax(axis=1)
     accuracy = (likeliest == np.arange(NUM_VALIDATION) % 3).mean()
-    assert f"eval/Accuracy {accuracy:.4f}, eval/Recall_5 1.0000, {NUM_VALIDATION} images" in (
-        evaluated.output
-    )
+    assert f"eval/Accuracy {accuracy:.4f}, eval/Recall_5 1.0000, " in evaluated.output
+    assert f", {NUM_VALIDATION} images, " in evaluated.output
     assert accuracy > 0.9
 
     options = [f"--image_size={SMALL_SIZE}", "--splits=val", f"--output_dir={tmp_path}"]

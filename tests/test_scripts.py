@@ -14,6 +14,7 @@ import slim.eval_image_classifier as evaluation
 import slim.train_image_classifier as training
 from slim.datasets.registry import KNOWN
 from slim.deployment.cluster import find_cluster
+from slim.evaluation import members
 from slim.nets.nets_factory import NETWORKS
 from slim.weights.catalogue import MODELS
 from tests.conftest import ROOT, run
@@ -171,7 +172,7 @@ def test_recipes_of_training_and_evaluation_agree(recipe):
     _, evaluated = command_of("eval.sh", RECIPE=recipe)
     train = parse(training, given)
     training.check_flags(train, find_cluster(train, {}))
-    assert len(evaluation.list_members(parse(evaluation, evaluated))) == 1
+    assert len(members.list_members(parse(evaluation, evaluated))) == 1
     assert given["train_dir"] == evaluated["checkpoint_path"] == f"./checkpoints/{recipe}"
     assert given["train_image_size"] == evaluated["eval_image_size"]
     for flag in ("dataset_name", "model_name", "moving_average_decay"):

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from absl import flags
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from slim import eval_image_classifier as evaluation
@@ -161,7 +163,7 @@ def test_tensorboard_finds_the_graph_the_flags_and_a_description_of_every_tag(tr
     descriptions = {
         tag: accumulator.SummaryMetadata(tag).summary_description
         for tag in accumulator.Tags()["tensors"]
-        if not tag.startswith("_")  # TensorBoard's own
+        if not tag.startswith(("_", CONFIG_SUMMARY_TAG))  # TensorBoard's own
     }
     assert {"train/Accuracy", "total_loss", "augmented_images/image/0"} <= descriptions.keys()
     assert all(descriptions.values())
@@ -171,6 +173,10 @@ def test_tensorboard_finds_the_graph_the_flags_and_a_description_of_every_tag(tr
     assert values["model_name"].string_value == NETWORK
     (flags,) = accumulator.Tensors("flags")
     assert b"| moving_average_decay | `0.9` |" in flags.tensor_proto.string_val[0]
+    (layout,) = accumulator.Tensors(CONFIG_SUMMARY_TAG)
+    (category,) = Layout.FromString(layout.tensor_proto.string_val[0]).category
+    lines = [tuple(chart.multiline.tag) for chart in category.chart]
+    assert lines == [(f"train/{name}$", f"eval/{name}$") for name in ("Loss", "Accuracy")]
 
 
 def test_writes_the_description_of_the_model(trained):
@@ -185,6 +191,7 @@ def test_a_complete_run_is_not_repeated(trained, colours):
     assert done.code == 0
     assert "nothing to do" in done.output
     assert sorted(path.name for path in train_dir.iterdir()) == before
+    assert (train_dir / "done").read_text() == "model.ckpt-3\n"
 
 
 def test_evaluates_as_trained(trained, colours):

@@ -14,6 +14,8 @@ from slim.common.files import check_local, write_whole
 
 FOLDER = "checkpoints"  # the default folder of all models
 STATE = "checkpoint"  # the file that names the latest checkpoint of a folder
+DONE = "done"  # the file that names the last checkpoint of a complete run
+BEST = "best"  # the folder of the best checkpoint, within that of evaluations
 POLL_SECS = 1.0
 
 
@@ -132,21 +134,32 @@ def repair_state(folder: Path) -> None:
         write_whole(folder / STATE, "\n".join(lines) + "\n")
 
 
-def new_checkpoints(folder: str, interval_secs: float) -> Iterator[str]:
-    """Yields the latest checkpoint of a folder, then each later one, endlessly.
+def new_checkpoints(
+    folder: str, interval_secs: float, *, until_done: bool = False
+) -> Iterator[str]:
+    """Yields the latest checkpoint of a folder, then each later one.
 
-    The folder need not exist yet. At least `interval_secs` lie between two checkpoints.
+    The folder need not exist yet. At least `interval_secs` lie between two checkpoints. The last
+    one, with `until_done`, is that of the end of training; otherwise there is none.
     """
     previous = None
     while True:
         begin = time.monotonic()
         latest = latest_checkpoint(folder)
-        if latest in (None, previous):
-            time.sleep(POLL_SECS)
-        else:
+        if latest not in (None, previous):
             yield latest
             previous = latest
             time.sleep(max(0.0, begin + interval_secs - time.monotonic()))
+        elif until_done and latest and _is_last(Path(latest)):
+            return
+        else:
+            time.sleep(POLL_SECS)
+
+
+def _is_last(checkpoint: Path) -> bool:
+    """Returns whether training has said that it is complete with a checkpoint."""
+    path = checkpoint.with_name(DONE)
+    return path.exists() and path.read_text().strip() == checkpoint.name
 
 
 def _named_checkpoint(folder: str | Path) -> str | None:

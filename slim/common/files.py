@@ -1,12 +1,13 @@
 """Folders, locks, and files that are written as a whole or not at all."""
 
+import csv
 import errno
 import fcntl
 import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -62,6 +63,17 @@ def write_whole(path: Path, text: str, writer: str = "") -> None:
     """Writes a text file as a whole or not at all; for `writer` see `replacing`."""
     with replacing(path, writer) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[str | float]], writer: str = "") -> None:
+    """Writes a CSV file: text in quotes, bytes of names as they are, fractions with six digits."""
+    with (
+        replacing(path, writer) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        table = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        for row in rows:
+            table.writerow(c if isinstance(c, (str, int)) else float(f"{c:.6g}") for c in row)
 
 
 def valid_text(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 from slim.common.command_line import python_command
 from slim.common.errors import UserError, count, did_you_mean
-from slim.datasets.lists import ImageList, read_list
+from slim.datasets.lists import Entry, ImageList, read_list
 from slim.datasets.tfrecord import LISTS, Shard
 
 DESCRIPTION = "dataset.json"
@@ -200,6 +201,26 @@ def pixel_settings(folders: Iterable[Path]) -> dict[str, int]:
     """Returns the settings of conversions that change pixels; 0 for those that none has."""
     described = [read_dataset_description(folder) for folder in folders]
     return {name: max(getattr(d, name, None) or 0 for d in described) for name in PIXEL_SETTINGS}
+
+
+def shard_order(split_name: str, entries: Sequence[Entry], seed: int) -> list[Entry]:
+    """Returns the images of a split in the order of its shards; training is shuffled."""
+    order = list(entries)
+    if split_name == "train":
+        random.Random(seed).shuffle(order)
+    return order
+
+
+def find_entries(folder: Path, split_name: str) -> list[Entry] | None:
+    """Returns the images in the shards of a split, in their order; None if that is not known."""
+    description, path = read_dataset_description(folder), folder / LISTS[split_name]
+    split = description and description.splits.get(split_name)
+    if not split or not path.is_file():
+        return None
+    list_, skipped = read_list(path), frozenset(split.skipped_lines)
+    order = shard_order(split_name, list_.entries, description.seed)
+    found = [entry for entry in order if entry.line not in skipped]
+    return found if (list_.sha256, len(found)) == (split.list_sha256, split.samples) else None
 
 
 def conversion_command(name: str, dataset_dir: str | Path, **settings: int) -> str:

@@ -12,7 +12,6 @@ sizes in the notes and in `dataset.json` reveal incomplete shards.
 
 import hashlib
 import json
-import random
 import shutil
 import struct
 from collections.abc import Callable, Mapping
@@ -26,7 +25,7 @@ from google_crc32c import value as crc32c
 from slim.common.files import replacing, this_process, write_whole
 from slim.datasets.images import ImageError, load_image
 from slim.datasets.lists import Entry, ImageList, Problem
-from slim.datasets.registry import DESCRIPTION, FORMAT, PIXEL_SETTINGS, STAGING
+from slim.datasets.registry import DESCRIPTION, FORMAT, PIXEL_SETTINGS, STAGING, shard_order
 from slim.datasets.tfrecord import LISTS, Shard, encode_example, write_record
 
 WRITE_BUFFER = 2**20  # bytes
@@ -88,10 +87,8 @@ class Plan:
 
     @cached_property
     def order(self) -> dict[str, list[Entry]]:
-        """The images of each split in the order of the shards; training is shuffled."""
-        train = list(self.entries["train"])
-        random.Random(self.seed).shuffle(train)
-        return {**self.entries, "train": train}
+        """The images of each split in the order of the shards."""
+        return {name: shard_order(name, found, self.seed) for name, found in self.entries.items()}
 
     @cached_property
     def shards(self) -> list[Shard]:

@@ -1,10 +1,11 @@
 """Predictions of an evaluation per image: counts and accuracy per class, files, and a report."""
 
 import json
+import math
 import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slim.common.errors import UserError
-from slim.common.files import replacing, this_process, write_whole
+from slim.common.files import replacing, this_process, write_csv, write_whole
+from slim.datasets.lists import Entry
 
 TOP_K = 5
 NOT_FINITE = -1  # in `top`, if logits are not finite
@@ -47,6 +49,11 @@ class Predictions:
     num_classes: int  # C
     class_names: tuple[str, ...] | None = None  # of all classes, if known
     class_sizes: np.ndarray | None = None  # training images per class, int64 [C], if known
+    # Not in files: cross entropies, float32 [N], and ranks of the true classes from 1, int [N], NaN
+    # and 0 if logits are not finite; the lines of the list, if known, of these images and others.
+    losses: np.ndarray | None = None
+    ranks: np.ndarray | None = None
+    entries: Sequence[Entry] | None = None
 
     @property
     def correct(self) -> np.ndarray:
@@ -61,6 +68,12 @@ class Predictions:
     def recall_5(self) -> float:
         """The fraction of images with the correct class among the five likeliest."""
         return float((self.top == self.labels[:, np.newaxis]).any(axis=1).mean())
+
+    @property
+    def loss(self) -> float:
+        """The mean cross entropy over the images whose logits are finite, NaN without any."""
+        finite = self.losses[~np.isnan(self.losses)]
+        return float(finite.mean(dtype=np.float64)) if len(finite) else math.nan
 
     @property
     def num_not_finite(self) -> int:
@@ -92,8 +105,20 @@ class Predictions:
     def class_name(self, label: int) -> str:
         return self.class_names[label] if self.class_names else str(label)
 
+    def figures(self, checkpoint: str, **more: object) -> str:
+        """Returns the text of `results.json`."""
+        figures = {
+            "step": self.step,
+            "checkpoint": checkpoint,
+            "accuracy": self.accuracy,
+            "recall_5": self.recall_5,
+            "loss": self.loss if math.isfinite(self.loss) else None,
+            "num_images": len(self.labels),
+        }
+        return json.dumps(figures | more, indent=2) + "\n"
+
     def save(self, folder: str | Path) -> Path:
-        """Writes `predictions-<step>.npz`, whose path it returns, and a report next to it."""
+        """Writes `predictions-<step>.npz`, whose path it returns, a report and maybe a table."""
         path = Path(folder, f"predictions-{self.step}.npz")
         arrays = {
             "step": np.array(self.step),
@@ -108,11 +133,26 @@ class Predictions:
         if self.class_sizes is not None:
             arrays["class_sizes"] = self.class_sizes
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Commands look for the .npz file, so its report comes first.
+        # Commands look for the .npz file, so it comes last.
         write_whole(path.with_suffix(".txt"), compose_report(self), this_process())
+        if self.losses is not None:
+            write_csv(path.with_suffix(".csv"), self._rows(), this_process())
         with replacing(path, this_process()) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
         return path
+
+    def _rows(self) -> Iterator[tuple[str | float, ...]]:
+        """Yields a header and a row per image in the order of the list; unknown cells are empty."""
+        yield "path", "true", "predicted", "true_probability", "predicted_probability", "rank"
+        order, entries = range(len(self.labels)), self.entries
+        order = sorted(order, key=lambda index: entries[index].line) if entries else order
+        of_truth = np.where(self.correct, self.probabilities[:, 0], np.exp(-self.losses))
+        for index in order:
+            path = entries[index].path if entries else ""
+            of_image, predicted = self.class_name(self.labels[index]), self.top[index, 0]
+            figures = of_truth[index], self.probabilities[index, 0], int(self.ranks[index])
+            known = (self.class_name(predicted), *figures) if predicted != NOT_FINITE else [""] * 4
+            yield path, of_image, *known
 
 
 def load_predictions(path: str | Path) -> Predictions:
@@ -225,17 +265,6 @@ def group_accuracy(
         )
         found.append(group)
     return found
-
-
-def write_results(folder: Path, predictions: Predictions, checkpoint: str) -> None:
-    figures = {
-        "step": predictions.step,
-        "checkpoint": checkpoint,
-        "accuracy": predictions.accuracy,
-        "recall_5": predictions.recall_5,
-        "num_images": len(predictions.labels),
-    }
-    write_whole(folder / RESULTS, json.dumps(figures, indent=2) + "\n", this_process())
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from slim.common.compat import tf
 from slim.common.errors import UserError
-from slim.common.figures import RIGHT, WRONG, fit_font
-from slim.common.files import make_folder, remove_stale
+from slim.common.figures import INK, RIGHT, WRONG, fit_font
+from slim.common.files import make_folder, remove_stale, this_process, write_whole
 from slim.common.summaries import image, scalar
 from slim.datasets.input import Dataset
 from slim.datasets.tfrecord import read_records
+from slim.evaluation.candidates import Candidate
 from slim.evaluation.confusion import confusion_picture
 from slim.evaluation.predictions import (
     ALL,
@@ -25,7 +26,6 @@ from slim.evaluation.predictions import (
     RESULTS,
     Predictions,
     group_accuracy,
-    write_results,
 )
 
 RUN = "eval"  # the prefix of the folders of event files, and of tags
@@ -74,13 +74,14 @@ class Publisher:
         """Prints a line, a second one if some logits were not finite, and writes the event file."""
         print(
             f"step {predictions.step}: eval/Accuracy {predictions.accuracy:.4f}, "
-            f"eval/Recall_5 {predictions.recall_5:.4f}, {len(predictions.labels)} images, {name}",
+            f"eval/Recall_5 {predictions.recall_5:.4f}, eval/Loss {predictions.loss:.4f}, "
+            f"{len(predictions.labels)} images, {name}",
             flush=True,
         )
         if predictions.num_not_finite:
             print(
                 f"{predictions.num_not_finite} images have logits that are not finite and count "
-                "as wrong",
+                "as wrong, but not in the loss",
                 flush=True,
             )
         if not (self._folder and run):
@@ -96,16 +97,20 @@ class Publisher:
             self._writers[run].add_summary(self._summarize(predictions), predictions.step)
             self._writers[run].flush()
 
-    def save(self, predictions: Predictions, name: str, run: str) -> None:
-        """Writes `results.json` and the predictions to the folder of the event file."""
+    def save(
+        self, predictions: Predictions, name: str, run: str, candidate: Candidate | None = None
+    ) -> None:
+        """Writes `results.json`, the predictions, and the candidate if it is the best so far."""
         if self._folder:
             with self._explained():
                 folder = Path(self._folder, run)
                 if self._per_class:
                     predictions.save(folder)
-                write_results(folder, predictions, name)
+                write_whole(folder / RESULTS, predictions.figures(name), this_process())
                 if run != ".":
                     print(f"note: results are in {folder}", file=sys.stderr, flush=True)
+                if candidate:
+                    candidate.keep_if_best(folder, predictions)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -118,19 +123,22 @@ class Publisher:
             ) from error
 
     def _summarize(self, predictions: Predictions) -> tf.Summary:
-        # 1. The published figures.
-        values = [
-            scalar(
-                f"{RUN}/Accuracy",
+        # 1. Figures of all images.
+        of_all = {
+            "Accuracy": (
                 predictions.accuracy,
                 "The fraction of images whose likeliest class is correct.",
             ),
-            scalar(
-                f"{RUN}/Recall_5",
+            "Recall_5": (
                 predictions.recall_5,
                 "The fraction of images with the correct class among the five likeliest.",
             ),
-        ]
+            "Loss": (
+                predictions.loss,
+                "The mean cross entropy, without regularization and label smoothing.",
+            ),
+        }
+        values = [scalar(f"{RUN}/{name}", *figure) for name, figure in of_all.items()]
         if not self._per_class:
             return tf.Summary(value=values)
         # 2. Per class: the mean over classes, confusion, the long tail, and the worst mistakes.
@@ -160,7 +168,7 @@ class Publisher:
         if picture := mistakes_picture(predictions, self._dataset):
             description = (
                 "The images with the highest probability of a wrong class: the predicted class "
-                "and its probability (orange), the true class (blue)."
+                "and its probability (orange), the true class (blue), the name of the file."
             )
             values.append(image(f"{RUN}/mistakes", picture, description))
         return tf.Summary(value=values)
@@ -174,7 +182,7 @@ def worst_mistakes(predictions: Predictions, count: int = COLUMNS * ROWS) -> np.
 
 
 def mistakes_picture(predictions: Predictions, dataset: Dataset) -> bytes | None:
-    """Draws the worst mistakes with their predicted and true classes, as PNG; None without any."""
+    """Draws the worst mistakes, each with its classes and its file, as PNG; None without any."""
     indices = worst_mistakes(predictions).tolist()
     records = read_records(dataset.files, indices) if indices else {}
     indices = [index for index in indices if index in records]  # all, unless the shards are gone
@@ -182,13 +190,14 @@ def mistakes_picture(predictions: Predictions, dataset: Dataset) -> bytes | None
         return None
 
     # 1. An empty picture of the size of the grid.
-    width, height = SIDE + MARGIN, SIDE + 2 * LINE + MARGIN
+    lines = 3 if predictions.entries else 2
+    width, height = SIDE + MARGIN, SIDE + lines * LINE + MARGIN
     columns = min(COLUMNS, len(indices))
     size = (columns * width + MARGIN, -(-len(indices) // columns) * height + MARGIN)
     picture = Image.new("RGB", size, "white")
     draw, default_font = ImageDraw.Draw(picture), ImageFont.load_default(FONT)
 
-    # 2. Each image, with two lines below it.
+    # 2. Each image, with the lines below it.
     for place, index in enumerate(indices):
         left, top = MARGIN + place % columns * width, MARGIN + place // columns * height
         features = tf.train.Example.FromString(records[index]).features.feature
@@ -196,10 +205,12 @@ def mistakes_picture(predictions: Predictions, dataset: Dataset) -> bytes | None
         image = Image.open(io.BytesIO(encoded)).convert("RGB")
         picture.paste(ImageOps.pad(image, (SIDE, SIDE), color="white"), (left, top))
         predicted = predictions.class_name(predictions.top[index, 0])
-        captions = (
+        captions = [
             (f"{predicted} {predictions.probabilities[index, 0]:.0%}", WRONG),
             (predictions.class_name(predictions.labels[index]), RIGHT),
-        )
+        ]
+        if predictions.entries:
+            captions.append((Path(predictions.entries[index].path).name, INK))
         for line, (text, colour) in enumerate(captions):
             fitting, text = fit_font(text)
             font = ImageFont.truetype(fitting.fname, FONT) if fitting else default_font

@@ -19,22 +19,44 @@ def average_views(logits: tf.Tensor, num_views: int) -> tf.Tensor:
     return tf.reduce_logsumexp(tf.reshape(tf.nn.log_softmax(logits), shape), axis=1)
 
 
-def rank(scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the likeliest classes, int64, and their scores, each `[batch, min(5, classes)]`.
+def rank(scores: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Ranks the classes of images by their scores, such as probabilities, `[images, classes]`.
 
-    For an image with a score that is not finite, all classes are -1 and all scores 0.
+    Returns the `top`, its scores as `probabilities`, and the `ranks` of `Predictions`.
     """
     finite = tf.reduce_all(tf.math.is_finite(scores), axis=1, keepdims=True)
     values, top = tf.math.top_k(scores, min(TOP_K, scores.shape[1]))
-    return tf.where_v2(finite, tf.cast(top, tf.int64), NOT_FINITE), tf.where_v2(finite, values, 0.0)
+    # Of equal scores, that of the lower label comes first, as in `top_k`.
+    truth = labels[:, tf.newaxis]
+    of_truth = tf.gather(scores, truth, batch_dims=1)
+    first = tf.range(scores.shape[1], dtype=truth.dtype) <= truth
+    ahead = (scores > of_truth) | (tf.equal(scores, of_truth) & first)
+    return {
+        "top": tf.where_v2(finite, tf.cast(top, tf.int64), NOT_FINITE),
+        "probabilities": tf.where_v2(finite, values, 0.0),
+        "ranks": tf.reduce_sum(tf.cast(ahead & finite, tf.int32), axis=1),
+    }
 
 
-def rank_batch(logits: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Returns the `labels`, `top` and `probabilities` of `Predictions` for a batch."""
-    top, _ = rank(logits)
-    of_top = tf.gather(tf.nn.softmax(logits), tf.maximum(top, 0), batch_dims=1)
-    of_top = tf.where_v2(tf.equal(top, NOT_FINITE), 0.0, of_top)
-    return {"labels": labels, "top": top, "probabilities": of_top}
+def rank_batch(
+    logits: tf.Tensor, labels: tf.Tensor, *, all_classes: bool = False
+) -> dict[str, tf.Tensor]:
+    """Returns arrays of `Predictions` for a batch, and with `all_classes` all probabilities.
+
+    These are `all`, `[batch, classes]`, NaN for an image whose logits are not finite.
+    """
+    ranked = rank(logits, labels)
+    finite = tf.not_equal(ranked["top"][:, :1], NOT_FINITE)
+    logits = tf.where_v2(finite, logits, np.nan)
+    shares = tf.nn.softmax(logits)
+    of_top = tf.gather(shares, tf.maximum(ranked["top"], 0), batch_dims=1)
+    return {
+        **ranked,
+        "labels": labels,
+        "probabilities": tf.where_v2(finite, of_top, 0.0),
+        "losses": tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits),
+        **({"all": shares} if all_classes else {}),
+    }
 
 
 def run_batches(

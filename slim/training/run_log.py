@@ -8,6 +8,8 @@ from datetime import timedelta
 
 import numpy as np
 from absl import flags
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import summary as custom_scalars
 from tensorboard.plugins.hparams import api as hparams
 
 from slim.common.compat import slim, tf
@@ -27,6 +29,7 @@ DESCRIPTIONS = {
     "epoch": "Images trained on so far, divided by the training images of the dataset.",
     "train/Accuracy": "The fraction of the first clone's batch whose likeliest class is correct. "
     "The batch is distorted, and dropout and batch norm work as in training.",
+    "train/Loss": "The cross entropy of the batch, without regularization and label smoothing.",
     "augmented_images": "Images of the first clone's batch, as the network sees them.",
     "losses": "A part of the loss of the first clone.",
     "global_step/sec": "Steps per second since the previous summary.",
@@ -83,11 +86,12 @@ class RunLog:
         self._phase, self._begun = phase, now
 
     def open_event_file(self) -> None:
-        """Opens the event file, unless there are no summaries, and writes the graph to it once."""
+        """Opens the event file, unless there are no summaries; a new run writes its graph once."""
         if self._values.save_summaries_secs:
             self.writer = tf.summary.FileWriter(self._values.train_dir)
             if not self._run.latest_checkpoint:
                 self.writer.add_graph(tf.get_default_graph())
+                self.writer.add_summary(layout_charts(), 0)
 
     def close(self) -> None:
         if self.writer:
@@ -189,7 +193,13 @@ def build_summary(
     share = tf.cast(wanted, tf.int32)
     outputs = clone.outputs
     correct = tf.equal(tf.argmax(outputs.logits, 1), tf.cast(outputs.labels, tf.int64))
-    scalars = {**scalars, "train/Accuracy": tf.reduce_mean(tf.cast(correct, tf.float32))}
+    labels, logits = outputs.labels, outputs.logits
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    scalars = {
+        **scalars,
+        "train/Accuracy": tf.reduce_mean(tf.cast(correct, tf.float32)),
+        "train/Loss": tf.reduce_mean(losses),
+    }
     summaries = [tf.summary.scalar(name, value) for name, value in scalars.items()]
     if (images := outputs.end_points.get("images")) is not None:
         # The darkest value of the batch becomes 0, the brightest 255.
@@ -212,6 +222,16 @@ def build_summary(
             summaries.append(tf.summary.histogram(variable.op.name, values))
     summary = tf.summary.merge(summaries)
     return tf.strings.substr(summary, 0, share * tf.strings.length(summary))
+
+
+def layout_charts() -> tf.Summary:
+    """Returns charts of training and evaluation together, for the tab *Custom Scalars*."""
+    charts = [
+        {"title": name, "multiline": {"tag": [f"train/{name}$", f"eval/{name}$"]}}
+        for name in ("Loss", "Accuracy")
+    ]
+    category = {"title": "training and evaluation", "chart": charts}
+    return custom_scalars.pb(layout_pb2.Layout(category=[category]))
 
 
 def summarize_flags(values: Mapping[str, object]) -> tf.Summary:

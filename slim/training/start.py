@@ -16,11 +16,11 @@ from slim.checkpoints.description import (
     read_model_description,
     shift_names,
 )
-from slim.checkpoints.finding import find_checkpoint, latest_checkpoint, repair_state
+from slim.checkpoints.finding import DONE, find_checkpoint, latest_checkpoint, repair_state
 from slim.checkpoints.reading import by_name, check_fits, read_shapes, read_step
 from slim.common.compat import slim, tf
 from slim.common.errors import UserError, warn
-from slim.common.files import make_folder, writing_to
+from slim.common.files import make_folder, write_whole, writing_to
 from slim.datasets.input import Dataset, number_of_classes
 from slim.deployment.cluster import Cluster, join
 
@@ -73,6 +73,7 @@ def take_part(
             stack.enter_context(writing_to(train_dir, "train_dir", seconds=0))
             for leftover in train_dir.glob("model.ckpt-*.tempstate*"):
                 leftover.unlink()  # of a run that was killed
+            (train_dir / DONE).unlink(missing_ok=True)
             repair_state(train_dir)
             if latest := run.latest_checkpoint:
                 step = read_step(latest)
@@ -89,6 +90,10 @@ def take_part(
         if not run.is_complete:
             run.target = stack.enter_context(join(cluster))
         yield run
+        # Evaluation beside training may end with it.
+        latest = run.latest_checkpoint if cluster.is_chief else None
+        if latest and run.ends_at(read_step(latest)):
+            write_whole(train_dir / DONE, f"{Path(latest).name}\n")
 
 
 def describe_model(values: flags.FlagValues, dataset: Dataset) -> ModelDescription:

@@ -73,3 +73,11 @@ def test_a_fetched_model_stands_for_its_folder_but_not_a_run_for_the_folder_abov
     assert find_checkpoint(f"{fetched}.ckpt") == find_checkpoint(str(fetched)) == expected
     with pytest.raises(UserError, match="holds no checkpoint"):
         find_checkpoint(str(fetched.parent))
+
+
+def test_ends_with_the_checkpoint_that_completes_training(run_dir, monkeypatch):
+    """Training says it after evaluation has begun to wait; what it said of an older run is past."""
+    last = latest_checkpoint(run_dir)
+    (run_dir / "done").write_text("model.ckpt-1\n")
+    monkeypatch.setattr("time.sleep", lambda _: (run_dir / "done").write_text(Path(last).name))
+    assert list(new_checkpoints(str(run_dir), 0, until_done=True)) == [last]

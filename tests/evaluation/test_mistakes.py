@@ -10,6 +10,7 @@ from PIL import Image
 
 from slim.common import figures
 from slim.datasets.input import Dataset
+from slim.datasets.lists import Entry
 from slim.datasets.tfrecord import encode_example, write_record
 from slim.evaluation.predictions import Predictions
 from slim.evaluation.publishing import LINE, MARGIN, SIDE, mistakes_picture, worst_mistakes
@@ -54,6 +55,14 @@ def test_pictures_are_those_of_the_mistakes(tmp_path, monkeypatch):
 
     def drawn(*names: str) -> bytes:
         return mistakes_picture(replace(PREDICTIONS, class_names=names), dataset)
+
+    # With the name of the file, the picture is as wide and has one line more.
+    named = replace(PREDICTIONS, entries=[Entry(f"a/{i}.jpg", 0, i) for i in range(5)])
+    longer = Image.open(io.BytesIO(mistakes_picture(named, dataset)))
+    assert longer.size == (picture.width, picture.height + LINE)
+    same = longer.crop((0, 0, picture.width, picture.height - MARGIN))
+    assert same.tobytes() == picture.crop(same.getbbox()).tobytes()
+    assert min(longer.convert("L").crop((0, same.height, *longer.size)).tobytes()) < 128
 
     # A script of no font is escaped, one of some font is drawn, and neither is a row of boxes.
     only = [font for font in fontManager.ttflist if font.name == "DejaVu Sans"]

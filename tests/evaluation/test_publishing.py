@@ -21,7 +21,9 @@ def predictions(step: int, first: list[int]) -> Predictions:
     """Returns predictions for images of class 0, given their likeliest classes."""
     top = np.array([[label, 1 - label] if label >= 0 else [-1, -1] for label in first])
     labels = np.zeros(len(first), np.int64)
-    return Predictions(step, labels, top, np.full(top.shape, 0.5, np.float32), 2)
+    losses = np.where(top[:, 0] < 0, np.nan, np.float32(np.log(2)))
+    shares = np.full(top.shape, 0.5, np.float32)
+    return Predictions(step, labels, top, shares, 2, losses=losses, ranks=1 + top[:, 0])
 
 
 def publish(folder: Path | None, found: Predictions, *, per_class: bool = False) -> None:
@@ -48,7 +50,9 @@ def test_runs_of_other_sizes_and_splits_have_other_names(sizes, split_name, expe
 def test_logits_that_are_not_finite_are_reported(capsys):
     publish(None, predictions(3, [-1, 0, -1]))
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("step 3: eval/Accuracy 0.3333, eval/Recall_5 0.3333, 3 images, ")
+    assert first.startswith(
+        "step 3: eval/Accuracy 0.3333, eval/Recall_5 0.3333, eval/Loss 0.6931, 3 images, "
+    )
     assert second.startswith("2 images have logits that are not finite")
 
 

@@ -30,14 +30,21 @@ def test_the_likeliest_five_of_a_batch():
     expected = [shares, shares, [0] * 5, [0] * 5, [1 / 7] * 5]
     np.testing.assert_allclose(found["probabilities"], expected, 1e-5)
     assert found["labels"].tolist() == [0, 4, 5, 0, 6]
+    assert found["ranks"].tolist() == [1, 3, 0, 0, 7]
+    shares = softmax(logits[0].astype(float))
+    expected = [-np.log(shares[0]), -np.log(shares[2]), np.nan, np.nan, np.log(7)]
+    np.testing.assert_allclose(found["losses"], expected, 1e-5)
 
 
 def test_arrays_are_ranked_without_a_graph():
     """The mean of all probabilities of an ensemble may exceed the 2 GB of a graph."""
     scores = np.random.RandomState(0).random((250, 70)).astype(np.float32)
-    top, values = (found.numpy() for found in rank(scores))
-    np.testing.assert_array_equal(top, np.argsort(-scores, axis=1)[:, :5])
-    np.testing.assert_array_equal(values, -np.sort(-scores, axis=1)[:, :5])
+    labels = np.random.RandomState(1).randint(0, 70, 250)
+    found = {name: tensor.numpy() for name, tensor in rank(scores, labels).items()}
+    order = np.argsort(-scores, axis=1)
+    np.testing.assert_array_equal(found["top"], order[:, :5])
+    np.testing.assert_array_equal(found["probabilities"], -np.sort(-scores, axis=1)[:, :5])
+    np.testing.assert_array_equal(order[np.arange(250), found["ranks"] - 1], labels)
 
 
 def test_views_are_averaged_by_their_probabilities():

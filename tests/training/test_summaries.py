@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.special import softmax
+from sklearn.metrics import log_loss
 
 from slim.common.compat import tf
 from slim.common.summaries import describe
@@ -32,6 +34,8 @@ def test_accuracy_and_a_description_of_every_tag(histograms):
         assert session.run(nothing) == b""
     values = {value.tag: value for value in found.value}
     assert values["train/Accuracy"].simple_value == 0.75
+    expected = log_loss([1, 0, 0, 0], softmax(logits.astype(float), axis=1), labels=range(3))
+    assert values["train/Loss"].simple_value == pytest.approx(expected)
     assert values["losses/loss"].simple_value == values["total_loss"].simple_value == 2
     assert all(value.metadata.summary_description for value in found.value)
     # TensorBoard's data server ignores the description of data of an unknown class.
