@@ -167,9 +167,7 @@ def main(values: flags.FlagValues) -> None:
             run = run_name([member.image_size], trained_size(checkpoint), *kind)
             if ensemble:
                 mean += probabilities / len(members)
-                log_sum = np.logaddexp(
-                    log_sum, -found["losses"]
-                )  # precise where probabilities underflow
+                log_sum = np.logaddexp(log_sum, -found["losses"])
                 name += f", {member.image_size} pixels"
                 if member.central_fraction is not None:
                     name += f", central {member.central_fraction:g}"
