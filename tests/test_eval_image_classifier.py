@@ -324,7 +324,10 @@ def test_tables_of_evaluation_and_of_classification_agree(colours, two_networks,
         ("train", lists["train.txt"], []),
         ("validation", lists["val.txt"][:5], ["--max_num_batches=1", "--batch_size=4"]),
     ):
-        run, flags = tmp_path / f"{split}_{len(more)}", ["--per_class", f"--eval_{size}", *more]
+        run, flags = (
+            tmp_path / f"{split}_{len(more)}",
+            ["--per_class", f"--eval_image_{size}", *more],
+        )
         flags += [f"--eval_dir={run}", f"--dataset_split_name={split}"]
         flags.append("--max_number_of_evaluations=1")
         done = invoke(evaluation, *data, *network, *flags)
