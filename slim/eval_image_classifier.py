@@ -233,11 +233,7 @@ def properties(values: flags.FlagValues, members: "Sequence[Member]") -> list[st
 def checkpoints_to_evaluate(
     path: str, interval_secs: int, *, wait: bool, until_done: bool = False
 ) -> Iterator[str]:
-    """Returns a checkpoint, or the newest one of a folder and then each new one, as published.
-
-    `wait` is whether a folder may be empty or not exist yet, `until_done` whether the checkpoint of
-    the end of training is the last one.
-    """
+    """Returns a checkpoint, or each of a folder, which with `wait` may be empty or missing."""
     from slim.checkpoints.finding import find_checkpoint, latest_checkpoint, new_checkpoints
 
     folder = Path(path)
@@ -261,12 +257,7 @@ def run_network(
     name: str,
     all_classes: bool,
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Runs a network on every image of a split exactly once.
-
-    Returns:
-        Arrays of `Predictions` by name; and on request the probabilities of all classes, float32
-        `[images, classes]`, which may take gigabytes.
-    """
+    """Returns arrays of `Predictions` of a split, and on request gigabytes of all probabilities."""
     from slim.common.compat import tf
     from slim.common.devices import session_config
     from slim.datasets.input import InputSettings, evaluation_batches

@@ -137,10 +137,9 @@ def repair_state(folder: Path) -> None:
 def new_checkpoints(
     folder: str, interval_secs: float, *, until_done: bool = False
 ) -> Iterator[str]:
-    """Yields the latest checkpoint of a folder, then each later one.
+    """Yields the latest checkpoint of a folder, then each later one, `until_done` or endlessly.
 
-    The folder need not exist yet. At least `interval_secs` lie between two checkpoints. The last
-    one, with `until_done`, is that of the end of training; otherwise there is none.
+    The folder need not exist yet. At least `interval_secs` lie between two checkpoints.
     """
     previous = None
     while True:

@@ -23,9 +23,8 @@ class Candidate:
 
     def keep_if_best(self, folder: Path, predictions: Predictions) -> None:
         """Copies the checkpoint to `best` in a folder, unless the one there is as accurate."""
-        # A process that is killed leaves the previous checkpoint or this one, whole: their files
-        # have different names, and the file `checkpoint`, which is replaced at once, has the name
-        # of one of both. Figures and deletions follow, here or in the next call.
+        # A killed process leaves the previous checkpoint or this one, whole: the file `checkpoint`,
+        # replaced at once, names one of both. Figures and deletions follow, here or in a next call.
         best, model = folder / BEST, _read(self._checkpoint.with_name(MODEL))
         name = f"model.ckpt-{predictions.step}"
         basis = {"num_images": len(predictions.labels), "moving_averages": self._averages}

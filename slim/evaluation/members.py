@@ -82,10 +82,7 @@ def list_members(values: flags.FlagValues) -> list[Member]:
 def build_member(
     values: flags.FlagValues, member: Member, checkpoint: str, dataset: Dataset
 ) -> tuple[Member, InferenceGraph]:
-    """Returns a network as it was trained, unless flags differ, and its graph without values.
-
-    A network that was trained on other classes than those of the dataset is refused.
-    """
+    """Returns a network as it was trained, unless flags differ, and its graph without values."""
     offset = values.labels_offset
     names = shift_names(dataset.class_names or (), offset)
     to_do = f"evaluate on the dataset that it was trained on, or {RENAMED}"

@@ -39,12 +39,7 @@ LINE = FONT + 4
 def run_name(
     sizes: Sequence[int], trained_size: int, split_name: str, other: Sequence[str] = ()
 ) -> str:
-    """Returns the folder within `--eval_dir` for the results of an evaluation.
-
-    It is `.` for validation images at the size of training, otherwise `eval_448` or
-    `eval_train_448`, for example; for an ensemble `eval_299+448` if all its sizes differ, otherwise
-    `eval_mean`. Each of the `other` properties is a part of the name, too.
-    """
+    """Returns the folder of results in `--eval_dir`: `.` as published, otherwise `eval_448` etc."""
     # Evaluations of a step at several sizes or on several splits have the same tags and file names.
     # In folders of their own, none replaces another, and TensorBoard shows them as runs.
     parts = [] if split_name == "validation" else [split_name]
@@ -57,10 +52,7 @@ def run_name(
 
 
 class Publisher:
-    """Prints the results of evaluations and writes them to a folder, if there is one.
-
-    With `per_class` it also writes predictions, and more figures and pictures for TensorBoard.
-    """
+    """Prints the results of evaluations and writes them to a folder, if there is one."""
 
     def __init__(self, eval_dir: str | None, dataset: Dataset, *, per_class: bool) -> None:
         self._folder, self._dataset, self._per_class = eval_dir, dataset, per_class
@@ -124,21 +116,20 @@ class Publisher:
 
     def _summarize(self, predictions: Predictions) -> tf.Summary:
         # 1. Figures of all images.
-        of_all = {
-            "Accuracy": (
+        of_all = (
+            (
+                "Accuracy",
                 predictions.accuracy,
-                "The fraction of images whose likeliest class is correct.",
+                "The share of images whose likeliest class is right.",
             ),
-            "Recall_5": (
+            (
+                "Recall_5",
                 predictions.recall_5,
-                "The fraction of images with the correct class among the five likeliest.",
+                "The share with the right class among the likeliest 5.",
             ),
-            "Loss": (
-                predictions.loss,
-                "The mean cross entropy, without regularization and label smoothing.",
-            ),
-        }
-        values = [scalar(f"{RUN}/{name}", *figure) for name, figure in of_all.items()]
+            ("Loss", predictions.loss, "Cross entropy without regularization and label smoothing."),
+        )
+        values = [scalar(f"{RUN}/{name}", figure, text) for name, figure, text in of_all]
         if not self._per_class:
             return tf.Summary(value=values)
         # 2. Per class: the mean over classes, confusion, the long tail, and the worst mistakes.

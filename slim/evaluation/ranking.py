@@ -20,10 +20,7 @@ def average_views(logits: tf.Tensor, num_views: int) -> tf.Tensor:
 
 
 def rank(scores: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Ranks the classes of images by their scores, such as probabilities, `[images, classes]`.
-
-    Returns the `top`, its scores as `probabilities`, and the `ranks` of `Predictions`.
-    """
+    """Returns `top`, their scores as `probabilities`, and `ranks` of scores `[images, classes]`."""
     finite = tf.reduce_all(tf.math.is_finite(scores), axis=1, keepdims=True)
     values, top = tf.math.top_k(scores, min(TOP_K, scores.shape[1]))
     # Of equal scores, that of the lower label comes first, as in `top_k`.
@@ -41,10 +38,7 @@ def rank(scores: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
 def rank_batch(
     logits: tf.Tensor, labels: tf.Tensor, *, all_classes: bool = False
 ) -> dict[str, tf.Tensor]:
-    """Returns arrays of `Predictions` for a batch, and with `all_classes` all probabilities.
-
-    These are `all`, `[batch, classes]`, NaN for an image whose logits are not finite.
-    """
+    """Returns arrays of `Predictions` for a batch, and on request the probabilities of `all`."""
     ranked = rank(logits, labels)
     finite = tf.not_equal(ranked["top"][:, :1], NOT_FINITE)
     logits = tf.where_v2(finite, logits, np.nan)

@@ -183,23 +183,16 @@ class RunLog:
 def build_summary(
     clone: Clone, scalars: Mapping[str, tf.Tensor], histograms: bool, wanted: tf.Tensor
 ) -> tf.Tensor:
-    """Builds the summary of scalars, and of the input, the accuracy and the losses of a clone.
-
-    The serialized summary is a string scalar, which is empty unless wanted.
-    """
+    """Builds the summary of scalars and of a clone, a string scalar that is empty unless wanted."""
     # Steps with and without a summary run the same tensors, since TensorFlow takes seconds to
     # prepare each set of tensors. Without one, large tensors are cut to no rows; a conditional
     # would slow down every operation of the step.
     share = tf.cast(wanted, tf.int32)
     outputs = clone.outputs
     correct = tf.equal(tf.argmax(outputs.logits, 1), tf.cast(outputs.labels, tf.int64))
-    labels, logits = outputs.labels, outputs.logits
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-    scalars = {
-        **scalars,
-        "train/Accuracy": tf.reduce_mean(tf.cast(correct, tf.float32)),
-        "train/Loss": tf.reduce_mean(losses),
-    }
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(outputs.labels, outputs.logits)
+    scalars = {**scalars, "train/Accuracy": tf.reduce_mean(tf.cast(correct, tf.float32))}
+    scalars["train/Loss"] = tf.reduce_mean(losses)
     summaries = [tf.summary.scalar(name, value) for name, value in scalars.items()]
     if (images := outputs.end_points.get("images")) is not None:
         # The darkest value of the batch becomes 0, the brightest 255.
