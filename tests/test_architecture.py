@@ -27,7 +27,7 @@ LAYERS = (
 # The most files and lines that a reader of a command has to follow.
 READ = {
     "train_image_classifier": (41, 6950),
-    "eval_image_classifier": (36, 5580),
+    "eval_image_classifier": (36, 5550),
     "feature_extraction": (33, 5415),
     "classify": (32, 4860),
     "convert_dataset": (14, 2395),
