@@ -340,12 +340,14 @@ def test_a_killed_run_resumes_from_its_latest_checkpoint(start, colours, tmp_pat
     third.wait_for(f"^step {saved + 2} ")
     kill_within_a_checkpoint(third, train_dir)
     saved = latest_step(train_dir)
+    assert not (train_dir / "done").exists()  # which would end an evaluation
 
     last = start(f"--max_number_of_steps={saved + 2}")
     assert last.wait() == 0, last.output
     assert f"resuming from step {saved} " in last.output
     assert steps_in(last.output) == [saved + 1, saved + 2]
     assert not list(train_dir.glob("*tempstate*"))
+    assert (train_dir / "done").read_text() == f"model.ckpt-{saved + 2}\n"
 
 
 def test_ctrl_c_and_sigterm_save_a_checkpoint(start, tmp_path):
