@@ -97,7 +97,7 @@ def training(
             DeploymentConfig(), build_clone, network_fn, batches, NUM_CLASSES, label_smoothing=0.0
         )
         optimizer = tf.train.MomentumOptimizer(LEARNING_RATE, MOMENTUM)
-        loss, gradients = optimize_clones(clones, optimizer, variables_to_train(scopes))
+        loss, gradients = optimize_clones(clones, optimizer, variables_to_train(",".join(scopes)))
         train_op, _ = build_train_op(
             loss,
             gradients,

@@ -12,10 +12,11 @@ TRAINING='
     OPTIMIZER:optimizer OPT_EPSILON:opt_epsilon LR:learning_rate
     DECAY_TYPE:learning_rate_decay_type END_LR:end_learning_rate
     LR_DECAY:learning_rate_decay_factor EPOCHS_PER_DECAY:num_epochs_per_decay
-    WEIGHT_DECAY:weight_decay LABEL_SMOOTHING:label_smoothing BATCH_NORM_DECAY:batch_norm_decay
+    WEIGHT_DECAY:weight_decay LABEL_SMOOTHING:label_smoothing CLASS_WEIGHTS:class_weights
+    BATCH_NORM_DECAY:batch_norm_decay WARMUP_STEPS:warmup_steps
     MOVING_AVERAGE_DECAY:moving_average_decay
     LOG_STEPS:log_every_n_steps SAVE_SUMMARIES_SECS:save_summaries_secs
-    SAVE_MODEL_SECS:save_interval_secs
+    SAVE_MODEL_SECS:save_interval_secs KEEP_CHECKPOINTS:keep_checkpoints
 '
 EVALUATION='
     DATASET_NAME:dataset_name DATASET_DIR:dataset_dir MODEL_DIR:checkpoint_path MODEL_DIR:eval_dir

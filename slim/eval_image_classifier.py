@@ -195,17 +195,13 @@ def main(values: flags.FlagValues) -> None:
 def describe_images(values: flags.FlagValues, dataset: "Dataset") -> dict[str, Any]:
     """Returns what is known for `Predictions` of the classes and images of a split."""
     from slim.checkpoints.description import shift_names
-    from slim.datasets.input import number_of_classes
-    from slim.datasets.registry import dataset_folder, find_entries, read_converted_list
+    from slim.datasets.input import images_per_class, number_of_classes
+    from slim.datasets.registry import dataset_folder, find_entries
     from slim.datasets.tfrecord import LISTS
 
     offset, names = values.labels_offset, dataset.class_names
     num_classes = number_of_classes(dataset.num_classes, offset)
-    folder, class_sizes = dataset_folder(dataset.name, values.dataset_dir), None
-    if (folder / LISTS["train"]).is_file():
-        entries = read_converted_list(folder, LISTS["train"], strict=False).entries
-        labels = np.array([entry.label - offset for entry in entries])
-        class_sizes = np.bincount(labels[labels >= 0], minlength=num_classes)
+    folder = dataset_folder(dataset.name, values.dataset_dir)
     entries = find_entries(folder, dataset.split_name)
     if values.per_class and not entries:
         warn(
@@ -215,7 +211,7 @@ def describe_images(values: flags.FlagValues, dataset: "Dataset") -> dict[str, A
     return {
         "num_classes": num_classes,
         "class_names": names and shift_names(names, offset),
-        "class_sizes": class_sizes,
+        "class_sizes": images_per_class(folder, "train", num_classes, offset),
         "entries": entries,
     }
 

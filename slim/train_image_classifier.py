@@ -1,9 +1,7 @@
 """Trains an image classifier: `python -m slim.train_image_classifier --train_dir=...`.
 
-The flags and their meanings are those of the published script. New are `--max_number_of_epochs`,
-`--batch_norm_decay`, `--seed`, `--histograms`, `--noaugment`, `--cache_features`, `--precision` and
-`--xla`. `--ps_hosts`, `--worker_hosts`, `--job_name`, `--all_reduce` and `--cluster_timeout_secs`
-describe a cluster; otherwise `TF_CONFIG` does.
+The flags and their meanings are those of the published script; docs/training.md lists new ones.
+Those of a cluster take precedence over `TF_CONFIG`.
 """
 
 # The file reads in the order of a run: flags, `main`, the clones and their losses, the step, the
@@ -52,21 +50,19 @@ def define_flags(values: flags.FlagValues) -> None:
     define.string("train_dir", None, "Folder for checkpoints and event files.")
     define.integer("train_image_size", 299, "Height and width in pixels; 0: the network's.", 0)
     define.integer("max_number_of_steps", None, "Step to stop at. Default: until stopped.", 1)
-    text = "Epochs to stop after, if reached first. Default: no limit."
-    define.real("max_number_of_epochs", None, text, above=0, most=1e9)
+    define.real(
+        "max_number_of_epochs", None, "Epochs to stop after, if earlier.", above=0, most=1e9
+    )
     define.integer("num_readers", 4, "Shards read in parallel.", 1, 1000)
     define.integer("log_every_n_steps", 10, "Steps between two lines of the log; 0: none.", 0)
     define.integer("save_summaries_secs", 10, "Seconds between two summaries; 0: none.", 0)
     define.integer("save_interval_secs", 60, "Seconds between two checkpoints; 0: at the end.", 0)
+    define.integer("keep_checkpoints", 5, "Newest checkpoints to keep; 0: all.", 0)
     define.integer("seed", None, "Seed of weights, order and distortions.", 0, 2**31 - 1)
     define.boolean("histograms", False, "Write histograms of all variables and end points.")
     define.boolean("augment", True, "Distort the images; --noaugment: preprocess for evaluation.")
-    define.boolean(
-        "cache_features",
-        False,
-        "Compute the features of each image once, in --train_dir/features, and train the last "
-        "layer on them. Needs --noaugment, and --trainable_scopes of the last layer.",
-    )
+    text = "With --noaugment: train the last layer on features that are computed once per image."
+    define.boolean("cache_features", False, text)
 
     # Clones, workers and parameter servers.
     define.integer("num_clones", 1, "Clones, one per GPU, each with its batch.", 1, 1000)
@@ -100,12 +96,13 @@ def define_flags(values: flags.FlagValues) -> None:
     define.real("rmsprop_decay", 0.9, "Decay rate of rmsprop.", 0, most=1)
 
     # The learning rate.
-    decays = ("fixed", "exponential", "polynomial")
+    decays = ("fixed", "exponential", "polynomial", "cosine")
     define.choice("learning_rate_decay_type", "exponential", decays, "Type of the decay.")
     define.real("learning_rate", 0.01, "Initial learning rate.", 0)
-    define.real("end_learning_rate", 0.0001, "Final learning rate of polynomial decay.", 0)
+    define.real("end_learning_rate", 0.0001, "Final rate of polynomial and cosine decay.", 0)
     define.real("learning_rate_decay_factor", 0.1, "Factor of exponential decay.", 0)
     define.real("num_epochs_per_decay", 30.0, "Epochs of a clone between decays.", most=1e9)
+    define.integer("warmup_steps", 0, "Steps in which the rate rises from 0, linearly.", 0)
     flags.register_multi_flags_validator(
         ["num_epochs_per_decay", "learning_rate_decay_type"],
         lambda of: of["num_epochs_per_decay"] > 0 or of["learning_rate_decay_type"] == "fixed",
@@ -116,8 +113,12 @@ def define_flags(values: flags.FlagValues) -> None:
     # Regularization, the first values, and the trained variables.
     define.real("weight_decay", 0.00004, "Coefficient of the L2 loss on the weights.", 0)
     define.real("label_smoothing", 0.0, "Share of the label spread over all classes.", 0, most=1)
-    text = "Decay of moving mean and variance. Default: the network's."
-    define.real("batch_norm_decay", None, text, 0, most=1)
+    text = "Weights of classes in the loss: 1 / images, or 1 / the effective number of images."
+    define.choice("class_weights", "none", ("none", "balanced", "effective"), text)
+    define.real("class_weights_beta", 0.999, "Beta of the effective number of images.", 0, below=1)
+    define.real("batch_norm_decay", None, "Decay of batch norm. Default: the network's.", 0, most=1)
+    text = "Batch norm uses and keeps its averages in layers that are not trained."
+    define.boolean("freeze_batch_norm", False, text)
     define.integer("quantize_delay", -1, "Steps before quantized training; -1: none.")
     define.string("checkpoint_path", None, "Checkpoint to fine-tune from, or a folder of them.")
     text = "Comma-separated; variables whose name contains one of these are not restored."
@@ -215,11 +216,11 @@ def train(
     from slim.common.devices import count_parameters, describe_devices, describe_run
     from slim.deployment import model_deploy
     from slim.nets.nets_factory import get_network_fn
-    from slim.training.batches import ImageBatches
+    from slim.training.batches import ImageBatches, class_weights
     from slim.training.cached_features import FeatureBatches
     from slim.training.optimizers import configure_learning_rate, configure_optimizer
     from slim.training.run_log import RunLog, build_summary
-    from slim.training.start import first_values, split_scopes, variables_to_train
+    from slim.training.start import first_values, frozen_variables, variables_to_train
 
     cluster, num_classes = run.cluster, len(model.class_names)
     places = cluster.task, cluster.worker_replicas, cluster.num_ps_tasks
@@ -239,13 +240,15 @@ def train(
             is_training=True,
             batch_norm_decay=values.batch_norm_decay,
             dtype=dtype,
+            is_frozen=frozen_variables(values),
         )
         make_batches = FeatureBatches if values.cache_features else ImageBatches
         batches = make_batches(values, dataset, num_classes, run)
+        weights = class_weights(values, dataset, num_classes)
         clones = model_deploy.create_clones(
-            config, build_clone, network_fn, batches, num_classes, values.label_smoothing
+            config, build_clone, network_fn, batches, num_classes, values.label_smoothing, weights
         )
-        trained = variables_to_train(split_scopes(values.trainable_scopes))
+        trained = variables_to_train(values.trainable_scopes)
         # The moving averages of batch norm follow the batches of the first clone, as published.
         update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope or None)
         if values.cache_features:
@@ -313,21 +316,20 @@ def build_clone(
     batches: ImageBatches | FeatureBatches,
     num_classes: int,
     label_smoothing: float,
+    class_weights: Sequence[float] | None = None,
 ) -> CloneOutputs:
     """Builds a clone on the next batch, and adds its losses to their collection."""
     from slim.common.compat import tf
 
     outputs = batches.build(network_fn)
     labels = tf.one_hot(outputs.labels, num_classes)
+    # The loss is the sum of the weighted losses, divided by the number of images.
+    weights = 1.0 if class_weights is None else tf.gather(class_weights, outputs.labels)
+    smoothing = {"label_smoothing": label_smoothing}
     if "AuxLogits" in outputs.end_points:
-        tf.losses.softmax_cross_entropy(
-            labels,
-            outputs.end_points["AuxLogits"],
-            label_smoothing=label_smoothing,
-            weights=AUX_LOSS_WEIGHT,
-            scope="aux_loss",
-        )
-    tf.losses.softmax_cross_entropy(labels, outputs.logits, label_smoothing=label_smoothing)
+        aux, scaled = outputs.end_points["AuxLogits"], AUX_LOSS_WEIGHT * weights
+        tf.losses.softmax_cross_entropy(labels, aux, scaled, scope="aux_loss", **smoothing)
+    tf.losses.softmax_cross_entropy(labels, outputs.logits, weights, **smoothing)
     return outputs
 
 
@@ -359,10 +361,8 @@ def build_train_op(
     good = tf.math.is_finite(norm)
     if loss_scale:
         good |= loss_scale() > 1  # the optimizer can still reduce it
-    finite = tf.Assert(
-        tf.math.is_finite(total_loss) & good,
-        [NOT_FINITE, "loss", total_loss, "gradient norm", norm],
-    )
+    message = [NOT_FINITE, "loss", total_loss, "gradient norm", norm]
+    finite = tf.Assert(tf.math.is_finite(total_loss) & good, message)
     with tf.control_dependencies([finite]):
         gradients = [(tf.identity(gradient), variable) for gradient, variable in gradients]
     # Moving averages take the values after the update. Their decay begins at 2 / 11 and grows to
@@ -404,7 +404,7 @@ def run_steps(
         latest = run.latest_checkpoint
         log.begin_phase(f"{'restoring' if latest else 'initializing'} the variables")
         log.open_event_file()
-        scaffold, hooks = chief_variables(run, set_variables, values.save_interval_secs, log.writer)
+        scaffold, hooks = chief_variables(run, set_variables, values, log.writer)
     else:
         log.begin_phase("waiting for the variables of the chief")
         latest, hooks, scaffold = None, [], worker_variables(run)

@@ -26,7 +26,7 @@ from slim.checkpoints.description import ModelDescription, read_model_descriptio
 from slim.checkpoints.reading import read_shapes, read_step
 from slim.common.compat import slim, tf
 from slim.nets.nets_factory import get_network_fn
-from slim.training import run_log
+from slim.training import run_log, saving
 from tests.conftest import NUM_TRAIN, NUM_VALIDATION
 from tests.support import (
     SHORT_INCEPTION,
@@ -290,6 +290,18 @@ def test_resumes_from_the_newest_checkpoint_without_a_valid_state(seeded, colour
     assert [step for step, _ in summaries(train_dir)["flags"]] == [1, 4]
 
 
+@pytest.mark.parametrize(("number", "kept"), [(2, (5, 6)), (0, range(7))])
+def test_keeps_the_newest_checkpoints(colours, tmp_path, number, kept):
+    """Each look at the clock takes 100 s, so that every step has a checkpoint; the run resumes."""
+    with mock.patch.object(saving, "time", SimpleNamespace(monotonic=count(0, 100).__next__)):
+        for steps in (4, 6):
+            limits = (f"--keep_checkpoints={number}", f"--max_number_of_steps={steps}")
+            done = invoke(training, *small(colours, tmp_path, *limits, "--save_summaries_secs=0"))
+            assert done.code == 0, done.error
+    found = {path.stem for path in tmp_path.glob("*.index")}
+    assert found == {f"model.ckpt-{step}" for step in kept}
+
+
 @pytest.fixture
 def start(colours, tmp_path):
     """A function that starts training in another process, in the folder `tmp_path / "run"`."""
@@ -424,7 +436,8 @@ def test_a_checkpoint_that_is_not_finite_is_not_resumed(overflowed, colours, tmp
     )
 
 
-def test_fine_tuning_changes_only_trainable_scopes(trained, colours, tmp_path):
+@pytest.mark.parametrize("frozen", [False, True], ids=["published", "frozen averages"])
+def test_fine_tuning_changes_only_trainable_scopes(trained, colours, tmp_path, frozen):
     source = tf.train.latest_checkpoint(str(trained[0]))
     more = (
         "--max_number_of_steps=1",
@@ -435,19 +448,29 @@ def test_fine_tuning_changes_only_trainable_scopes(trained, colours, tmp_path):
         "--num_clones=2",
         "--clone_on_cpu",
     )
+    if frozen:
+        more += ("--freeze_batch_norm", "--histograms", "--precision=bfloat16")
     done = invoke(training, *arguments(colours, tmp_path, *more))
     assert done.code == 0, done.error
-    assert f"fine-tuning from {source}" in done.output
+    assert re.search(
+        rf"^fine-tuning from {source}: \d+ variables, 4 left out: {NETWORK}/AuxLogits, "
+        rf"{NETWORK}/Logits\nits classifier has the same classes; to keep it, pass "
+        "--checkpoint_exclude_scopes=\n",
+        done.output,
+        re.MULTILINE,
+    )
     before = tf.train.load_checkpoint(source)
     after = tf.train.load_checkpoint(str(tmp_path / "model.ckpt-1"))
     size = f"({trained_parameters(tmp_path):,} trained)"
-    assert f"{size}, float32, 2 clones on {THIS_MACHINE}\n" in done.output
+    precision = "bfloat16" if frozen else "float32"
+    assert f"{size}, {precision}, 2 clones on {THIS_MACHINE}\n" in done.output
     for name in after.get_variable_to_shape_map():
-        if name == "global_step" or name.endswith("Momentum") or "moving_" in name:
+        if name == "global_step" or name.endswith("Momentum"):
             continue
         equal = np.array_equal(after.get_tensor(name), before.get_tensor(name))
-        # As published, the substring matches Logits and AuxLogits.
-        assert equal == ("Logits" not in name), name
+        # As published, the substring matches Logits and AuxLogits, and averages change in layers
+        # that are not trained.
+        assert equal == ("Logits" not in name and (frozen or "moving_" not in name)), name
 
 
 def test_invalid_flags(colours, tmp_path):
@@ -473,7 +496,7 @@ def test_invalid_flags(colours, tmp_path):
         ({"labels_offset": 3}, "--labels_offset=3: expected 2 at most, the dataset has 3 classes"),
         ({"num_clones": 2}, "--num_clones=2 needs as many GPUs, found 0"),
         ({"optimizer": "adamw"}, "optimizer=adamw: value should be one of <adadelta"),
-        ({"learning_rate_decay_type": "cosine"}, r"value should be one of <fixed\|exponential"),
+        ({"learning_rate_decay_type": "linear"}, r"value should be one of <fixed\|exponential"),
         ({"learning_rate": "fast"}, "learning_rate=fast"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"quantize_delay": 0}, "--quantize_delay=0: TensorFlow 2 has no contrib quantizer"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from slim.common.command_line import available_cores
@@ -25,6 +26,7 @@ from slim.datasets.registry import (
     dataset_folder,
     pixel_settings,
     read_class_names,
+    read_converted_list,
     read_dataset_description,
     removal,
 )
@@ -169,6 +171,17 @@ def number_of_classes(dataset_classes: int, labels_offset: int) -> int:
             f"the dataset has {dataset_classes} classes"
         )
     return dataset_classes - labels_offset
+
+
+def images_per_class(
+    folder: Path, split_name: str, num_classes: int, labels_offset: int
+) -> np.ndarray | None:
+    """Returns the images per class of a network, int64 `[C]`, in the list of a split, if any."""
+    if not (folder / LISTS[split_name]).is_file():
+        return None
+    entries = read_converted_list(folder, LISTS[split_name], strict=False).entries
+    labels = np.array([entry.label - labels_offset for entry in entries], np.int64)
+    return np.bincount(labels[(labels >= 0) & (labels < num_classes)], minlength=num_classes)
 
 
 def training_batches(

@@ -52,7 +52,7 @@ def conv_arg_scope(
             [slim.conv2d],
             weights_initializer=slim.variance_scaling_initializer(),
             activation_fn=activation_fn,
-            normalizer_fn=slim.batch_norm if use_batch_norm else None,
+            normalizer_fn=batch_norm if use_batch_norm else None,
         ),
         slim.arg_scope(
             [slim.batch_norm],
@@ -63,6 +63,21 @@ def conv_arg_scope(
         ) as scope,
     ):
         return scope
+
+
+@slim.add_arg_scope
+def batch_norm(
+    inputs: tf.Tensor,
+    scope: str | None = None,
+    is_frozen: Callable[[str], bool] | None = None,
+    **options: Any,
+) -> tf.Tensor:
+    """Applies `slim.batch_norm`, with fixed averages if its beta or gamma `is_frozen` by name."""
+    # An argument takes precedence over the `is_training` of the arg scopes of networks.
+    name = f"{tf.get_variable_scope().name}/{scope or 'BatchNorm'}"
+    if is_frozen and is_frozen(f"{name}/beta") and is_frozen(f"{name}/gamma"):
+        options["is_training"] = False
+    return slim.batch_norm(inputs, scope=scope, **options)
 
 
 def stored_in_float32(

@@ -6,7 +6,7 @@ from typing import Any
 from slim.common.compat import compared_by_identity, slim, tf
 from slim.common.network_table import NETWORKS, check_image_size, get_network
 from slim.nets import inception, resnet_v2
-from slim.nets.layers import stored_in_float32
+from slim.nets.layers import batch_norm, stored_in_float32
 
 # TF-Slim's names.
 _functions = vars(inception) | vars(resnet_v2)
@@ -22,6 +22,7 @@ def get_network_fn(
     *,
     batch_norm_decay: float | None = None,
     dtype: tf.DType = tf.float32,
+    is_frozen: Callable[[str], bool] | None = None,
 ) -> Callable[..., tuple[tf.Tensor, dict[str, tf.Tensor]]]:
     """Returns a function that builds a network, `logits, end_points = network_fn(images)`.
 
@@ -33,6 +34,8 @@ def get_network_fn(
         batch_norm_decay: Decay of the moving mean and variance. Default: that of the network.
         dtype: The type the layers compute in: float32, bfloat16 or float16. Variables, losses on
             variables, logits and end points are always float32.
+        is_frozen: Whether a variable is not trained, by name. Batch norm of such variables uses its
+            moving averages and keeps them. Default: in training, it uses the batch everywhere.
 
     Returns:
         The function. It takes float32 `[batch, height, width, 3]` and further arguments of the
@@ -50,6 +53,7 @@ def get_network_fn(
             kwargs.setdefault("depth_multiplier", network.depth_multiplier)
         with (
             slim.arg_scope(arg_scopes_map[network.build](weight_decay=weight_decay, **options)),
+            slim.arg_scope([batch_norm], is_frozen=is_frozen),
             compared_by_identity(),
             tf.variable_scope(
                 tf.get_variable_scope(),

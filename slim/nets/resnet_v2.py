@@ -11,7 +11,15 @@ from typing import Any
 
 from slim.common.compat import slim, tf
 from slim.common.network_table import NETWORKS
-from slim.nets.layers import LINEAR, Layer, conv, conv_arg_scope, squeeze_and_excite, through
+from slim.nets.layers import (
+    LINEAR,
+    Layer,
+    batch_norm,
+    conv,
+    conv_arg_scope,
+    squeeze_and_excite,
+    through,
+)
 
 _ROOT_STRIDE = 4
 
@@ -59,7 +67,7 @@ def _bottleneck(
     }
     points: dict[str, tf.Tensor] = {}
     with tf.variable_scope("bottleneck_v2") as scope:
-        activated = slim.batch_norm(net, activation_fn=tf.nn.relu, scope="preact")
+        activated = batch_norm(net, activation_fn=tf.nn.relu, scope="preact")
         if net.shape.as_list()[3] != 4 * depth:
             net = through(activated, {"shortcut": conv(4 * depth, 1, stride, **LINEAR)}, points)
         elif stride > 1:
@@ -176,7 +184,7 @@ def resnet_v2(
             se=se,
             end_points=end_points,
         )
-        net = slim.batch_norm(net, activation_fn=tf.nn.relu, scope="postnorm")
+        net = batch_norm(net, activation_fn=tf.nn.relu, scope="postnorm")
         if global_pool:
             net = tf.reduce_mean(net, [1, 2], keepdims=True, name="pool5")
             end_points["global_pool"] = net

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from absl import flags
 
 from slim.common.compat import tf
+from slim.common.errors import warn
 
 OPTIMIZERS: dict[str, Callable[[tf.Tensor, flags.FlagValues], tf.train.Optimizer]] = {
     "adadelta": lambda rate, values: tf.train.AdadeltaOptimizer(
@@ -37,7 +38,7 @@ OPTIMIZERS: dict[str, Callable[[tf.Tensor, flags.FlagValues], tf.train.Optimizer
 def find_decay_steps(
     num_samples: int, num_epochs: float, batch_size: int, gradients_per_step: int = 1
 ) -> float:
-    """Returns the steps between two exponential decays, or until polynomial decay ends."""
+    """Returns the steps between two exponential decays, or until another decay ends."""
     # As published, an epoch is counted in batches of one clone, rounded down; several gradients per
     # step divide the batches, and the number of steps keeps its fraction. There is at least one
     # batch: with none, the published rate is not a number.
@@ -49,17 +50,27 @@ def configure_learning_rate(
 ) -> tf.Tensor:
     """Returns the learning rate at a step, a float32 scalar.
 
-    Exponential decay is a staircase; polynomial decay is linear.
+    Exponential decay is a staircase; polynomial decay is linear. With a warmup of W steps,
+    step t < W has the share (t + 1) / W of the rate that the decay has at step W.
     """
-    rate, epochs = values.learning_rate, values.num_epochs_per_decay
+    rate, end, warmup = values.learning_rate, values.end_learning_rate, values.warmup_steps
+    epochs, kind = values.num_epochs_per_decay, values.learning_rate_decay_type
     decay_steps = find_decay_steps(num_samples, epochs, values.batch_size, gradients_per_step)
-    if values.learning_rate_decay_type == "exponential":
+    if kind in ("polynomial", "cosine") and end > rate:
+        warn(f"--end_learning_rate={end} is larger than --learning_rate={rate}: the rate rises")
+    step = tf.maximum(global_step, warmup) if warmup else global_step
+    if kind == "exponential":
         factor = values.learning_rate_decay_factor
-        return tf.train.exponential_decay(rate, global_step, decay_steps, factor, staircase=True)
-    if values.learning_rate_decay_type == "polynomial":
-        end = values.end_learning_rate
-        return tf.train.polynomial_decay(rate, global_step, decay_steps, end)
-    return tf.constant(rate, name="fixed_learning_rate")
+        rate = tf.train.exponential_decay(rate, step, decay_steps, factor, staircase=True)
+    elif kind == "polynomial":
+        rate = tf.train.polynomial_decay(rate, step, decay_steps, end)
+    elif kind == "cosine":
+        rate = end + tf.train.cosine_decay(rate - end, step, decay_steps)
+    else:
+        rate = tf.constant(rate, name="fixed_learning_rate")
+    if warmup:
+        rate *= tf.minimum(1.0, (tf.cast(global_step, tf.float32) + 1) / warmup)
+    return rate
 
 
 def configure_optimizer(

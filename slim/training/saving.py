@@ -4,6 +4,8 @@ import re
 import time
 from collections.abc import Callable
 
+from absl import flags
+
 from slim.common.compat import tf
 from slim.common.errors import UserError
 from slim.datasets.input import explain_input_error
@@ -15,12 +17,12 @@ NOT_FINITE = "training is not finite"  # in the message of the assertion that en
 def chief_variables(
     run: Run,
     set_variables: Callable[[tf.Session], None],
-    save_interval_secs: int,
+    values: flags.FlagValues,
     writer: tf.summary.FileWriter | None,
 ) -> tuple[tf.train.Scaffold, list[tf.train.SessionRunHook]]:
     """Returns the scaffold that restores or sets the variables, and the hook that saves them."""
     # A session restores the latest checkpoint; otherwise it runs the initializers and `init_fn`.
-    saver = tf.train.Saver(max_to_keep=5, save_relative_paths=True)
+    saver = tf.train.Saver(max_to_keep=values.keep_checkpoints, save_relative_paths=True)
     global_step = tf.train.get_global_step()
     # The step comes last: once it has a value, other workers find all variables initialized.
     others = [variable for variable in tf.global_variables() if variable is not global_step]
@@ -35,7 +37,7 @@ def chief_variables(
         init_fn=set_all_variables,
         summary_op=tf.constant(""),  # summaries are part of the steps
     )
-    return scaffold, [CheckpointHook(run, saver, save_interval_secs, writer)]
+    return scaffold, [CheckpointHook(run, saver, values.save_interval_secs, writer)]
 
 
 def worker_variables(run: Run) -> tf.train.Scaffold:

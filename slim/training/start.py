@@ -1,7 +1,7 @@
 """What a training run begins from: its folder, its first and last step, its first values."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -13,13 +13,14 @@ from slim.checkpoints.description import (
     RENAMED,
     ModelDescription,
     find_other_class,
+    has_names,
     read_model_description,
     shift_names,
 )
 from slim.checkpoints.finding import DONE, find_checkpoint, latest_checkpoint, repair_state
 from slim.checkpoints.reading import by_name, check_fits, read_shapes, read_step
 from slim.common.compat import slim, tf
-from slim.common.errors import UserError, warn
+from slim.common.errors import UserError, count, warn
 from slim.common.files import make_folder, write_whole, writing_to
 from slim.datasets.input import Dataset, number_of_classes
 from slim.deployment.cluster import Cluster, join
@@ -152,11 +153,8 @@ def first_values(
     # 2. The run fine-tunes: the model variables, except those that are excluded.
     elif run.source:
         excluded = split_scopes(values.checkpoint_exclude_scopes)
-        wanted = {
-            name: variable
-            for name, variable in by_name(slim.get_model_variables()).items()
-            if not any(scope in name for scope in excluded)
-        }
+        variables = by_name(slim.get_model_variables())
+        wanted = {n: v for n, v in variables.items() if not any(scope in n for scope in excluded)}
         if values.ignore_missing_vars:
             stored = read_shapes(run.source)
             wanted = {name: variable for name, variable in wanted.items() if name in stored}
@@ -168,12 +166,24 @@ def first_values(
             "skip the classifier of other classes with --checkpoint_exclude_scopes="
             + classifier_scope(),
         )
-        print(f"fine-tuning from {run.source}: {len(wanted)} variables", flush=True)
-        if any(f"/{classifier_scope()}/" in name for name in wanted):
+        others = variables.keys() - wanted.keys()
+        left_out = f", {len(others)} left out: {', '.join(_scopes(others))}" if others else ""
+        print(f"fine-tuning from {run.source}: {count(len(wanted), 'variable')}{left_out}")
+        classifier = {name for name in variables if f"/{classifier_scope()}/" in name}
+        kept = [scope for scope in excluded if not any(scope in name for name in classifier)]
+        before = read_model_description(Path(run.source).parent)
+        # Numbers stand for the same classes within a dataset only.
+        known = before and (
+            has_names(before.class_names) or before.dataset_name == model.dataset_name
+        )
+        if classifier & wanted.keys():
             to_do = f"--checkpoint_exclude_scopes={classifier_scope()} skips its classifier"
             problem = _find_other_class(run.source, model, f"{to_do}; {RENAMED}")
             if problem and not values.renamed_classes:
                 warn(problem)
+        elif kept != excluded and known and before.class_names == model.class_names:
+            flag = f"--checkpoint_exclude_scopes={','.join(kept)}"
+            print(f"its classifier has the same classes; to keep it, pass {flag}")
         restore = tf.train.Saver(wanted)
     # 3. Moving averages begin at the values of their variables.
     begin_averages = tf.group(*[average.assign(variable) for variable, average in averages])
@@ -196,14 +206,28 @@ def classifier_scope() -> str:
     return "logits" if any("/logits/" in name for name in names) else "Logits"  # ResNets
 
 
-def variables_to_train(scopes: Sequence[str]) -> list[tf.Variable]:
+def _scopes(names: Iterable[str]) -> list[str]:
+    return sorted({"/".join(name.split("/")[:2]) for name in names})
+
+
+def variables_to_train(trainable_scopes: str | None) -> list[tf.Variable]:
     """Returns the trainable variables whose name contains a scope; without scopes, all."""
-    trainable = tf.trainable_variables()
-    chosen = [v for v in trainable if not scopes or any(scope in v.op.name for scope in scopes)]
+    trainable, scopes = tf.trainable_variables(), split_scopes(trainable_scopes) or [""]
+    chosen = [v for v in trainable if any(scope in v.op.name for scope in scopes)]
     if not chosen:
-        known = sorted({"/".join(v.op.name.split("/")[:2]) for v in trainable})
+        known = _scopes(v.op.name for v in trainable)
         raise UserError(
-            f"--trainable_scopes={','.join(scopes)} matches no variable; scopes of the network: "
+            f"--trainable_scopes={trainable_scopes} matches no variable; scopes of the network: "
             + ", ".join(known)
         )
     return chosen
+
+
+def frozen_variables(values: flags.FlagValues) -> Callable[[str], bool] | None:
+    """Returns the function that tells by name which variables --freeze_batch_norm freezes."""
+    scopes = split_scopes(values.trainable_scopes)
+    if not (values.freeze_batch_norm and scopes):
+        if values.freeze_batch_norm:
+            warn("--freeze_batch_norm changes nothing: without --trainable_scopes, all are trained")
+        return None
+    return lambda name: not any(scope in name for scope in scopes)

@@ -8,7 +8,8 @@ from slim.nets.inception_resnet_v2 import inception_resnet_v2_arg_scope
 from slim.nets.layers import conv, conv_arg_scope, squeeze_and_excite, stored_in_float32
 from slim.nets.nets_factory import get_network_fn
 from slim.nets.resnet_v2 import resnet_v2_arg_scope
-from tests.support import SMALL_NETWORK, SMALL_SIZE
+from tests.conftest import load_recipe_weights
+from tests.support import SHORT_INCEPTION, SHORT_INCEPTION_SIZE, SMALL_NETWORK, SMALL_SIZE
 
 WEIGHT_DECAY = 0.01
 
@@ -69,3 +70,32 @@ def test_losses_on_weights_and_biases_keep_their_precision(arg_scope, dtype):
         losses = session.run(tf.losses.get_regularization_losses())
     assert {loss.dtype for loss in losses} == {np.dtype(np.float32)}
     np.testing.assert_allclose(sorted(losses), sorted(expected), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("small_network")
+@pytest.mark.parametrize(
+    ("name", "size", "trained", "below"),
+    [
+        (SHORT_INCEPTION, SHORT_INCEPTION_SIZE, "Mixed_5b", "MaxPool_5a_3x3"),
+        (SMALL_NETWORK, SMALL_SIZE, "block2", f"{SMALL_NETWORK}/block1"),
+    ],
+    ids=["Inception", "ResNet"],
+)
+def test_frozen_batch_norm_is_that_of_inference(name, size, trained, below):
+    """Below the trained layers; above the first of them, activations depend on the batch."""
+    images = np.random.RandomState(0).uniform(-1, 1, (3, size, size, 3)).astype(np.float32)
+    points = []
+    for training in (False, True):
+        with tf.Graph().as_default(), tf.Session() as session:
+            network_fn = get_network_fn(
+                name, 3, is_training=training, is_frozen=lambda variable: trained not in variable
+            )
+            _, end_points = network_fn(tf.constant(images))
+            load_recipe_weights(session)
+            points.append(session.run(end_points))
+            moved = {op.name for op in tf.get_collection(tf.GraphKeys.UPDATE_OPS)}
+            assert bool(moved) == training and all(trained in name for name in moved)
+    inference, frozen = points
+    np.testing.assert_allclose(frozen[below], inference[below], rtol=1e-4, atol=1e-4)
+    last = [*inference][-1]
+    assert np.abs(frozen[last] - inference[last]).max() > 0.01 * np.abs(inference[last]).max()

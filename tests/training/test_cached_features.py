@@ -5,10 +5,14 @@ import os
 import re
 import shutil
 from itertools import islice
+from pathlib import Path
+from shutil import ignore_patterns
 
 import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
+from slim import convert_dataset as convert
 from slim import train_image_classifier as training
 from slim.common import files
 from slim.common.compat import tf
@@ -99,6 +103,71 @@ def test_equals_logistic_regression_by_gradient_descent(colours, source, tmp_pat
     assert done.code == 0, done.error
     assert "nothing to do: " in done.output  # for the features, which exist
     assert re.search(rf"^step {STEPS + 1} of {STEPS + 1}, loss ", done.output, re.M)
+
+
+@pytest.fixture(scope="module")
+def uneven(colours, tmp_path_factory) -> tuple[Path, np.ndarray]:
+    """A dataset with one line skipped, and its images per class: 10, 6, 1, and none of class 3."""
+    data = tmp_path_factory.mktemp("uneven")
+    folder = shutil.copytree(colours / "colours", data / "colours", ignore=ignore_patterns("*.tf*"))
+    (folder / "dataset.json").unlink()
+    lines = (folder / "train.txt").read_text().splitlines(keepends=True)
+    lines = [*lines[::3], *lines[1:18:3], lines[2], "images/missing.jpg: 2\n"]
+    (folder / "train.txt").write_text("".join(lines))
+    with (folder / "val.txt").open("a") as file:
+        file.write("images/train_005.jpg: 3\n")
+    done = invoke(
+        convert,
+        f"--dataset_dir={data}",
+        "--dataset_name=colours",
+        "--num_shards=2",
+        "--on_error=skip",
+    )
+    assert done.code == 0, done.error
+    return data, np.array([10, 6, 1, 0])
+
+
+@pytest.mark.parametrize("kind", ["balanced", "effective"])
+def test_a_step_with_class_weights(kind, uneven, source, tmp_path):
+    """With a background class, which has no images; weights by scikit-learn and equation 2."""
+    data, sizes = uneven
+    classes, images = len(sizes) + 1, sizes.sum()
+    more = ("--labels_offset=-1", "--label_smoothing=0.2", "--class_weights_beta=0.9")
+    flags = (f"--class_weights={kind}", f"--batch_size={images}", "--weight_decay=0", *more)
+    done = cached(data, tmp_path, source, "--max_number_of_steps=1", *flags)
+    assert done.code == 0, done.error
+    features = np.load(tmp_path / "features/colours_feature_train.npy")
+    labels = np.load(tmp_path / "features/colours_label_train.npy") + 1
+    np.testing.assert_array_equal(np.bincount(labels, minlength=classes), [0, *sizes])
+    if kind == "balanced":
+        weights = compute_class_weight("balanced", classes=np.arange(1, 4), y=labels)
+    else:
+        weights = np.array([(1 - 0.9) / (1 - 0.9**number) for number in sizes[:3]])
+    weights = np.array([0, *(3 * weights / weights.sum()), 0])
+    ends = f"class weights: {weights[3]:.3g} for 1 image to {weights[1]:.3g} for 10 images\n"
+    assert ends in done.output
+    begun, after = (tf.train.load_checkpoint(f"{tmp_path}/model.ckpt-{step}") for step in (0, 1))
+    name = f"{SMALL_NETWORK}/logits/"
+    scores = features @ begun.get_tensor(f"{name}weights")[0, 0]
+    scores += begun.get_tensor(f"{name}biases")
+    scores = np.exp(scores - scores.max(1, keepdims=True))
+    error = scores / scores.sum(1, keepdims=True) - 0.8 * np.eye(classes)[labels] - 0.2 / classes
+    error *= weights[labels, np.newaxis]
+    for part, slope in (("weights", features.T @ error / images), ("biases", error.mean(0))):
+        change = begun.get_tensor(name + part) - after.get_tensor(name + part)
+        np.testing.assert_allclose(change.squeeze(), RATE * slope, atol=1e-5 * np.abs(slope).max())
+
+
+def test_class_weights_need_the_list_of_the_shards(uneven, tmp_path):
+    data = shutil.copytree(uneven[0], tmp_path / "data")
+    (data / "colours/train.txt").unlink()
+    code, _, error = train(data, tmp_path / "run", "--class_weights=balanced")
+    assert code == 1
+    assert error == (
+        f"error: --class_weights=balanced: {data}/colours/train.txt lists 0 images of the "
+        "network's classes, but the shards have 17; put the list of the shards there, or omit the "
+        "flag\n"
+    )
 
 
 def test_flags_that_cannot_be_combined_with_cached_features(colours, source, tmp_path):

@@ -22,6 +22,7 @@ STRENGTHS = (
 REFUSED = {
     **dict.fromkeys(DECAY_RATES, ("-0.1", "1.5", "nan")),
     **dict.fromkeys(STRENGTHS, ("-1", "inf", "nan")),
+    "class_weights_beta": ("-0.1", "1", "nan"),
     "adam_beta1": ("-0.1", "1", "2", "nan"),
     "adam_beta2": ("-0.1", "1", "2", "nan"),
     "adagrad_initial_accumulator_value": ("0", "-1", "inf"),

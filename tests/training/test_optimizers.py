@@ -34,7 +34,7 @@ def published(reference) -> dict[str, np.ndarray]:
         return dict(figures)
 
 
-def rates(decay_type: str, steps: list[int]) -> list[float]:
+def rates(decay_type: str, steps: list[int], *flags: str) -> list[float]:
     values = training_flags(
         "--batch_size=1",
         "--num_epochs_per_decay=1",
@@ -42,6 +42,7 @@ def rates(decay_type: str, steps: list[int]) -> list[float]:
         "--learning_rate=0.1",
         "--learning_rate_decay_factor=0.5",
         "--end_learning_rate=0.02",
+        *flags,
     )
     with tf.Graph().as_default(), tf.Session() as session:
         global_step = tf.placeholder(tf.int64, [])
@@ -56,6 +57,23 @@ def test_learning_rates():
     np.testing.assert_allclose(rates("exponential", steps), expected, rtol=1e-6)
     expected = [0.02 + 0.08 * (1 - min(step, 10) / 10) for step in steps]
     np.testing.assert_allclose(rates("polynomial", steps), expected, rtol=1e-6)
+    expected = [0.02 + 0.04 * (1 + np.cos(np.pi * min(step, 10) / 10)) for step in steps]
+    np.testing.assert_allclose(rates("cosine", steps), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("decay_type", ["fixed", "exponential", "polynomial", "cosine"])
+def test_the_warmup_is_a_line_to_the_rate_of_the_decay(decay_type):
+    first, *later = rates(decay_type, [4, 5, 9, 10, 25])
+    expected = [first * share for share in (0.25, 0.5, 0.75, 1)] + [first, *later]
+    steps = [0, 1, 2, 3, 4, 5, 9, 10, 25]
+    found = rates(decay_type, steps, "--warmup_steps=4")
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_rate_that_rises_is_a_warning(capsys):
+    rates("cosine", [0], "--learning_rate=0.001")
+    text = "warning: --end_learning_rate=0.02 is larger than --learning_rate=0.001: the rate rises"
+    assert text in capsys.readouterr().err
 
 
 def test_decay_steps_are_counted_per_clone_and_divided_by_the_replicas():

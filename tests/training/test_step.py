@@ -20,11 +20,11 @@ def test_trainable_scopes_are_substrings_of_variable_names():
     with tf.Graph().as_default():
         for name in ("net/AuxLogits/weights", "net/Logits/weights", "net/conv/weights"):
             slim.model_variable(name, [1])
-        chosen = variables_to_train(["Logits"])
+        chosen = variables_to_train("Logits")
         assert [v.op.name for v in chosen] == ["net/AuxLogits/weights", "net/Logits/weights"]
-        assert len(variables_to_train([])) == 3
+        assert len(variables_to_train("")) == 3
         with pytest.raises(UserError) as error:
-            variables_to_train(["Logit5", "nothing"])
+            variables_to_train("Logit5,nothing")
         assert "--trainable_scopes=Logit5,nothing matches no variable" in str(error.value)
         assert "net/AuxLogits, net/Logits, net/conv" in str(error.value)
 
@@ -36,7 +36,7 @@ def test_training_the_last_layer_computes_no_gradient_below_it(small_network):
         tf.losses.softmax_cross_entropy(tf.one_hot([0, 1], 3), logits)
         optimizer = tf.train.MomentumOptimizer(0.1, 0.9)
         update = optimizer.minimize(
-            tf.losses.get_total_loss(), var_list=variables_to_train(["logits"])
+            tf.losses.get_total_loss(), var_list=variables_to_train("logits")
         )
         graph_def = tf.graph_util.extract_sub_graph(graph.as_graph_def(), [update.name])
     backward = [node.name for node in graph_def.node if "Backprop" in node.op]
@@ -45,20 +45,27 @@ def test_training_the_last_layer_computes_no_gradient_below_it(small_network):
     assert not [node for node in graph_def.node if node.op == "FusedBatchNormGradV3"]
 
 
-def test_label_smoothing_and_auxiliary_loss():
+def test_label_smoothing_auxiliary_loss_and_class_weights():
+    values, weights = np.array([[2.0, 0, 0], [1.0, 3.0, 0]], np.float32), [0.5, 2.0, 0.0]
     with tf.Graph().as_default(), tf.Session() as session:
-        logits = tf.constant([[2.0, 0.0, 0.0]])
-        labels, waited = tf.constant([0], tf.int64), tf.constant(0, tf.float64)
+        logits = tf.constant(values)
+        labels, waited = tf.constant([0, 1], tf.int64), tf.constant(0, tf.float64)
         points = {"AuxLogits": 2 * logits}
         batches = SimpleNamespace(build=lambda _: CloneOutputs(labels, logits, points, waited))
         build_clone(None, batches, 3, label_smoothing=0.3)
-        found = session.run(sorted(tf.losses.get_losses(), key=lambda loss: loss.op.name))
+        build_clone(None, batches, 3, label_smoothing=0.3, class_weights=weights)
+        found = session.run(tf.losses.get_losses())  # of the auxiliary classifier first
 
-    def cross_entropy(values):
-        log_p = values - np.log(np.exp(values).sum())
-        return -(np.array([0.8, 0.1, 0.1]) * log_p).sum()
+    def mean_loss(values: np.ndarray, weights: list[float]) -> float:
+        log_p = values - np.log(np.exp(values).sum(axis=1, keepdims=True))
+        smoothed = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
+        return (weights * -(smoothed * log_p).sum(axis=1)).mean()
 
-    expected = [0.4 * cross_entropy(np.array([4.0, 0, 0])), cross_entropy(np.array([2.0, 0, 0]))]
+    expected = [
+        factor * mean_loss(scale * values, each)
+        for each in ([1.0, 1.0], weights[:2])
+        for factor, scale in ((0.4, 2), (1, 1))
+    ]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
