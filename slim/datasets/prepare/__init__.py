@@ -1,1 +1,1 @@
-"""Preparation of datasets: from official archives or folders of images to lists."""
+"""Preparation of datasets: from official archives, folders or tables to lists."""
