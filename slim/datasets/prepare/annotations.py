@@ -39,7 +39,12 @@ def read_tables(values: flags.FlagValues) -> ListedDataset:
     found, names = {}, defaultdict(set)
     for split_name, table in zip(LISTS, tables, strict=False):
         found[split_name] = defaultdict(set)
-        rows = _read_rows(table, values.path_column, values.label_column)
+        rows = []
+        if table.is_file():
+            rows = _read_rows(table, values.path_column, values.label_column)
+        if not rows:
+            problem = "lists no images" if table.is_file() else "is not a file"
+            raise UserError(f"--from_table: {table} {problem}: pass a CSV, TSV or COCO JSON file")
         for value, key, name in rows:
             found[split_name][os.path.relpath(images / value, images)].add(key)
             names[key].add(name)

@@ -156,7 +156,9 @@ def test_a_test_table_and_other_files_are_refused(data, images, tmp_path):
     ids = write_csv(tmp_path / "test.csv", ["id"], [["b1"]])
     for table, message in (
         (ids, "test.csv has the columns id: pass those of the images and labels"),
-        (tmp_path / "none.csv", "none.csv: No such file or directory"),
+        (tmp_path / "none.csv", "none.csv is not a file: pass a CSV, TSV or COCO JSON file"),
+        (tmp_path, f"{tmp_path} is not a file"),
+        (write_csv(tmp_path / "empty.csv", ["path", "label"], []), "empty.csv lists no images"),
         (coco(tmp_path / "x.json", [], [], {}, images=3), "x.json is not the published file"),
         (f"{ids},{ids},{ids}", "--from_table takes a table, or two with a comma between"),
     ):
