@@ -129,7 +129,11 @@ def input_batches(settings: Settings) -> tf.data.Dataset:
 def keras_task(last_layer_only: bool, settings: Settings) -> Task:
     """Returns the step of Keras on a ready batch in the memory of the host."""
     images, labels = ready_batch(settings)
-    model = compiled_keras_model(settings, last_layer_only=last_layer_only)
+    model = keras_model(settings, classes=NUM_CLASSES)
+    if last_layer_only:
+        for layer in model.layers[:-1]:
+            layer.trainable = False
+    compile_keras(model)
 
     def run() -> int:
         for _ in range(settings.steps):
@@ -139,21 +143,16 @@ def keras_task(last_layer_only: bool, settings: Settings) -> Task:
     return Task("Keras' Inception-V3 on a ready batch", PEER, run)
 
 
-def compiled_keras_model(settings: Settings, *, last_layer_only: bool = False) -> keras.Model:
-    """Returns Keras' network, ready to train all layers or the last; XLA only where it is set."""
-    model = keras_model(settings, classes=NUM_CLASSES)
-    if last_layer_only:
-        for layer in model.layers[:-1]:
-            layer.trainable = False
+def compile_keras(model: keras.Model, jit_compile: bool | str = "auto") -> None:
+    """Prepares Keras' network for training; by default, Keras decides about XLA."""
     optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
-    loss = "sparse_categorical_crossentropy"
-    model.compile(optimizer, loss, jit_compile=settings.xla)
-    return model
+    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=jit_compile)
 
 
 def keras_fit(settings: Settings) -> Task:
     """Returns the steps of Keras' `fit` on a batch that stays on the device."""
-    model = compiled_keras_model(settings)
+    model = keras_model(settings, classes=NUM_CLASSES)
+    compile_keras(model, jit_compile=settings.xla)
     batches = tf.data.Dataset.from_tensors(ready_batch(settings)).repeat()
     if tf.config.list_physical_devices("GPU"):
         batches = batches.apply(tf.data.experimental.prefetch_to_device("/GPU:0"))

@@ -286,14 +286,15 @@ def _list_images(root: Path, folder: str, classes: Sequence[str]) -> list[tuple[
 def _read_inat(parts: Parts) -> Content:
     """Reads the official splits of iNaturalist 2017."""
     files = [parts[f"train_val2017/{part}2017.json"] for part in ("train", "val")]
-    names = inat_class_names(*files)
+    listed, found = zip(*map(read_coco, files), strict=True)
+    names = dict(sorted((found[0] | found[1]).items()))
     label_of = _Table(files[0], ((class_id, label) for label, class_id in enumerate(names)))
     train, validation = (
         [
             Entry(path.removeprefix(f"{_INAT_IMAGES}/"), label_of.find(class_id, file))
-            for path, class_id in read_coco(file)[0]
+            for path, class_id in images
         ]
-        for file in files
+        for file, images in zip(files, listed, strict=True)
     )
     return parts[_INAT_IMAGES], train, validation, list(names.values())
 
