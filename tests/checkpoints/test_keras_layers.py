@@ -1,15 +1,16 @@
 """Keras Applications, an independent implementation of two networks, against TF-Slim's."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import log_softmax
 
 from slim import export, load_classifier
 from slim.checkpoints import __main__ as checkpoints
-from slim.checkpoints import freezing
+from slim.checkpoints import freezing, keras_layers
 from slim.checkpoints.keras_layers import (
     MODELS,
     fill_model,
@@ -21,17 +22,18 @@ from slim.common.compat import compared_by_identity, slim, tf
 from slim.common.errors import UserError
 from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
-from tests.nets.conftest import plain_session
+from tests.nets.conftest import few_repeats, plain_session
 from tests.support import invoke
 
 NUM_CLASSES = 7
+SIZE = 96  # an even size, where the paddings of Keras and of TF-Slim differ the most
 
 
-def build(name: str, size: int) -> keras.Model:
+def build(name: str) -> keras.Model:
     """A Keras model without softmax whose weights and averages are random."""
     keras.utils.set_random_seed(1)
     model = getattr(keras.applications, name)(
-        weights=None, classes=NUM_CLASSES, classifier_activation=None, input_shape=(size, size, 3)
+        weights=None, classes=NUM_CLASSES, classifier_activation=None, input_shape=(SIZE, SIZE, 3)
     )
     random = np.random.default_rng(1)
     for weight in model.weights:
@@ -56,12 +58,10 @@ def run_network(
         return session.run(logits)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_logits_are_those_of_keras(name, monkeypatch):
-    """At an even size, where the paddings of Keras and of TF-Slim differ the most."""
-    size = 96
-    model = build(name, size)
-    images = np.random.default_rng(2).uniform(-1, 1, (2, size, size, 3)).astype(np.float32)
+def test_logits_are_those_of_inception_v3_of_keras(monkeypatch):
+    name = "InceptionV3"
+    model = build(name)
+    images = np.random.default_rng(2).uniform(-1, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
     expected = np.asarray(model(images))
     with tf.Graph().as_default(), compared_by_identity():
         network_fn = get_network_fn(MODELS[name], NUM_CLASSES)
@@ -82,52 +82,55 @@ def test_logits_are_those_of_keras(name, monkeypatch):
         np.testing.assert_allclose(weight, value, atol=1e-7, err_msg=weight.path)
 
 
-@pytest.fixture(scope="module")
-def inception() -> keras.Model:
-    """A model for 75 pixels, which tests leave as it is."""
-    return build("InceptionV3", 75)
+@pytest.fixture
+def few_blocks(monkeypatch) -> Iterator[None]:
+    """Repeats each block of Inception-ResNet-V2 twice at most, here and in Keras."""
+    module = sys.modules[keras.applications.InceptionResNetV2.__module__]
+    monkeypatch.setattr(
+        module, "range", lambda first, end: range(first, min(end, first + 2)), raising=False
+    )
+    freezing.variable_shapes.cache_clear()
+    with few_repeats():
+        yield
+    freezing.variable_shapes.cache_clear()
 
 
-def test_weights_of_keras(inception, tmp_path):
-    path = tmp_path / "model.weights.h5"
-    inception.save_weights(path)
-    expected = network_values("InceptionV3", inception)
-    found = network_values("InceptionV3", load_model("InceptionV3", path))
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value)
-    layers = [keras.Input((4,)), keras.layers.Dense(3, name="predictions")]
-    keras.Sequential(layers).save_weights(path)
-    with pytest.raises(UserError, match=r"cannot be loaded as keras.applications.InceptionV3"):
-        load_model("InceptionV3", path)
-
-
-def test_a_keras_model_becomes_a_checkpoint_and_a_keras_model_again(inception, tmp_path):
-    size, model = 75, inception
-    model.save(tmp_path / "mine.keras")
-    folders = [f"--checkpoints_dir={tmp_path}", f"--weights={tmp_path / 'mine.keras'}"]
-    done = invoke(checkpoints, "keras:InceptionV3", *folders)
+@pytest.mark.usefixtures("few_blocks")
+def test_weights_become_a_checkpoint_and_a_keras_model(tmp_path):
+    name = "InceptionResNetV2"
+    model = build(name)
+    pixels = np.random.default_rng(3).integers(0, 256, (90, 120, 3), np.uint8)
+    image = tf.io.encode_jpeg(pixels).numpy()
+    prepared = get_preprocessing(MODELS[name])(tf.constant(image), SIZE, SIZE)
+    logits = np.asarray(model(prepared[None]))[0]
+    for weight in model.get_layer(keras_layers.PREDICTIONS).weights:
+        weight.assign(weight / logits.std())  # no probability is 0 or 1
+    expected = log_softmax(logits / logits.std())
+    model.save_weights(tmp_path / "mine.weights.h5")
+    folders = [f"--checkpoints_dir={tmp_path}", f"--weights={tmp_path / 'mine.weights.h5'}"]
+    done = invoke(checkpoints, f"keras:{name}", *folders)
     assert done.code == 0, done.error
-    folder = tmp_path / "keras/InceptionV3"
-    assert f"keras:InceptionV3 is inception_v3 with {NUM_CLASSES} classes\n" in done.output
+    folder = tmp_path / "keras" / name
+    assert f"keras:{name} is {MODELS[name]} with {NUM_CLASSES} classes\n" in done.output
     assert done.output.endswith(f"path: {folder}\n")
     assert f"{folder}\n" in invoke(checkpoints, "--list", f"--checkpoints_dir={tmp_path}").output
-    again = invoke(checkpoints, "keras:InceptionV3", *folders)
+    again = invoke(checkpoints, f"keras:{name}", *folders)
     assert again.code == 1 and "exists already: move" in again.error
 
-    image = np.random.default_rng(3).integers(0, 256, (90, 120, 3), np.uint8)
-    prepared = get_preprocessing("inception_v3")(tf.constant(image), size, size)
-    logits = np.asarray(model(prepared[None]))[0]
-    with load_classifier(folder, image_size=size) as classifier:
+    with load_classifier(folder, image_size=SIZE) as classifier:
         found = classifier.probabilities([image])[0]
-    np.testing.assert_allclose(found, softmax(logits), atol=1e-4)
+    np.testing.assert_allclose(np.log(found), expected, atol=1e-4)
 
     exported = tmp_path / "exported.keras"
-    options = [f"--checkpoint_path={folder}", f"--image_size={size}", "--format=keras"]
+    options = [f"--checkpoint_path={folder}", f"--image_size={SIZE}", "--format=keras"]
     done = invoke(export, *options, f"--output_dir={exported}")
     assert done.code == 0, done.error
-    found = np.asarray(keras.models.load_model(exported)(prepared[None]))[0]
-    np.testing.assert_allclose(found, softmax(logits), atol=1e-4)
+    loaded = load_model(name, exported)
+    found = np.asarray(loaded(prepared[None]))[0]
+    np.testing.assert_allclose(np.log(found), expected, atol=1e-4)
+    values = network_values(name, loaded)
+    for variable, value in network_values(name, model).items():
+        np.testing.assert_array_equal(values[variable], value)
     labels = [f"{label} {label}" for label in range(NUM_CLASSES)]
     assert (tmp_path / "exported.classes.txt").read_text().splitlines() == labels
     for more, message in (
@@ -138,6 +141,18 @@ def test_a_keras_model_becomes_a_checkpoint_and_a_keras_model_again(inception, t
     ):
         done = invoke(export, *options, *more)
         assert done.code == 1 and message in done.error
+
+
+def test_weights_of_another_model(tmp_path, monkeypatch):
+    def dense(*units: int) -> keras.Model:
+        layers = [keras.layers.Dense(number) for number in units]
+        return keras.Sequential([keras.Input((4,)), *layers])
+
+    dense(3).save_weights(tmp_path / "model.weights.h5")
+    # In place of InceptionV3, which takes seconds to build.
+    monkeypatch.setattr(keras_layers, "build_model", lambda _, classes: dense(classes, classes))
+    with pytest.raises(UserError, match=r"cannot be loaded as keras.applications.InceptionV3"):
+        load_model("InceptionV3", tmp_path / "model.weights.h5")
 
 
 def test_files_that_are_not_of_keras(tmp_path):

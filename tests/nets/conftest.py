@@ -1,10 +1,11 @@
-"""A session for graphs that are run once, and Inception networks without their layers."""
+"""A session for graphs that are run once, and networks that are built in less time."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from unittest import mock
 
 from slim.common.compat import tf
+from slim.nets import inception_resnet_v2, inception_v4
 
 # The inputs of the auxiliary and of the last classifier, with their channels.
 MAPS = {
@@ -41,3 +42,25 @@ def feature_maps(name: str, *sizes: Sequence[int | None], batch: int | None) -> 
     *_, last = maps.values()
     with mock.patch(f"slim.nets.{family}.{family}_base", lambda *_, **__: (last, dict(maps))):
         yield last
+
+
+# Blocks of Inception-V4 that repeat the one before, with the same channels.
+REPEATED = [f"Mixed_{block}" for block in ("5c", "5d", "5e", "6c", "6d", "6e", "6f", "6g", "7c")]
+
+
+@contextmanager
+def few_repeats() -> Iterator[None]:
+    """Repeats each block of the two large Inceptions twice at most: all take seconds to build."""
+    layers, repeat = inception_v4._layers, inception_resnet_v2._repeat
+
+    def few_layers(se: bool) -> dict[str, object]:
+        return {name: layer for name, layer in layers(se).items() if name not in REPEATED}
+
+    def repeat_twice(scope: str, count: int, *rest: object) -> object:
+        return repeat(scope, 2, *rest)
+
+    with (
+        mock.patch.object(inception_v4, "_layers", few_layers),
+        mock.patch.object(inception_resnet_v2, "_repeat", repeat_twice),
+    ):
+        yield

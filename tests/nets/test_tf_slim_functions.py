@@ -10,8 +10,8 @@ import tf_slim.nets
 
 from slim.common.compat import compared_by_identity, tf
 from slim.common.network_table import get_network
-from slim.nets import inception, inception_resnet_v2, nets_factory, resnet_v2
-from tests.nets.conftest import feature_maps, plain_session
+from slim.nets import inception, nets_factory, resnet_v2
+from tests.nets.conftest import feature_maps, few_repeats, plain_session
 
 # The parameters of TF-Slim's functions, in its order; tf_slim has two of the modules itself.
 PARAMETERS = {
@@ -65,7 +65,7 @@ def test_operations_variables_and_depths_are_those_of_tf_slim():
     """Compares Inception-V3 with tf_slim's, both called as users call them."""
     found = []
     for network in (inception, tf_slim.nets.inception):
-        with tf.Graph().as_default():
+        with tf.Graph().as_default(), compared_by_identity():
             images = tf.placeholder(tf.float32, [None, 299, 299, 3])
             with tf_slim.arg_scope(network.inception_v3_arg_scope(weight_decay=0.0)):
                 logits, end_points = network.inception_v3(
@@ -144,19 +144,7 @@ def test_base_stops_at_the_final_endpoint_and_reuses_variables(base):
         base(tf.zeros([1, 299, 299, 3]), "Mixed")
 
 
-@pytest.fixture
-def few_repeats(monkeypatch) -> None:
-    """Repeats each block of Inception-ResNet-V2 twice, because all take seconds to build."""
-    repeat = inception_resnet_v2._repeat
-
-    def repeat_twice(scope: str, count: int, *rest: object) -> object:
-        return repeat(scope, 2, *rest)
-
-    monkeypatch.setattr(inception_resnet_v2, "_repeat", repeat_twice)
-
-
 # At 321 pixels, aligned maps have ceil(321 / stride) positions, others those of VALID windows.
-@pytest.mark.usefixtures("few_repeats")
 @pytest.mark.parametrize(
     ("options", "heights"),
     [
@@ -166,7 +154,7 @@ def few_repeats(monkeypatch) -> None:
     ],
 )
 def test_dense_prediction_of_inception_resnet_v2(options, heights):
-    with tf.Graph().as_default(), compared_by_identity():
+    with tf.Graph().as_default(), compared_by_identity(), few_repeats():
         _, end_points = inception.inception_resnet_v2_base(
             tf.zeros([1, 321, 321, 3]), "Mixed_6a", **options
         )
@@ -174,7 +162,6 @@ def test_dense_prediction_of_inception_resnet_v2(options, heights):
     assert [end_points[name].shape[1] for name in names] == heights
 
 
-@pytest.mark.usefixtures("few_repeats")
 def test_atrous_inception_resnet_v2_gives_the_strided_values_at_more_positions():
     def build(images: tf.Tensor, stride: int) -> tf.Tensor:
         with tf_slim.arg_scope([tf_slim.batch_norm], is_training=False):
@@ -183,7 +170,12 @@ def test_atrous_inception_resnet_v2_gives_the_strided_values_at_more_positions()
             )
         return net
 
-    with tf.Graph().as_default(), compared_by_identity(), plain_session() as session:
+    with (
+        tf.Graph().as_default(),
+        compared_by_identity(),
+        few_repeats(),
+        plain_session() as session,
+    ):
         images = tf.random.stateless_uniform([1, 81, 97, 3], [1, 2], -1, 1)
         nets = [build(images, stride) for stride in (16, 8)]
         session.run(tf.global_variables_initializer())
