@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from slim.common.compat import slim, tf
+from slim.common.compat import compared_by_identity, slim, tf
 from slim.nets.resnet_v2 import resnet_v2, resnet_v2_arg_scope
 from tests.conftest import load_recipe_weights
 from tests.nets.conftest import plain_session
@@ -11,7 +11,7 @@ from tests.nets.conftest import plain_session
 
 def shallow(images: tf.Tensor, num_classes: int | None = None, **options) -> tf.Tensor:
     """A ResNet of seven units, every kind of them."""
-    with slim.arg_scope(resnet_v2_arg_scope()):
+    with slim.arg_scope(resnet_v2_arg_scope()), compared_by_identity():
         net, _ = resnet_v2(images, num_classes, False, units=(2, 2, 2, 1), **options)
     return net
 
