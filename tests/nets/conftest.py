@@ -1,11 +1,12 @@
 """A session for graphs that are run once, and networks that are built in less time."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 from slim.common.compat import tf
-from slim.nets import inception_resnet_v2, inception_v4
+from slim.nets import inception_resnet_v2, inception_v3, inception_v4
+from slim.nets.layers import Chain
 
 # The inputs of the auxiliary and of the last classifier, with their channels.
 MAPS = {
@@ -44,23 +45,31 @@ def feature_maps(name: str, *sizes: Sequence[int | None], batch: int | None) -> 
         yield last
 
 
-# Blocks of Inception-V4 that repeat the one before, with the same channels.
-REPEATED = [f"Mixed_{block}" for block in ("5c", "5d", "5e", "6c", "6d", "6e", "6f", "6g", "7c")]
+# Blocks that are like the one after or before them.
+REPEATED = {
+    inception_v3: "5c 5d 6b 6c 6d 7b",
+    inception_v4: "5c 5d 5e 6b 6c 6d 6e 6f 6g 7b 7c",
+}
 
 
 @contextmanager
 def few_repeats() -> Iterator[None]:
-    """Repeats each block of the two large Inceptions twice at most: all take seconds to build."""
-    layers, repeat = inception_v4._layers, inception_resnet_v2._repeat
+    """Builds Inceptions with one or two of each kind of block, because all take seconds to build.
 
-    def few_layers(se: bool) -> dict[str, object]:
-        return {name: layer for name, layer in layers(se).items() if name not in REPEATED}
+    Names are as published; those of Inception-V3 have other shapes.
+    """
 
-    def repeat_twice(scope: str, count: int, *rest: object) -> object:
-        return repeat(scope, 2, *rest)
+    def few(layers: Callable[..., Chain], repeated: str) -> Callable[..., Chain]:
+        omitted = [f"Mixed_{block}" for block in repeated.split()]
+        return lambda *args: {k: v for k, v in layers(*args).items() if k not in omitted}
 
-    with (
-        mock.patch.object(inception_v4, "_layers", few_layers),
-        mock.patch.object(inception_resnet_v2, "_repeat", repeat_twice),
-    ):
+    repeat = inception_resnet_v2._repeat
+    with ExitStack() as patches:
+        for module, repeated in REPEATED.items():
+            layers = few(module._layers, repeated)
+            patches.enter_context(mock.patch.object(module, "_layers", layers))
+        twice = mock.patch.object(
+            inception_resnet_v2, "_repeat", lambda scope, _, *rest: repeat(scope, 2, *rest)
+        )
+        patches.enter_context(twice)
         yield

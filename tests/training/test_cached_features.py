@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from shutil import ignore_patterns
@@ -19,8 +20,17 @@ from slim.common.compat import tf
 from slim.nets.nets_factory import get_network_fn
 from slim.training.cached_features import FeatureBatches, feature_batches
 from slim.training.start import Run
-from tests.conftest import NUM_CLASSES, NUM_TRAIN
-from tests.support import SMALL_NETWORK, SMALL_SIZE, Result, invoke, training_flags
+from tests.conftest import NUM_CLASSES, NUM_TRAIN, recipe_weights
+from tests.nets.conftest import few_repeats
+from tests.support import (
+    SMALL_NETWORK,
+    SMALL_SIZE,
+    Result,
+    invoke,
+    training_flags,
+    variable_shapes,
+    write_checkpoint,
+)
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -234,20 +244,28 @@ def test_a_run_and_its_features_start_from_one_checkpoint(colours, source, tmp_p
     assert (done.code, "did not start from" in done.error) == (1, True)
 
 
+@pytest.fixture
+def few_blocks() -> Iterator[None]:
+    with few_repeats():
+        yield
+
+
+@pytest.mark.usefixtures("few_blocks")
 def test_the_auxiliary_classifier_keeps_its_values_and_every_run_takes_the_checkpoint(
     colours, tmp_path
 ):
     """Below 299 pixels its last kernel is smaller, and so is the name of its scope."""
-    size, scopes = ("--model_name=inception_v3_010", "--train_image_size=107"), "Logits"
-    more = ("--max_number_of_steps=1", "--batch_size=2", *size)
-    assert train(colours, tmp_path / "source", *more).code == 0
+    last = "--trainable_scopes=Logits"
+    size = ("--model_name=inception_v3_010", "--train_image_size=107", last)
+    shapes = variable_shapes("inception_v3_010", NUM_CLASSES, 107)
+    values = {name: recipe_weights(name, shape) for name, shape in shapes.items()}
+    source = write_checkpoint(tmp_path / "source/model.ckpt-1", {**values, "global_step": 1})
     done = cached(
         colours,
         tmp_path / "cached",
-        f"{tmp_path}/source/model.ckpt-1",
+        source,
         *size,
-        f"--checkpoint_exclude_scopes={scopes}",
-        f"--trainable_scopes={scopes}",
+        "--checkpoint_exclude_scopes=Logits",
         "--max_number_of_steps=2",
     )
     assert done.code == 0, done.error
@@ -259,10 +277,12 @@ def test_the_auxiliary_classifier_keeps_its_values_and_every_run_takes_the_check
     classifier = "InceptionV3/Logits/Conv2d_1c_1x1/weights"
     assert (after.get_tensor(classifier) != before.get_tensor(classifier)).any()
     checkpoint = f"--checkpoint_path={tmp_path}/cached/model.ckpt-2"
-    done = train(colours, tmp_path / "next", *more, checkpoint, "--checkpoint_exclude_scopes=")
+    more = ("--max_number_of_steps=1", "--batch_size=2", "--checkpoint_exclude_scopes=")
+    done = train(colours, tmp_path / "next", *size, checkpoint, *more)
     assert done.code == 0, done.error
 
 
+@pytest.mark.usefixtures("few_blocks")
 def test_variables_have_the_shapes_of_training_on_images(tmp_path):
     """The kernel of Inception-V4's auxiliary classifier has one name at all sizes."""
     flags = ("--model_name=inception_v4", "--train_image_size=107")
