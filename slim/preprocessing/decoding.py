@@ -28,20 +28,22 @@ def decode_crop(
     int32 `[3]`, to the start and the size of the crop, each int32 `[2]` (rows, columns).
     """
 
+    def cut(pixels: tf.Tensor, begin: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        return tf.slice(pixels, tf.concat([begin, [0]], 0), tf.concat([size, [3]], 0))
+
     def from_pixels() -> tf.Tensor:
         pixels = decode_image(image)
-        begin, size = box(tf.shape(pixels))
-        return tf.slice(pixels, tf.concat([begin, [0]], 0), tf.concat([size, [3]], 0))
+        return cut(pixels, *box(tf.shape(pixels)))
 
     def from_jpeg() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(image)
         begin, size = box(shape)
         # Colours are stored at half the width and interpolated from both sides, so one more column
         # is decoded on each side.
-        left = tf.minimum(begin[1], 1)
-        right = tf.minimum(shape[1] - begin[1] - size[1], 1)
-        window = [begin[0], begin[1] - left, size[0], size[1] + left + right]
-        return tf.io.decode_and_crop_jpeg(image, window, channels=3)[:, left : left + size[1]]
+        before = tf.minimum(begin, [0, 1])
+        after = tf.minimum(shape[:2] - begin - size, [0, 1])
+        window = tf.concat([begin - before, size + before + after], 0)
+        return cut(tf.io.decode_and_crop_jpeg(image, window, channels=3), before, size)
 
     if image.dtype != tf.string:
         crop = from_pixels()

@@ -82,14 +82,8 @@ def preprocess_for_train(
     crop_seed, seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     crop = decode_crop(image, partial(_random_box, seed=crop_seed, bbox=bbox))
     if fast_mode:
-        image = _resize(crop, height, width)
-        flip, brightness, saturation = tf.unstack(tf.random.stateless_uniform([3], seed))
-        return _flip_and_recolor(
-            tf.ensure_shape(image, [height, width, 3]),
-            flip < 0.5,
-            _between(-MAX_BRIGHTNESS_DELTA, MAX_BRIGHTNESS_DELTA, brightness),
-            _between(*SATURATION_RANGE, saturation),
-        )
+        image = tf.ensure_shape(_resize(crop, height, width), [height, width, 3])
+        return _flip_and_recolor(image, tf.random.stateless_uniform([3], seed))
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
     image = _one_of(seeds[0], [partial(_resize, crop, height, width, m) for m in _RESIZE_METHODS])
     image = tf.where(_uniform(seeds[1], 0, 1) < 0.5, tf.reverse(image, [1]), image) / 255
@@ -157,14 +151,19 @@ def _random_box(
 
 
 @tf.function(jit_compile=True)
-def _flip_and_recolor(
-    image: tf.Tensor, flip: tf.Tensor, brightness: tf.Tensor, saturation: tf.Tensor
-) -> tf.Tensor:
-    """Flips and recolours a resized image in [0, 255]."""
-    # Compiled, this is one pass over the pixels; separate operations take 20 times as long.
-    image = tf.where(flip, tf.reverse(image, [1]), image) / 255
-    image = adjust_saturation(image + brightness, saturation)
-    return tf.clip_by_value(image, 0, 1) * 2 - 1
+def _flip_and_recolor(image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Flips and recolours a resized image in [0, 255] by three random numbers in [0, 1)."""
+    # Compiled, this is one pass over the pixels; separate operations take 20 times as long. To
+    # choose per pixel whether to flip would keep the pass from working on several pixels at once.
+    flip, brightness, saturation = tf.unstack(draws)
+    brightness = _between(-MAX_BRIGHTNESS_DELTA, MAX_BRIGHTNESS_DELTA, brightness)
+    saturation = _between(*SATURATION_RANGE, saturation)
+
+    def recolor(image: tf.Tensor) -> tf.Tensor:
+        image = adjust_saturation(image / 255 + brightness, saturation)
+        return tf.clip_by_value(image, 0, 1) * 2 - 1
+
+    return tf.cond(flip < 0.5, lambda: recolor(tf.reverse(image, [1])), lambda: recolor(image))
 
 
 def adjust_saturation(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
