@@ -1,6 +1,7 @@
 """Training step: Inception-V3 from shards to updated variables."""
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,7 @@ from slim.nets.nets_factory import get_network_fn
 from slim.preprocessing.preprocessing_factory import get_preprocessing
 from slim.train_image_classifier import build_clone, build_train_op
 from slim.training.batches import CloneOutputs
-from slim.training.start import variables_to_train
+from slim.training.start import frozen_variables, variables_to_train
 
 LAST_LAYER = ("Logits", "logits")  # the scopes that train.sh trains; ResNets use the second
 SIDE = 3072  # rows and columns of the matrices
@@ -31,15 +32,20 @@ LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 
 
 def measure(settings: Settings) -> list[Comparison]:
-    """Measures steps of all layers and of the last, and compares them with a matrix product."""
+    """Measures steps of all layers and of the last, and compares them with a matrix product.
+
+    Without --freeze_batch_norm, training of the last layer updates the averages of all batch norm.
+    """
     *all_layers, product = alternate(
         [*step_tasks((), settings), matrix_product(settings)], settings
     )
     last_layer = alternate(step_tasks(LAST_LAYER, settings), settings)
+    frozen = alternate(step_tasks(LAST_LAYER, settings, freeze_batch_norm=True), settings)
     gflop = PASSES * forward_gflop(settings)
     return [
         Comparison(f"all layers, {settings.batches}", "images/s", all_layers),
         Comparison(f"the last layer, {settings.batches}", "images/s", last_layer),
+        Comparison(f"the same with --freeze_batch_norm, {settings.batches}", "images/s", frozen),
         Comparison(
             f"arithmetic of all layers, {gflop:.0f} GFLOP per image",
             "GFLOP/s",
@@ -48,12 +54,15 @@ def measure(settings: Settings) -> list[Comparison]:
     ]
 
 
-def step_tasks(scopes: tuple[str, ...], settings: Settings) -> list[Task]:
+def step_tasks(
+    scopes: tuple[str, ...], settings: Settings, *, freeze_batch_norm: bool = False
+) -> list[Task]:
     """Returns training of the variables in some scopes (default: all), of Keras, and a limit."""
+    steps = partial(training, scopes, settings, freeze_batch_norm=freeze_batch_norm)
     return [
-        Task("train_image_classifier", THIS, *training(scopes, settings, ready=False)),
-        keras_task(bool(scopes), settings),
-        Task("the same on a ready batch", LIMIT, *training(scopes, settings, ready=True)),
+        Task("train_image_classifier", THIS, *steps(ready=False)),
+        keras_task(bool(scopes), settings, freeze_batch_norm=freeze_batch_norm),
+        Task("the same on a ready batch", LIMIT, *steps(ready=True)),
     ]
 
 
@@ -66,7 +75,7 @@ def forward_gflop(settings: Settings) -> float:
 
 
 def training(
-    scopes: tuple[str, ...], settings: Settings, *, ready: bool
+    scopes: tuple[str, ...], settings: Settings, *, ready: bool, freeze_batch_norm: bool = False
 ) -> tuple[Callable[[], int], Callable[[], None]]:
     """Returns the passes of training, without summaries and checkpoints, and their preparation.
 
@@ -74,7 +83,10 @@ def training(
         scopes: Scopes of the trained variables; empty for all.
         settings: Batches and sizes.
         ready: Whether to use one batch on the device instead of input.
+        freeze_batch_norm: The flag of `train_image_classifier`.
     """
+    trainable_scopes = ",".join(scopes)
+    flags = SimpleNamespace(freeze_batch_norm=freeze_batch_norm, trainable_scopes=trainable_scopes)
     with tf.Graph().as_default():
         if ready:
             images, labels = [on_device(array) for array in ready_batch(settings)]
@@ -88,6 +100,7 @@ def training(
             NUM_CLASSES,
             weight_decay=4e-5,
             is_training=True,
+            is_frozen=frozen_variables(flags),
             dtype=tf.as_dtype(settings.precision),
         )
         batches = SimpleNamespace(
@@ -97,7 +110,7 @@ def training(
             DeploymentConfig(), build_clone, network_fn, batches, NUM_CLASSES, label_smoothing=0.0
         )
         optimizer = tf.train.MomentumOptimizer(LEARNING_RATE, MOMENTUM)
-        loss, gradients = optimize_clones(clones, optimizer, variables_to_train(",".join(scopes)))
+        loss, gradients = optimize_clones(clones, optimizer, variables_to_train(trainable_scopes))
         train_op, _ = build_train_op(
             loss,
             gradients,
@@ -126,13 +139,15 @@ def input_batches(settings: Settings) -> tf.data.Dataset:
     )
 
 
-def keras_task(last_layer_only: bool, settings: Settings) -> Task:
+def keras_task(last_layer_only: bool, settings: Settings, *, freeze_batch_norm: bool) -> Task:
     """Returns the step of Keras on a ready batch in the memory of the host."""
     images, labels = ready_batch(settings)
     model = keras_model(settings, classes=NUM_CLASSES)
     if last_layer_only:
+        # Keras' frozen layers keep the averages of batch norm; with frozen variables they change.
         for layer in model.layers[:-1]:
-            layer.trainable = False
+            for part in [layer] if freeze_batch_norm else layer.trainable_variables:
+                part.trainable = False
     compile_keras(model)
 
     def run() -> int:
