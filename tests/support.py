@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -47,9 +47,9 @@ _forks.set_forkserver_preload(["tests.support"])
 CORES = available_cores()
 THIS_MACHINE = f"CPU ({CORES} core{'s' * (CORES > 1)})"  # as commands describe it
 
-SMALL_NETWORK = "resnet_v2_8"
+SMALL_NETWORK = "resnet_v2_5"
 SMALL_SIZE = 32  # pixels; the smallest images that a ResNet takes
-SMALL_DEPTH = 512  # features per image
+SMALL_DEPTH = 256  # features per image
 SHORT_INCEPTION = "inception_v3_5b"  # has an auxiliary classifier
 SHORT_INCEPTION_SIZE = 43  # pixels
 
@@ -83,8 +83,7 @@ def invoke(command: ModuleType, *flags: object) -> Result:
     with (
         redirect_stdout(streams[0]),
         redirect_stderr(streams[1]),
-        # XLA does not compile the unused placeholders that the optimization of graphs removes.
-        nullcontext() if "--xla" in flags else plain_sessions(),
+        plain_sessions(flags),
         pytest.raises(SystemExit) as stopped,
     ):
         command.command(argv)
@@ -103,10 +102,10 @@ def training_flags(*given: str, **changed: object) -> flags.FlagValues:
 
 
 @contextmanager
-def plain_sessions() -> Iterator[None]:
+def plain_sessions(flags: Sequence[object]) -> Iterator[None]:
     """Makes sessions run graphs as they are: to optimize one takes longer than to run it.
 
-    They are optimized on a GPU, and in processes of their own.
+    They are optimized on a GPU, with --xla, and in programs that are not started here.
     """
     begin = tf.Session.__init__
 
@@ -115,7 +114,8 @@ def plain_sessions() -> Iterator[None]:
         config.graph_options.rewrite_options.disable_meta_optimizer = True
         begin(self, target, graph, config)
 
-    if tf.config.list_physical_devices("GPU"):
+    # XLA does not compile the unused placeholders that the optimization of graphs removes.
+    if "--xla" in flags or tf.config.list_physical_devices("GPU"):
         yield
         return
     with mock.patch.object(tf.Session, "__init__", begin_plain):
@@ -157,7 +157,7 @@ def short_inception(
 @contextmanager
 def small_network() -> Iterator[None]:
     """Lets commands in this process know `SMALL_NETWORK` and `SHORT_INCEPTION`."""
-    small = partial(resnet_v2, units=(1, 1), scope=SMALL_NETWORK)
+    small = partial(resnet_v2, units=(1,), scope=SMALL_NETWORK)
     small.default_image_size = SMALL_SIZE
     builds = {SMALL_NETWORK: small, SHORT_INCEPTION: short_inception}
     scopes = {SMALL_NETWORK: resnet_v2_arg_scope, SHORT_INCEPTION: inception_v3_arg_scope}
@@ -314,5 +314,5 @@ def _run_module(module: str, flags: list[str], log: str, env: dict[str, str | No
         if value is not None:
             os.environ[name] = value
     sys.argv = [module, *flags]
-    with small_network():
+    with small_network(), plain_sessions(flags):
         runpy.run_module(module, run_name="__main__", alter_sys=True)

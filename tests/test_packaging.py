@@ -63,7 +63,7 @@ def test_published_files_at_the_root(name, module):
 
 
 def test_an_entry_point_works_from_another_folder(tmp_path):
-    classify = Path(sys.executable).with_name("slim-classify")
-    done = subprocess.run([classify, "none.jpg"], cwd=tmp_path, capture_output=True, text=True)
+    describe = Path(sys.executable).with_name("slim-long-tail")
+    done = subprocess.run([describe, "none.npz"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith("error: no image at none.jpg")
+    assert done.stderr.startswith("error: ") and "none.npz" in done.stderr

@@ -78,7 +78,13 @@ def learns(losses: dict[int, float], share: float) -> bool:
 
 
 def test_asynchronous_training_learns_and_ends_in_every_process(machines):
-    cluster = machines(2, "--nosync_replicas", "--max_number_of_steps=60", "--learning_rate=0.0003")
+    cluster = machines(
+        2,
+        "--nosync_replicas",
+        "--max_number_of_steps=60",
+        "--trainable_scopes=logits",
+        "--learning_rate=0.003",
+    )
     ps, chief, worker = (cluster.start(*who) for who in (("ps", 0), ("worker", 0), ("worker", 1)))
     # The first worker to take a step waits for the other, so that it does not take all of them.
     wait_until(lambda: losses(chief) or losses(worker), chief)

@@ -77,7 +77,7 @@ def test_losses_on_weights_and_biases_keep_their_precision(arg_scope, dtype):
     ("name", "size", "trained", "below"),
     [
         (SHORT_INCEPTION, SHORT_INCEPTION_SIZE, "Mixed_5b", "MaxPool_5a_3x3"),
-        (SMALL_NETWORK, SMALL_SIZE, "block2", f"{SMALL_NETWORK}/block1"),
+        (SMALL_NETWORK, SMALL_SIZE, "postnorm", f"{SMALL_NETWORK}/block1"),
     ],
     ids=["Inception", "ResNet"],
 )

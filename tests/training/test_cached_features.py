@@ -187,10 +187,10 @@ def test_flags_that_cannot_be_combined_with_cached_features(colours, source, tmp
         (["--num_clones=2", "--clone_on_cpu"], "omit --num_clones"),
         (["--preprocessing_name=vgg"], "omit --preprocessing_name"),
         (
-            ["--trainable_scopes=block2"],
+            ["--trainable_scopes=block1"],
             "variables below the last layer, such as .*; pass --trainable_scopes=logits, or",
         ),
-        (["--checkpoint_exclude_scopes=block2"], "exclude_scopes selects .* below the last layer"),
+        (["--checkpoint_exclude_scopes=block1"], "exclude_scopes selects .* below the last layer"),
     ):
         code, _, error = cached(
             colours, tmp_path / "run", source, "--max_number_of_steps=1", *flags
