@@ -30,6 +30,58 @@ from tests.support import (
 
 SHARED = ROOT.parent / "shared"
 
+# The tests of `./test.sh --quick`: files, folders, or tests. Each command runs once, and so do the
+# parts that take a moment.
+QUICK = (
+    "test_architecture.py::test_no_import_runs_upward_or_in_a_circle_or_to_a_command",
+    "test_architecture.py::test_nothing_is_long",
+    "checkpoints/test_choosing.py",
+    "checkpoints/test_description.py",
+    "checkpoints/test_finding.py",
+    "checkpoints/test_freezing.py::test_what_can_be_folded_is_and_what_cannot_stays",
+    "common/test_command_line.py",
+    "common/test_files.py",
+    "common/test_tables.py",
+    "datasets/test_conversion.py::test_shards_hold_the_images_and_labels_of_the_lists",
+    "datasets/test_lists.py",
+    "datasets/test_registry.py",
+    "datasets/test_tfrecord.py",
+    "evaluation/test_intervals.py",
+    "features/",
+    "nets/test_layers.py::test_frozen_batch_norm_is_that_of_inference",
+    "nets/test_nets.py::test_less_than_the_smallest_size_is_refused",
+    "nets/test_tf_slim_functions.py::test_arguments_are_in_the_order_of_tf_slim",
+    "serving/test_classifier.py::test_any_kind_of_image",
+    "test_classify.py::test_the_name_of_the_flag_is_optional_for_each_image",
+    "test_eval_image_classifier.py::test_counts_each_image_once[plain]",
+    "test_feature_extraction.py::test_plain_variables_where_there_are_no_averages",
+    "test_long_tail.py",
+    "test_packaging.py::test_every_command_has_an_entry_point",
+    "test_packaging.py::test_published_files_at_the_root",
+    "test_paths.py",
+    "test_scripts.py",
+    "test_train_image_classifier.py::test_a_complete_run_is_not_repeated",
+    "test_train_image_classifier.py::test_evaluates_as_trained",
+    "test_train_image_classifier.py::test_fine_tuning_changes_only_trainable_scopes[published]",
+    "test_train_image_classifier.py::test_flags_are_the_published_ones",
+    "test_train_image_classifier.py::test_invalid_flags",
+    "test_train_image_classifier.py::test_writes_",
+    "training/test_flags.py",
+    "transfer/test_linear_classifier.py",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="run what a change most often breaks")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        begins = tuple(f"tests/{name}" for name in QUICK)
+        others = [item for item in items if not item.nodeid.startswith(begins)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item.nodeid.startswith(begins)]
+
 
 @pytest.fixture(scope="module")
 def small_network() -> Iterator[str]:
