@@ -3,8 +3,8 @@
     python -m demo.toy --dataset_dir=./data
 
 The targets `toy_birds`, `toy_flowers` and `toy_cars` have 12 similar classes each. The sources for
-pre-training are `toy_inat`, 40 other birds and flowers with few images of most classes, and
-`toy_imagenet`, 40 everyday objects and vehicles with one bird among them. Each domain is a dataset
+pre-training are `toy_inat`, 28 other birds and flowers with few images of most classes, and
+`toy_imagenet`, 28 everyday objects and vehicles with one bird among them. Each domain is a dataset
 like any other: `data/<name>/images/<class>/0007.jpg`, `train.txt`, `val.txt` and `classes.txt`.
 
 The same seed gives the same bytes. Complete domains are skipped; interrupted ones resume.
@@ -26,7 +26,7 @@ from slim.common.workers import WorkerError, run_jobs
 from slim.datasets.listed import compose_files
 from slim.datasets.lists import compose_class_names
 
-VERSION = 2  # must change when the same seed gives other images
+VERSION = 3  # must change when the same seed gives other images
 NOTE = "toy.json"  # the settings that a folder was drawn with
 
 

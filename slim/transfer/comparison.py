@@ -14,7 +14,7 @@ import numpy as np
 from slim.common.command_line import available_cores
 from slim.common.progress import progress
 from slim.common.tables import Table
-from slim.evaluation.intervals import RESAMPLES, Estimate, accuracy_difference
+from slim.evaluation.intervals import Estimate, accuracy_difference
 from slim.transfer.domain_similarity import SimilarityTable, emd, large_classes
 from slim.transfer.features import Features
 from slim.transfer.prototypes import class_prototypes
@@ -61,7 +61,7 @@ def emd_differences(
     images: Mapping[str, Features],
     *,
     min_count: int = 1,
-    resamples: int = RESAMPLES,
+    resamples: int = 200,  # each of which solves the distances of all pairs
 ) -> dict[SourcePair, Estimate]:
     """Estimates how much farther from the target the farther source is.
 
