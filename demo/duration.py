@@ -17,7 +17,7 @@ from slim.common.command_line import FlagSet, run_command
 STEPS = 20
 BATCH, SIZE = 32, 107  # as in demo.sh
 # What a second of loading and a second of this training stand for, without and with --full.
-LOADING, TRAINING = (40, 90), (30, 90)
+LOADING, TRAINING = (70, 340), (60, 290)
 
 
 def define_flags(values: flags.FlagValues) -> None:
