@@ -83,9 +83,11 @@ epochs() {
     awk -v images="$(($2 * BATCH))" 'END { print images / NR }' "data/$1/train.txt"
 }
 
-# is_at NAME STEP: whether a network has been trained to a step.
+# is_at NAME STEP [FROM]: whether a network has been trained to a step, from the present network
+# FROM. Otherwise, training resumes, or says why it cannot.
 is_at() {
-    [ -e "checkpoints/$1/model.ckpt-$2.index" ]
+    [ -e "checkpoints/$1/model.ckpt-$2.index" ] &&
+        ! [ "checkpoints/${3:-$1}/checkpoint" -nt "checkpoints/$1/checkpoint" ]
 }
 
 # train_layers DATASET NAME STEPS LR FROM [flags]: trains all layers, from the network FROM with the
@@ -93,21 +95,25 @@ is_at() {
 train_layers() {
     dataset=$1 model=$2 steps=$3 rate=$4 from=$5
     shift 5
-    if is_at "$model" "$steps"; then return; fi
+    if is_at "$model" "$steps" "$from"; then return; fi
     DATASET_NAME=$dataset MODEL_DIR=./checkpoints/$model \
         CHECKPOINT_PATH=${from:+./checkpoints/$from} CHECKPOINT_EXCLUDE_SCOPES='' \
         TRAINABLE_SCOPES='' OPTIMIZER=adam LR=$rate END_LR=0.00001 \
         MAX_STEPS=$steps EPOCHS_PER_DECAY=$(epochs "$dataset" "$steps") ./train.sh $SHORT "$@"
 }
 
-# extract NAME: extracts the features of all datasets, unless the last ones are newer than the
-# checkpoint.
+# extract NAME: extracts the features of all datasets, unless all are newer than the checkpoint.
 extract() {
-    last=feature/$1/${TARGETS##* }_feature_val.npy
-    if [ ! -e "$last" ] || [ "checkpoints/$1/checkpoint" -nt "$last" ]; then
-        .venv/bin/python feature_extraction.py --checkpoint_path="./checkpoints/$1" \
-            --dataset_name="$(echo $SOURCES $TARGETS | tr ' ' ,)"
-    fi
+    for dataset in $SOURCES $TARGETS; do
+        for file in "feature/$1/${dataset}_feature_train.npy" \
+            "feature/$1/${dataset}_feature_val.npy"; do
+            if [ ! -e "$file" ] || [ "checkpoints/$1/checkpoint" -nt "$file" ]; then
+                .venv/bin/python feature_extraction.py --checkpoint_path="./checkpoints/$1" \
+                    --dataset_name="$(echo $SOURCES $TARGETS | tr ' ' ,)"
+                return
+            fi
+        done
+    done
 }
 
 # evaluate NAME DATASET FOLDER [flags]: evaluates into FOLDER unless its eval.txt is newer than the
@@ -133,7 +139,7 @@ done
 story "3 of 6: fine-tune the last layer of the toy_inat network on toy_birds"
 # On features, which are computed once. Training on images also moves the averages of batch norm in
 # the other layers to the target, and the features of toy_inat with these averages are worse.
-if ! is_at toy_birds 1000; then
+if ! is_at toy_birds 1000 toy_inat; then
     DATASET_NAME=toy_birds CHECKPOINT_PATH=./checkpoints/toy_inat LR=0.05 \
         MAX_STEPS=1000 EPOCHS_PER_DECAY=$(epochs toy_birds 1000) ./train.sh $SHORT --cache_features
 fi
@@ -216,8 +222,10 @@ images and shards: data; checkpoints and event files: checkpoints; features and 
 training curves: .venv/bin/tensorboard --logdir=checkpoints --reload_multifile=true
 EOF
 claims=feature/claims${1:+_full}.txt
-if [ ! -e "$claims" ] || [ -n "$(find feature checkpoints -newer "$claims" -name '*.np[yz]')" ]; then
+if [ ! -e "$claims" ] || [ ! -e feature/claims.json ] || [ -n "$(find feature checkpoints \
+    -newer "$claims" \( -name '*.np[yz]' -o -name claims.json \))" ]; then
     .venv/bin/python -m demo.claims "$@" >feature/claims.tmp
+    touch feature/claims.tmp # it has to be newer than claims.json
     mv feature/claims.tmp "$claims"
 fi
 cat "$claims"

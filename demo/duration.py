@@ -2,9 +2,8 @@
 
     python -m demo.duration --full
 
-The part of the demo that is Python, such as starting, drawing and building graphs, takes as many
-times as long as loading TensorFlow on any machine, approximately, and its training as many times as
-long as these steps, which have the first layers of its network.
+Two durations are measured, one for each kind of work: loading TensorFlow stands for Python code,
+such as drawing and building graphs, and steps of the first layers of the network for training.
 """
 
 import time
@@ -16,7 +15,8 @@ from slim.common.command_line import FlagSet, run_command
 
 STEPS = 20
 BATCH, SIZE = 32, 107  # as in demo.sh
-# What a second of loading and a second of this training stand for, without and with --full.
+# Seconds of the demo per second of loading and of these steps, without and with --full. The former
+# were measured; the latter were computed from the number of steps.
 LOADING, TRAINING = (70, 340), (60, 290)
 
 

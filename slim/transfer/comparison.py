@@ -61,7 +61,7 @@ def emd_differences(
     images: Mapping[str, Features],
     *,
     min_count: int = 1,
-    resamples: int = 200,  # each of which solves the distances of all pairs
+    resamples: int = 200,
 ) -> dict[SourcePair, Estimate]:
     """Estimates how much farther from the target the farther source is.
 
@@ -73,7 +73,7 @@ def emd_differences(
             a union.
         images: The features of the training images by domain.
         min_count: Images that a class of a source must have in `images`.
-        resamples: The number of draws.
+        resamples: The number of draws, each of which computes the distances of all pairs.
 
     Returns:
         The Earth Mover's Distance of the farther source less that of the nearer.
